@@ -1,0 +1,98 @@
+# `make demo` and `make test` need Python 3.11 or newer, make and the package index, and nothing else. All that is
+# made lies in this folder: uv and the caches in .tools, the environment in .venv, further PostgreSQL majors in
+# tests/matrix/node_modules.
+
+UV_VERSION := 0.13.8
+
+# Which Python to use: the first of these that is new enough, or the one of `make PYTHON=…`.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+
+UV := .tools/bin/uv
+export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+UV_INSTALLED := .tools/.uv-$(UV_VERSION)
+SYNCED := .venv/.synced
+MATRIX := tests/matrix
+MATRIX_INSTALLED := $(MATRIX)/node_modules/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: demo
+demo: $(SYNCED) ## watch a leaking service on an embedded PostgreSQL (ONCE=1 ends after about 30 s)
+	@.venv/bin/pgwatch-sessions demo $(if $(ONCE),--once)
+
+.PHONY: test
+test: $(SYNCED) ## run the tests (ARGS='-k word -x' goes to pytest)
+	@.venv/bin/pytest $(ARGS)
+
+.PHONY: test-matrix
+test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
+	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest -k pg1 $(ARGS)
+
+.PHONY: check
+check: $(SYNCED) ## lint, check formats, types, the direction of imports and the lock file
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+	@$(UV) lock --check
+
+.PHONY: format
+format: $(SYNCED) ## format the code and mend what the linter can mend
+	@.venv/bin/ruff check --fix-only
+	@.venv/bin/ruff format
+
+.PHONY: coverage
+coverage: $(SYNCED) ## run the tests and show which lines they miss
+	@.venv/bin/coverage erase
+	@.venv/bin/coverage run -m pytest $(ARGS)
+	@.venv/bin/coverage combine --quiet
+	@.venv/bin/coverage report
+
+.PHONY: bench
+bench: $(SYNCED) ## measure what looks and scrapes cost
+	@.venv/bin/python -m tests.bench $(ARGS)
+
+.PHONY: clean
+clean: ## remove all that make and the tools have made
+	rm -rf .venv .tools $(MATRIX)/node_modules dist build htmlcov .coverage .coverage.* coverage.xml
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find pgwatch_sessions tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(SYNCED): pyproject.toml uv.lock $(UV_INSTALLED)
+	@echo "installing what uv.lock names into .venv ..."
+	@$(UV) sync --quiet --locked --all-extras --python .tools/bin/python
+	@touch $@
+
+# Some distributions leave out ensurepip; there a pip outside of the environment can fill it.
+$(UV_INSTALLED):
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "error: none of these is a Python 3.11 or newer: $(or $(PYTHON),$(PYTHONS)); try make PYTHON=/path/to/python" >&2; \
+	    exit 1; \
+	fi; \
+	echo "installing uv $(UV_VERSION) into .tools with $$("$$python" --version) ..."; \
+	if "$$python" -m venv --clear .tools >/dev/null 2>&1; then \
+	    set -- .tools/bin/python -m pip; \
+	elif "$$python" -m venv --clear --without-pip .tools && "$$python" -m pip --version >/dev/null 2>&1; then \
+	    set -- "$$python" -m pip --python .tools/bin/python; \
+	else \
+	    echo "error: $$python can make no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	fi; \
+	"$$@" --quiet --no-input --disable-pip-version-check install --no-cache-dir uv==$(UV_VERSION)
+	@touch $@
+
+$(MATRIX_INSTALLED): $(MATRIX)/package.json $(MATRIX)/package-lock.json
+	@command -v npm >/dev/null || { echo "error: npm is missing; on Debian and Ubuntu: apt install npm" >&2; exit 1; }
+	@echo "installing the PostgreSQL majors into $(MATRIX)/node_modules ..."
+	@cd $(MATRIX) && npm ci --no-audit --no-fund --loglevel=error --cache "$(CURDIR)/.tools/npm"
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m pgwatch_sessions`."""
+
+from pgwatch_sessions.cli import main
+
+main()

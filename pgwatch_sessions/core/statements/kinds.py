@@ -1,0 +1,64 @@
+"""What a session's last statement says about its holder, by its text alone."""
+
+import re
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The class of a last statement; whether it matters depends on the session's state."""
+
+    #: Nothing was sent yet, or nothing but the settings that drivers make when they connect.
+    NEVER_USED = "never_used"
+    #: A pool's reset or pre-ping, or the end of a transaction.
+    HANDED_BACK = "handed_back"
+    #: A transaction was opened and nothing done in it.
+    TRANSACTION_OPENED = "transaction_opened"
+    #: LISTEN: the session waits by intent.
+    LISTENING = "listening"
+    #: `SELECT 1`: pools, balancers and applications all send it, so it proves nothing.
+    PROBED = "probed"
+    #: The application's own statement.
+    APPLICATION = "application"
+    #: The text may not be seen, or was not recorded.
+    UNKNOWN = "unknown"
+
+
+_MODE = r"(?:ISOLATION LEVEL [A-Z]+(?: [A-Z]+)?|READ (?:WRITE|ONLY)|(?:NOT )?DEFERRABLE)"
+_MODES = rf"(?: {_MODE}(?:(?: ,|,)? {_MODE})*)?"
+_SETTING = r"(?:SESSION )?(?:[A-Z_]+ ?(?:=|TO)|TIME ZONE|NAMES|CHARACTERISTICS AS TRANSACTION) ?[^;]+"
+
+_HAND_BACK = (
+    r"(?:ROLLBACK|COMMIT|END|ABORT)(?: WORK| TRANSACTION)?(?: AND NO CHAIN)?",
+    r"DISCARD (?:ALL|PLANS|SEQUENCES|TEMP|TEMPORARY)",
+    r"DEALLOCATE (?:PREPARE )?ALL",
+    r"CLOSE ALL",
+    r"UNLISTEN \*",
+    r"RESET (?:ALL|ROLE|SESSION AUTHORIZATION)",
+    r"SET SESSION AUTHORIZATION DEFAULT",
+    r"SELECT (?:PG_CATALOG\.)?PG_ADVISORY_UNLOCK_ALL\(\)",
+)
+
+# One statement each, upper-case and without its literals; the first that matches counts.
+_PATTERNS = (
+    (Kind.HANDED_BACK, "|".join(_HAND_BACK)),
+    (Kind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
+    (Kind.LISTENING, r'LISTEN (?:[^\s".;]+|"[^"]+")'),
+    (Kind.PROBED, r"SELECT \?(?: (?:AS )?[A-Z_]+)?"),
+    (Kind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_ ]+"),
+)
+_STATEMENT = re.compile("|".join(f"(?P<{kind.name}>{pattern})" for kind, pattern in _PATTERNS))
+
+
+def kind_of(redacted: str) -> Kind:
+    """Classify a redacted text; several statements count as the last one unless any is the application's own."""
+    if not redacted:
+        return Kind.NEVER_USED
+    kind = Kind.HANDED_BACK  # a lone `;` is a pre-ping
+    for part in redacted.upper().split(";"):
+        statement = part.strip(" ")
+        if statement:
+            match = _STATEMENT.fullmatch(statement)
+            if match is None or match.lastgroup is None:
+                return Kind.APPLICATION
+            kind = Kind[match.lastgroup]
+    return kind

@@ -1,0 +1,161 @@
+"""SQL text without its literals, whatever the text: complete, cut anywhere, or not SQL at all.
+
+The tokens are those of PostgreSQL's scan.l, with these doubts settled towards printing less:
+
+* Whether a backslash escapes inside a plain '…' depends on `standard_conforming_strings`, which is not known
+  here. Where the two readings end such a literal in different places, the rest of the text is left out (`…`). Strings
+  continued on the next line, which inherit the escapes of an E'…', are covered by the same test.
+* The server cuts the text at `track_activity_query_size`: the end of the text ends every state. A "name" that is
+  not closed is left out, since only a broken statement or a cut has one.
+* People write "values" in double quotes by mistake: what is longer than a name can be is left out.
+"""
+
+import re
+from typing import NamedTuple
+
+#: What a name may begin and go on with: to PostgreSQL every byte beyond ASCII is a letter.
+_START = r"A-Za-z_\x80-\U0010ffff"
+_PART = rf"{_START}0-9$"
+
+# Names of at most 63 characters (NAMEDATALEN - 1), `$1`, and signs, where neither a literal nor a comment begins.
+_CODE = rf"""(?![ ])(?:
+      [ ](?![\x00-\x20\x7f])
+    | (?![eEbBnNxX]'|[uU]&')[{_START}][{_PART}]{{0,62}}+(?![{_PART}])
+    | [(),=;:<>*+%!@\#^&|~`?\[\]{{}}\\]
+    | \.(?![0-9])
+    | -(?!-)
+    | /(?!\*)
+    | \$[0-9]{{1,5}}+(?![0-9])
+    | "[^"]{{1,63}}+"(?!")
+)++"""
+
+# Possessive throughout, so that no text can make the scanner go back: time is linear.
+_TOKEN = re.compile(
+    rf"""
+      (?P<code>{_CODE})
+    | (?P<space>[\x00-\x20\x7f]++)
+    | (?P<string>(?:[bBnNxX]|[uU]&)?'(?:[^'\\]++|'')*+(?:'|\Z)
+               | [eE]'(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z))
+    | (?P<backslashed>(?:[bBnNxX]|[uU]&)?')
+    | (?P<number>(?:[0-9][0-9_]*+(?:\.[0-9_]*+)?|\.[0-9][0-9_]*+)(?:[eE][+-]?[0-9_]++)?(?:[{_START}][{_PART}]*+)?)
+    | (?P<line_comment>--[^\n\r]*+)
+    | (?P<block_comment>/\*)
+    | (?P<dollar_quote>\$(?:[{_START}][{_START}0-9]*+)?\$)
+    | (?P<quoted_name>"(?:[^"]++|"")*+")
+    | (?P<rest>"(?:[^"]++|"")*+\Z|\$(?:[{_START}][{_START}0-9]*+\Z)?|[{_PART}]++|.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SPACE = re.compile(r"[\x00-\x20\x7f]*+")
+_PLAIN_STRING = re.compile(r"(?:[^']++|'')*+(?:'|\Z)")
+_ESCAPE_STRING = re.compile(r"(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z)", re.DOTALL)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+# One value as redacted: with its sign and a simple cast, if any.
+_VALUE = r"[-+]?\?(?:::[\w.]++(?:\[\])?)?(?=[ ,)\];]|\Z)"
+_VALUES = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
+_ROWS = re.compile(r'(\((?:[^()"]++|\([^()"]*+\))*+\))(?: ?, ?\1)+')
+
+
+_BLANK = frozenset({"space", "line_comment", "block_comment"})
+_STRINGS = frozenset({"string", "backslashed", "dollar_quote"})
+_NAME_AND_QUOTES = 65
+
+
+class Comment(NamedTuple):
+    """What stands between the marks of a comment."""
+
+    body: str
+    #: False when the text ended first.
+    complete: bool
+
+
+class Scan(NamedTuple):
+    """A text taken apart."""
+
+    redacted: str
+    comments: tuple[Comment, ...]
+
+
+def redact(sql: str) -> str:
+    """Replace each literal by `?`, leave out comments, collapse white space and lists of values."""
+    return scan(sql).redacted
+
+
+def scan(sql: str) -> Scan:
+    """Redact a text and collect its comments, in one pass."""
+    out = [""]
+    comments: list[Comment] = []
+    position, after_string = 0, False
+    while token := _TOKEN.match(sql, position):  # the last alternative takes any character: only the end is none
+        text, kind, position = token[0], token.lastgroup, token.end()
+        if kind in _BLANK:
+            position = _end_of_blank(sql, text, position, comments)
+            if not out[-1].endswith(" "):
+                out.append(" ")
+            continue  # strings that only white space separates are one string: `after_string` stays
+        if kind in _STRINGS:
+            if not after_string:
+                out.append("?")
+            elif out[-1] == " ":
+                out.pop()
+            string_end = _end_of_string(sql, text, position, kind)
+            if string_end is None:
+                out.append("…")
+                break
+            position = string_end
+        elif kind == "code" or (kind == "quoted_name" and len(text) <= _NAME_AND_QUOTES):
+            out.append(text)
+        else:
+            out.append("?")
+        after_string = kind in _STRINGS
+    return Scan(_tidy("".join(out)), tuple(comments))
+
+
+def collapse_lists(text: str) -> str:
+    """Make one value of `?, ?, ?` and one row of `(?), (?)`, so that their number does not matter."""
+    return _ROWS.sub(r"\1", _VALUES.sub(r"\1", text))
+
+
+def _tidy(text: str) -> str:
+    text = collapse_lists(text.strip(" "))
+    if text.isprintable():
+        return text
+    # Such characters are left in names only; `_` keeps the name whole for whoever scans this text again.
+    return "".join(character if character.isprintable() else "_" for character in text)
+
+
+def _end(pattern: re.Pattern[str], sql: str, position: int) -> int:
+    match = pattern.match(sql, position)
+    return match.end() if match else position
+
+
+def _end_of_string(sql: str, opening: str, position: int, kind: str) -> int | None:
+    """Return where a string ends whose opening, or all of it, ends at `position`; None where that is in doubt."""
+    if kind == "dollar_quote":
+        closing = sql.find(opening, position)
+        return len(sql) if closing < 0 else closing + len(opening)
+    if kind == "backslashed":
+        plain, escaped = _end(_PLAIN_STRING, sql, position), _end(_ESCAPE_STRING, sql, position)
+        return plain if plain == escaped else None
+    return position
+
+
+def _end_of_blank(sql: str, opening: str, position: int, comments: list[Comment]) -> int:
+    """Return where white space ends whose first piece, or its opening, ends at `position`; keep its comment."""
+    if opening == "/*":
+        position = _end_of_block_comment(sql, position, comments)
+    elif opening.startswith("--"):
+        comments.append(Comment(opening[2:], complete=position < len(sql)))
+    return _end(_SPACE, sql, position)
+
+
+def _end_of_block_comment(sql: str, start: int, comments: list[Comment]) -> int:
+    depth = 1  # PostgreSQL's block comments nest
+    for edge in _COMMENT_EDGE.finditer(sql, start):
+        depth += 1 if edge[0] == "/*" else -1
+        if depth == 0:
+            comments.append(Comment(sql[start : edge.start()], complete=True))
+            return edge.end()
+    comments.append(Comment(sql[start:], complete=False))
+    return len(sql)

@@ -1,0 +1,102 @@
+"""A session's last statement, taken apart once and remembered, since each look sees the same texts again."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from pgwatch_sessions.core.statements.comment_tags import Tags, tags_of, written
+from pgwatch_sessions.core.statements.fingerprints import fingerprint
+from pgwatch_sessions.core.statements.kinds import Kind, kind_of
+from pgwatch_sessions.core.statements.redaction import scan
+from pgwatch_sessions.core.statements.summary import shortened, summary_of
+
+#: What is longer is cut first; the server's own default is 1023 bytes.
+MAX_INPUT_LENGTH = 8192
+MAX_SITE_LENGTH = 120
+_ORDINARY_LENGTH = 1024
+
+#: What the server shows in place of a text.
+_HIDDEN_TEXTS = frozenset(
+    {"<insufficient privilege>", "<backend information not available>", "<command string not enabled>"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What is known of a last statement. Nothing in it comes from a literal."""
+
+    #: Redacted.
+    text: str
+    #: 16 hexadecimal digits, equal for texts that differ in values only; empty when unknown.
+    fingerprint: str
+    kind: Kind
+    tags: Tags
+    #: Verb and tables, at most 60 characters; never empty.
+    summary: str
+
+    @property
+    def site(self) -> str:
+        """Where the statement comes from, as closely as it shows: fit for a label, at most 120 characters."""
+        tags = dict(self.tags)
+        controller, file = tags.get("controller"), tags.get("file")
+        site = (
+            tags.get("route")
+            or (controller and "#".join(filter(None, (controller, tags.get("action")))))
+            or (file and ":".join(filter(None, (file, tags.get("func")))))
+            or tags.get("func")
+            or tags.get("job")
+            or self.summary
+        )
+        return shortened(site, MAX_SITE_LENGTH)
+
+    @property
+    def recordable(self) -> str | None:
+        """The text with its tags as a comment, which parses to an equal statement; None when unknown."""
+        if self.kind is Kind.UNKNOWN:
+            return None
+        return " ".join(filter(None, (written(self.tags), self.text)))
+
+
+#: The monitoring role may not see the text, or a recording lacks it.
+UNKNOWN = Statement(text="", fingerprint="", kind=Kind.UNKNOWN, tags=(), summary="(unknown)")
+
+
+def parse_statement(sql: str | None) -> Statement:
+    """Take a text apart; None means not known."""
+    if sql is None or sql in _HIDDEN_TEXTS:
+        return UNKNOWN
+    return _parse(sql) if len(sql) <= _ORDINARY_LENGTH else _parse_long(sql[:MAX_INPUT_LENGTH])
+
+
+def _parse_anew(sql: str) -> Statement:
+    scanned = scan(sql)
+    # A comment alone (pgx's `-- ping`) does nothing, as `;` does, and is not the same as nothing sent.
+    shape = _shape(scanned.redacted or (";" if sql else ""))
+    return Statement(
+        text=shape.text,
+        fingerprint=shape.fingerprint,
+        kind=shape.kind,
+        tags=tags_of(scanned.comments) if scanned.comments else (),
+        summary=shape.summary,
+    )
+
+
+# Two caches, so that a server with a large track_activity_query_size cannot fill the memory.
+_parse = lru_cache(maxsize=4096)(_parse_anew)
+_parse_long = lru_cache(maxsize=256)(_parse_anew)
+
+
+class _Shape(NamedTuple):
+    """What follows from a redacted text alone."""
+
+    text: str
+    fingerprint: str
+    kind: Kind
+    summary: str
+
+
+# Texts that differ in literals only share one: where an application writes values into its statements, every text
+# is new.
+@lru_cache(maxsize=1024)
+def _shape(redacted: str) -> _Shape:
+    return _Shape(redacted, fingerprint(redacted), kind_of(redacted), summary_of(redacted) or "(none)")

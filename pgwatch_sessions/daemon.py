@@ -1,0 +1,166 @@
+"""The long-running program: a job per server, the web side, and an orderly end."""
+
+import asyncio
+import contextlib
+import functools
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.job import Job
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from pgwatch_sessions import __version__
+from pgwatch_sessions.board import Board
+from pgwatch_sessions.core.state import Policy
+from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.exposition.http_server import serving, url
+from pgwatch_sessions.exposition.metrics import registry_of
+from pgwatch_sessions.exposition.web import Health, web_app
+from pgwatch_sessions.poller import Poller
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: So many looks may fail to end before the loop counts as stuck.
+_PATIENCE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What to watch and how. Times are seconds."""
+
+    targets: tuple[Target, ...]
+    interval: float
+    timeout: float
+    policy: Policy
+    parse: Callable[[str | None], Statement]
+
+
+async def run(watch: Watch, listener: socket.socket) -> None:
+    """Watch until SIGTERM or SIGINT. What a job raises is a fault of the program: it ends the daemon and is raised."""
+    async with running(watch, listener) as daemon:
+        await daemon.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A daemon at work."""
+
+    board: Board
+    #: Done at SIGTERM or SIGINT; fails with what a job raised.
+    end: "asyncio.Future[None]"
+
+
+@contextlib.asynccontextmanager
+async def running(watch: Watch, listener: socket.socket) -> AsyncIterator[Running]:
+    """Watch, and answer on the listener, while inside."""
+    log = structlog.get_logger()
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with _ended_by_signals(end):
+        async with _watching(watch, end) as (board, pollers):
+            app = web_app(
+                version=__version__,
+                registry=registry_of(lambda: board.states().values()),
+                published=board.states,
+                health=lambda: _health(watch, pollers),
+                readiness=lambda: _readiness(board),
+            )
+            async with serving(app, listener):
+                log.info("started", version=__version__, servers=len(pollers), address=url(listener))
+                yield Running(board=board, end=end)
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _watching(watch: Watch, end: "asyncio.Future[None]") -> AsyncIterator[tuple[Board, Sequence[Poller]]]:
+    """Look at every server on schedule while inside; leaving gives every slot back. A job's error is set on `end`."""
+    board = Board(target.name for target in watch.targets)
+    pollers = [_poller(watch, target, board) for target in watch.targets]
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler.add_listener(functools.partial(_fail, end), EVENT_JOB_ERROR)
+    # The job is the awaited look itself: a slow one is never overtaken, and delays no other server.
+    jobs = [
+        scheduler.add_job(
+            poller.poll,
+            IntervalTrigger(seconds=watch.interval, timezone=UTC),
+            next_run_time=datetime.now(UTC),
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+        for poller in pollers
+    ]
+    scheduler.start()
+    timekeeper = asyncio.create_task(_keep_time(jobs, timedelta(seconds=watch.interval)))
+    try:
+        yield board, pollers
+    finally:
+        timekeeper.cancel()
+        scheduler.shutdown()
+        await asyncio.sleep(0)  # the scheduler cancels looks that are under way in the loop's next turn
+        await asyncio.gather(*(poller.close() for poller in pollers))
+
+
+def _poller(watch: Watch, target: Target, board: Board) -> Poller:
+    connection = HeldConnection(
+        target, timeout=watch.timeout, parse=watch.parse, jitter=lambda limit: random.uniform(0, limit)
+    )
+    state = board.states()[target.name]
+    return Poller(state, connection, policy=watch.policy, publish=board.publish, log=structlog.get_logger())
+
+
+async def _keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
+    """Bring a job forward that is further away than an interval.
+
+    APScheduler goes by the time of day: were the clock set back by an hour, nothing would be looked at for an hour.
+    """
+    while True:
+        await asyncio.sleep(interval.total_seconds())
+        now = datetime.now(UTC)
+        for job in jobs:
+            if job.next_run_time - now > interval:
+                job.modify(next_run_time=now)
+
+
+def _fail(end: "asyncio.Future[None]", event: JobExecutionEvent) -> None:
+    if not end.done() and not isinstance(event.exception, asyncio.CancelledError):
+        end.set_exception(event.exception)
+
+
+@contextlib.contextmanager
+def _ended_by_signals(end: "asyncio.Future[None]") -> Iterator[None]:
+    def on_signal() -> None:
+        if not end.done():
+            end.set_result(None)
+
+    loop = asyncio.get_running_loop()
+    for number in _ENDING_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in _ENDING_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _health(watch: Watch, pollers: Sequence[Poller]) -> Health:
+    """Judge our own loop only: a server that is down is a metric, and a restart would lose connections that work."""
+    patience = _PATIENCE * (watch.interval + watch.timeout)
+    silence = time.monotonic() - min(poller.looked_at for poller in pollers)
+    if silence > patience:
+        return Health(ok=False, reason=f"no look has ended for {silence:.0f} s")
+    return Health(ok=True, reason="ok")
+
+
+def _readiness(board: Board) -> Health:
+    waiting = [state.server for state in board.states().values() if not state.looked]
+    if waiting:
+        return Health(ok=False, reason=f"no look yet at: {', '.join(waiting)}")
+    return Health(ok=True, reason="ok")

@@ -1,0 +1,1 @@
+"""The demonstration: an embedded PostgreSQL and a small service that leaks on it."""

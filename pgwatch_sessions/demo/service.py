@@ -1,0 +1,166 @@
+"""A small order service that forgets to close a session: the classic mistake and its fix, side by side.
+
+    ORDERS_DSN=postgresql://… python -m pgwatch_sessions.demo.service --port 8080
+
+`GET /orders?customer=7` meets a bad row and leaks one connection per request; every other customer and every other
+route is healthy. `ORDERS_FIXED=1`, or `POST /fix` while it runs, serves the same route with the fix.
+`ORDERS_POOL_SIZE`, `ORDERS_MAX_OVERFLOW` and `ORDERS_POOL_TIMEOUT` shape the pool; `GET /pool` shows it.
+"""
+
+import argparse
+import gc
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import select
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from pgwatch_sessions.demo.orders import Customer, MeasuredPool, Order, create_and_seed, engine_from_environment, tags
+
+SYMBOLS = {"EUR": "€", "USD": "$"}
+
+new_session = async_sessionmaker(expire_on_commit=False)  # bound to the engine in `lifespan`
+recent_failures: deque[TracebackType | None] = deque(maxlen=1000)
+
+
+async def orders_leaking(customer: int) -> list[str]:
+    """Close the session on the last line, which an exception never reaches: the mistake."""
+    session = new_session()
+    orders = await session.scalars(select(Order).where(Order.customer_id == customer))
+    lines = [line_of(order) for order in orders]
+    await session.close()
+    return lines
+
+
+async def orders_fixed(customer: int) -> list[str]:
+    """Let `async with` close the session, whichever way the block is left: the fix."""
+    async with new_session() as session:
+        orders = await session.scalars(select(Order).where(Order.customer_id == customer))
+        return [line_of(order) for order in orders]
+
+
+class UnknownCurrencyError(Exception):
+    """A row that no line can be made of."""
+
+
+def line_of(order: Order) -> str:
+    """Return the order as the customer reads it."""
+    if order.currency not in SYMBOLS:
+        raise UnknownCurrencyError(f"order {order.id} has an unknown currency")
+    return f"order {order.id}: {order.cents / 100:.2f} {SYMBOLS[order.currency]}"
+
+
+async def session_of_request() -> AsyncIterator[AsyncSession]:
+    """Give a route a session that is closed before the response is sent."""
+    async with new_session() as session:
+        yield session
+
+
+RequestSession = Annotated[AsyncSession, Depends(session_of_request, scope="function")]
+
+
+async def tag_statements(request: Request) -> None:
+    """Note whom the statements of this request are issued for."""
+    tags.set({"application": request.app.title, "route": request.scope["route"].path})
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Hold the engine while the application runs."""
+    app.state.engine = engine_from_environment()
+    app.state.fixed = os.environ.get("ORDERS_FIXED") == "1"
+    new_session.configure(bind=app.state.engine)
+    await create_and_seed(app.state.engine)
+    yield
+    await app.state.engine.dispose()
+
+
+app = FastAPI(title="orders-api", lifespan=lifespan, dependencies=[Depends(tag_statements)])
+
+
+@app.exception_handler(UnknownCurrencyError)
+async def keep_failure(_request: Request, error: Exception) -> JSONResponse:
+    """Keep the traceback for support, and with it every local variable: the garbage collector saves no session."""
+    recent_failures.append(error.__traceback__)
+    return JSONResponse({"detail": str(error)}, status_code=500)
+
+
+@app.exception_handler(PoolTimeoutError)
+async def no_connection(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer what users see once all connections have leaked."""
+    return JSONResponse({"detail": "no database connection is free"}, status_code=503)
+
+
+@app.get("/orders")
+async def list_orders(customer: int) -> list[str]:
+    """List a customer's orders, with the mistake or with the fix."""
+    return await (orders_fixed if app.state.fixed else orders_leaking)(customer)
+
+
+@app.get("/orders/{order}")
+async def show_order(order: int, session: RequestSession) -> str:
+    """Show one order."""
+    found = await session.get(Order, order)
+    if found is None:
+        raise HTTPException(404)
+    return line_of(found)
+
+
+@app.get("/customers")
+async def list_customers(session: RequestSession) -> list[str]:
+    """List all customers."""
+    return list(await session.scalars(select(Customer.name).order_by(Customer.id)))
+
+
+@app.post("/fix")
+async def fix() -> None:
+    """Do what a deployment of the fix does: new code, and nothing left of the old process.
+
+    SQLAlchemy logs an error for each session that is found open.
+    """
+    app.state.fixed = True
+    recent_failures.clear()
+    gc.collect()
+
+
+@app.get("/pool")
+async def show_pool() -> dict[str, object]:
+    """Show the pool as only the application can see it; times in seconds."""
+    pool: MeasuredPool = app.state.engine.pool
+    waits = sorted(pool.waits)
+    return {
+        "size": pool.size(),
+        "checked_out": pool.checkedout(),
+        "overflow": max(0, pool.overflow()),  # SQLAlchemy counts from -size
+        "timeouts": pool.timeouts,
+        "wait_p95": waits[int(0.95 * len(waits))] if waits else 0.0,
+        "fixed": app.state.fixed,
+    }
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; the first line of output is the address."""
+    parser = argparse.ArgumentParser(description="A small order service that leaks database connections.")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; any free one by default")
+    # Bound first: who reads the address can connect, and waits for the answer instead of asking again.
+    with socket.create_server(("127.0.0.1", parser.parse_args().port)) as listener:
+        # asyncio does so only for sockets made with an explicit protocol; without it each answer takes 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What goes out: metrics, JSON and pages, all derived from the published state."""

@@ -1,0 +1,139 @@
+"""The web side: what each address answers, always from what is published, never from a database."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pgwatch_sessions.exposition.pages import CONTENT_SECURITY_POLICY, Link, index_page
+from pgwatch_sessions.exposition.rendering import RenderedMetrics, accepted_form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a probe is passed, and why it is or is not, in one line for people."""
+
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Address:
+    path: str
+    meaning: str
+    answer: Callable[[Request], Awaitable[Response]]
+
+
+def web_app(
+    *,
+    version: str,
+    registry: CollectorRegistry,
+    published: Callable[[], object],
+    health: Callable[[], Health],
+    readiness: Callable[[], Health],
+) -> ASGIApp:
+    """Build the application.
+
+    `published` returns the published state: the same object until the next one, since metrics are rendered once per
+    object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
+    """
+    addresses = (
+        _Address(
+            path="/metrics",
+            meaning="metrics for Prometheus",
+            answer=_metrics(RenderedMetrics(registry=registry, published=published)),
+        ),
+        _Address(path="/healthz", meaning="is the daemon itself alive", answer=_probe(health)),
+        _Address(path="/readyz", meaning="has it looked at its servers", answer=_probe(readiness)),
+    )
+    index = index_page(version=version, links=[Link(path=each.path, meaning=each.meaning) for each in addresses])
+
+    async def page(_request: Request) -> Response:
+        return HTMLResponse(index)
+
+    known = ", ".join(("/", *(each.path for each in addresses)))
+    routes = [Route("/", page), *(Route(each.path, each.answer) for each in addresses)]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            404: _short(404, f"Nothing here. Known addresses: {known}"),
+            405: _short(405, f"Only GET and HEAD are answered. Known addresses: {known}"),
+            500: _short(500, "An error of the daemon itself. Its log says more."),
+        },
+    )
+    # A redirect from /metrics/ would be built from the client's Host header; "nothing here" names what is meant.
+    app.router.redirect_slashes = False
+    return _guarded(app)
+
+
+def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Response]]:
+    async def metrics(request: Request) -> Response:
+        form = accepted_form(
+            accept=",".join(request.headers.getlist("accept")),
+            accept_encoding=",".join(request.headers.getlist("accept-encoding")),
+        )
+        names = request.query_params.getlist("name[]")
+        exposition = rendered.named(names, form) if names else rendered.whole(form)
+        if exposition is None:
+            text = "Too many different selections of name[] since the last look; without name[] all is served.\n"
+            return PlainTextResponse(text, status_code=503)
+        headers = {"Content-Type": exposition.content_type, "Vary": "Accept, Accept-Encoding"}
+        if exposition.gzip:
+            headers["Content-Encoding"] = "gzip"
+        return Response(exposition.body, headers=headers)
+
+    return metrics
+
+
+def _probe(judge: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:
+    async def probe(_request: Request) -> Response:
+        health = judge()
+        return PlainTextResponse(health.reason + "\n", status_code=200 if health.ok else 503)
+
+    return probe
+
+
+def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_request: Request, error: Exception) -> Response:
+        headers = error.headers if isinstance(error, HTTPException) else None
+        return PlainTextResponse(text + "\n", status_code=status, headers=headers)
+
+    return answer
+
+
+def _guarded(app: ASGIApp) -> ASGIApp:
+    """Refuse bodies, since no address wants one, and put on every answer the headers that all have in common."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Date"] = formatdate(usegmt=True)
+                headers["Cache-Control"] = "no-store"
+                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        answer = _refuse_body if _announces_body(Headers(scope=scope)) else app
+        await answer(scope, receive, send_guarded)
+
+    return guarded
+
+
+#: The connection is closed with this answer, so that the body is never read.
+_refuse_body = PlainTextResponse(
+    "No address here takes a request body.\n", status_code=413, headers={"Connection": "close"}
+)
+
+
+def _announces_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""

@@ -1,0 +1,76 @@
+"""Looks at one server on schedule, publishes what was seen, and logs what changed."""
+
+import time
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from pgwatch_sessions.core.state import (
+    ClientsFolded,
+    Event,
+    Policy,
+    PrivilegeMissing,
+    ServerDown,
+    ServerState,
+    ServerUp,
+    advance,
+)
+from pgwatch_sessions.postgres.connection import HeldConnection
+
+
+class Poller:
+    """One server's looks, one after the other, and the state that they lead to."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        connection: HeldConnection,
+        *,
+        policy: Policy,
+        publish: Callable[[ServerState], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Begin from a state, usually one that has seen nothing."""
+        #: When the last look ended, by time.monotonic; the beginning until there was one.
+        self.looked_at = time.monotonic()
+        self._state = state
+        self._connection = connection
+        self._policy = policy
+        self._publish = publish
+        self._log = log.bind(server=state.server)
+
+    async def poll(self) -> None:
+        """Look once and publish."""
+        begun = time.monotonic()
+        outcome = await self._connection.look()
+        self.looked_at = time.monotonic()
+        self._state, events = advance(
+            self._state, outcome, policy=self._policy, at=time.time(), duration=self.looked_at - begun
+        )
+        self._publish(self._state)
+        for event in events:
+            self._tell(event)
+
+    async def close(self) -> None:
+        """Give the slot back."""
+        await self._connection.close()
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case ServerUp():
+                self._log.info("server_up")
+            case ServerDown(failure):
+                self._log.error("server_down", reason=str(failure.reason), detail=failure.detail)
+            case PrivilegeMissing(role, hidden):
+                self._log.warning(
+                    "privilege_missing", hidden_sessions=hidden, remedy=f"GRANT pg_monitor TO {_quoted(role)};"
+                )
+            case ClientsFolded(folded):
+                self._log.warning(
+                    "clients_folded", folded_clients=folded, remedy="raise max_clients, or set steady application names"
+                )
+
+
+def _quoted(role: str | None) -> str:
+    name = (role or "").replace('"', '""')
+    return f'"{name}"'

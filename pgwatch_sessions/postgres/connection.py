@@ -1,0 +1,167 @@
+"""The one session we hold on a server: opened, kept for life, replaced when it breaks.
+
+A monitor that connects at each look is blind when the slots are all in use, which is when it is needed.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from pgwatch_sessions.core.model import Failure, Snapshot
+from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.postgres.errors import (
+    EXPECTED,
+    ConnectionParametersError,
+    PasswordUnreadableError,
+    failure_of,
+)
+from pgwatch_sessions.postgres.rows import snapshot_of
+
+APPLICATION_NAME = "pgwatch-sessions"
+_STATEMENTS = ("sessions", "capacity", "databases")
+
+#: How long a session may take to say goodbye before its socket is simply closed.
+_CLOSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a server is and how we get in."""
+
+    name: str
+    #: A URI; None leaves everything to libpq's environment variables.
+    dsn: str | None = field(default=None, repr=False)
+    #: Asked at each connect, so that a rotated password is found. Raises OSError when it cannot be read.
+    password: Callable[[], str] | None = field(default=None, repr=False)
+
+
+class HeldConnection:
+    """At most one connection to one server, and the looks through it.
+
+    Every await has a deadline, and the server has it too. After a deadline the connection is dropped, never closed
+    politely: a black hole does not answer a goodbye.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        timeout: float,
+        parse: Callable[[str | None], Statement],
+        jitter: Callable[[float], float],
+    ) -> None:
+        """`timeout` is a look's deadline in seconds; `jitter(limit)` gives a number between 0 and the limit."""
+        self._target = target
+        self._timeout = timeout
+        self._parse = parse
+        self._jitter = jitter
+        self._connection: asyncpg.Connection | None = None
+        self._prepared: Sequence[PreparedStatement] = ()
+        self._refusals = 0
+
+    async def look(self) -> Snapshot | Failure:
+        """Look once, connecting first if need be."""
+        doing = "looking"
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._connection is None or self._connection.is_closed():
+                    doing = "connecting"
+                    await self._reconnect()
+                    doing = "looking"
+                sessions, capacity, databases = [await statement.fetch() for statement in self._prepared]
+        except EXPECTED as error:
+            lost = self._connection is not None and self._connection.is_closed()
+            self.drop()
+            return failure_of(error, doing=doing, lost=lost)
+        except asyncio.CancelledError:
+            self.drop()  # the statement may still be running; only a dropped connection ends it
+            raise
+        return snapshot_of(sessions, capacity[0], databases, parse=self._parse)
+
+    async def _reconnect(self) -> None:
+        """Connect anew, the later and the more scattered the more often it was refused.
+
+        The wait stays within a part of the look's deadline, so that the first look after a recovery succeeds, and many
+        daemons do not knock at the same instant.
+        """
+        self.drop()
+        if self._refusals:
+            await asyncio.sleep(self._jitter(min(0.1 * 2**self._refusals, self._timeout / 4)))
+        self._refusals += 1
+        self._connection = await _connect(self._target, self._timeout)
+        await _accept_any_bytes(self._connection)
+        self._prepared = [await self._connection.prepare(sql(name)) for name in _STATEMENTS]
+        self._refusals = 0
+
+    def drop(self) -> None:
+        """Close the socket without a word."""
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection, self._prepared = None, ()
+
+    async def close(self) -> None:
+        """Leave in good order, or at once when the server does not answer."""
+        if self._connection is not None:
+            try:
+                await self._connection.close(timeout=_CLOSE_SECONDS)
+            except EXPECTED:
+                self.drop()
+        self._connection, self._prepared = None, ()
+
+
+def sql(name: str) -> str:
+    """Return the text of one of the .sql files."""
+    return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+async def _connect(target: Target, deadline: float) -> asyncpg.Connection:
+    try:
+        password = target.password() if target.password else None
+    except OSError as error:
+        raise PasswordUnreadableError(str(error)) from error
+    try:
+        return await asyncpg.connect(
+            target.dsn,
+            password=password,
+            timeout=deadline,
+            statement_cache_size=0,
+            server_settings=_session_settings(deadline),
+        )
+    except asyncpg.InterfaceError:
+        raise
+    except (ValueError, OverflowError):
+        raise ConnectionParametersError("the DSN, or a PG… variable, has a port or host that is none") from None
+
+
+def _session_settings(deadline: float) -> dict[str, str]:
+    """Return the settings of our own session: harmless, bounded by the server as well, and never spilling to disk."""
+    limit = f"{max(1, round(deadline * 1000))}ms"
+    return {
+        "application_name": APPLICATION_NAME,
+        "default_transaction_read_only": "on",
+        "statement_timeout": limit,
+        "lock_timeout": limit,
+        "idle_in_transaction_session_timeout": limit,
+        "idle_session_timeout": "0",  # a role may have one; we idle between looks by design
+        "tcp_user_timeout": limit,
+        "tcp_keepalives_idle": "60",  # the server finds out when our host is gone, and frees the slot
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "work_mem": "32MB",  # the activity of thousands of sessions does not fit into the default 4 MB
+        "jit": "off",
+        "search_path": "pg_catalog",
+    }
+
+
+async def _accept_any_bytes(connection: asyncpg.Connection) -> None:
+    """Replace what is not UTF-8: statements and names of databases in other encodings reach us as they are."""
+    for name in ("text", "name"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str.encode, decoder=_decode, format="binary")
+
+
+def _decode(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,58 @@
+"""What a look can fail with, as a Failure. Anything else is a fault of the program and is not caught."""
+
+import asyncpg
+
+from pgwatch_sessions.core.model import Failure, Reason, Scope
+
+
+class PasswordUnreadableError(asyncpg.InvalidPasswordError):
+    """The password file cannot be read now."""
+
+
+class ConnectionParametersError(asyncpg.ClientConfigurationError):
+    """The DSN or libpq's variables do not make sense. Never quotes them: a password may be part of what is wrong."""
+
+
+#: All that a server, or the way to it, can do to us.
+EXPECTED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+#: The first match counts, so a class stands before its parents.
+_REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
+    (asyncpg.TooManyConnectionsError, Reason.EXHAUSTED),
+    (asyncpg.InvalidAuthorizationSpecificationError, Reason.AUTHENTICATION),
+    (asyncpg.CannotConnectNowError, Reason.STARTING_UP),
+    (asyncpg.QueryCanceledError, Reason.TIMEOUT),
+    (asyncpg.LockNotAvailableError, Reason.TIMEOUT),
+    (asyncpg.InsufficientPrivilegeError, Reason.PRIVILEGE),
+    (asyncpg.PostgresConnectionError, Reason.NETWORK),
+    (asyncpg.OperatorInterventionError, Reason.NETWORK),  # shut down, crashed, terminated: the connection is gone
+    (asyncpg.ProtocolViolationError, Reason.PROTOCOL),
+    (asyncpg.InternalClientError, Reason.PROTOCOL),
+    (asyncpg.UnsupportedClientFeatureError, Reason.PROTOCOL),
+    (asyncpg.TargetServerAttributeNotMatched, Reason.OTHER),
+    (asyncpg.ClientConfigurationError, Reason.OTHER),
+    (asyncpg.PostgresError, Reason.OTHER),
+    (asyncpg.InterfaceError, Reason.NETWORK),  # "connection is closed" and the like
+    (TimeoutError, Reason.TIMEOUT),
+    (OSError, Reason.NETWORK),
+)
+
+#: SQLSTATE 53300 also means that one role's or one database's own limit is reached. The message is translated by
+#: lc_messages; the function that raised it is not (utils/init/miscinit.c and postinit.c of PostgreSQL 14 to 18).
+_EXHAUSTED_SCOPES = {"InitializeSessionUserId": Scope.ROLE, "CheckMyDatabase": Scope.DATABASE}
+
+
+def failure_of(error: BaseException, *, doing: str, lost: bool) -> Failure:
+    """Say why a look failed.
+
+    `doing` is what it was about, for the human who reads it. `lost` tells that the connection is gone, which the
+    driver may notice at a moment where it calls that a fault of its own.
+    """
+    reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+    if lost and isinstance(error, asyncpg.InternalClientError):
+        reason = Reason.NETWORK
+    scope = None
+    if reason is Reason.EXHAUSTED:
+        scope = _EXHAUSTED_SCOPES.get(getattr(error, "server_source_function", None) or "", Scope.SERVER)
+    said = " ".join(str(error).split("\n", maxsplit=1)[0].split()) or type(error).__name__
+    return Failure(reason=reason, detail=f"{doing}: {said}", exhausted_scope=scope)

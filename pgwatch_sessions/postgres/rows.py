@@ -1,0 +1,101 @@
+"""Rows into a Snapshot: the one place where what the server sent becomes values, redacted."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.model import (
+    ConnectionLimit,
+    DatabaseCounters,
+    Server,
+    Session,
+    SessionId,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.statements import Statement
+
+
+class Row(Protocol):
+    """What a driver calls a row: columns by name."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """Return the column's value."""
+
+
+_STATES = {str(state): state for state in SessionState}
+_MILLISECONDS = 1000.0
+
+
+def snapshot_of(
+    sessions: Iterable[Row], capacity: Row, databases: Iterable[Row], *, parse: Callable[[str | None], Statement]
+) -> Snapshot:
+    """Build the snapshot of one look from the rows of sessions.sql, capacity.sql and databases.sql."""
+    own, others = None, []
+    for row in sessions:
+        if row["taken_at"] is None:
+            others.append(_session(row, parse))
+        else:
+            own = row
+    if own is None:
+        raise LookupError("the server did not show us our own session")
+    return Snapshot(
+        taken_at=own["taken_at"],
+        server=_server(capacity),
+        sessions=tuple(others),
+        own_user=own["usename"],
+        own_database=own["datname"],
+        databases=tuple(_counters(row) for row in databases),
+    )
+
+
+def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
+    hidden = row["backend_type"] is None
+    statement = parse(None if hidden else row["query"])
+    return Session(
+        id=SessionId(row["pid"], row["backend_start"]),
+        client=client_of(row["datname"], row["usename"], row["application_name"], tagged_application(statement)),
+        client_addr=row["client_addr"],
+        client_port=row["client_port"],
+        state=None if hidden else _STATES.get(row["state"], SessionState.STARTING),
+        state_change=row["state_change"],
+        xact_start=row["xact_start"],
+        query_start=row["query_start"],
+        wait_event_type=row["wait_event_type"],
+        wait_event=row["wait_event"],
+        backend_xid_age=row["backend_xid_age"],
+        backend_xmin_age=row["backend_xmin_age"],
+        blocked_by=tuple(row["blocked_by"] or ()),
+        statement=statement,
+    )
+
+
+def _server(row: Row) -> Server:
+    return Server(
+        version_num=row["server_version_num"],
+        in_recovery=row["in_recovery"],
+        started_at=row["started_at"],
+        max_connections=row["max_connections"],
+        superuser_reserved_connections=row["superuser_reserved_connections"],
+        reserved_connections=row["reserved_connections"],
+        role_limits=_limits(row["role_limits"]),
+        database_limits=_limits(row["database_limits"]),
+    )
+
+
+def _limits(document: str | None) -> tuple[ConnectionLimit, ...]:
+    return tuple(ConnectionLimit(name, slots) for name, slots in json.loads(document or "{}").items())
+
+
+def _counters(row: Row) -> DatabaseCounters:
+    return DatabaseCounters(
+        database=row["datname"],
+        established=row["established"],
+        abandoned=row["abandoned"],
+        fatal=row["fatal"],
+        killed=row["killed"],
+        session_seconds=row["session_time"] / _MILLISECONDS,
+        active_seconds=row["active_time"] / _MILLISECONDS,
+        idle_in_transaction_seconds=row["idle_in_transaction_time"] / _MILLISECONDS,
+    )

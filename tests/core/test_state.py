@@ -1,0 +1,164 @@
+from dataclasses import replace
+
+import pytest
+
+from pgwatch_sessions.core.model import (
+    OTHER_CLIENT,
+    Client,
+    ConnectionLimit,
+    Failure,
+    Reason,
+    Scope,
+    Server,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.state import (
+    ClientsFolded,
+    Event,
+    Policy,
+    PrivilegeMissing,
+    ServerDown,
+    ServerState,
+    ServerUp,
+    Slots,
+    advance,
+)
+from tests.core.values import NOW, session, snapshot
+
+NETWORK = Failure(reason=Reason.NETWORK, detail="connecting: refused")
+TIMEOUT = Failure(reason=Reason.TIMEOUT)
+
+
+def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[ServerState, list[tuple[Event, ...]]]:
+    """Take in these looks, one after the other."""
+    state, events = ServerState(server="db"), []
+    for i, outcome in enumerate(outcomes):
+        state, changes = advance(state, outcome, policy=policy or Policy(), at=NOW + i, duration=0.01)
+        events.append(changes)
+    return state, events
+
+
+def test_up_and_down_are_told_once_per_change() -> None:
+    """A server that stays down is told again only when the reason changes."""
+    _, events = after(snapshot(), snapshot(), NETWORK, NETWORK, TIMEOUT, snapshot())
+    assert events == [(ServerUp(),), (), (ServerDown(NETWORK),), (), (ServerDown(TIMEOUT),), (ServerUp(),)]
+
+
+def test_a_failed_look_withdraws_the_view_and_keeps_what_was_learned() -> None:
+    """Not seeing is neither zero nor the last number."""
+    state, _ = after(snapshot(session()), NETWORK)
+    assert state.view is None
+    assert state.failure == NETWORK
+    assert state.last_success == NOW
+    assert state.failures[Reason.NETWORK] == 1
+    assert sum(state.looks.counts) == 2
+    assert len(state.history.sessions) == 1
+
+
+def test_missing_privilege_and_folding_are_told_once() -> None:
+    """A blind moment in between does not repeat them."""
+    hidden = snapshot(*(session(i, None, client=Client("shop", "app", str(i))) for i in range(3)))
+    _, events = after(hidden, NETWORK, hidden, hidden, policy=Policy(max_clients=1))
+    assert events[0] == (ServerUp(), PrivilegeMissing("pgwatch_sessions", 3), ClientsFolded(2))
+    assert events[2:] == [(ServerUp(),), ()]
+
+
+def test_every_session_is_in_exactly_one_summary() -> None:
+    """Clients beyond the budget are one client; nobody is lost or counted twice."""
+    sessions = [session(i, SessionState.IDLE, client=Client("shop", "app", str(i % 5))) for i in range(50)]
+    state, _ = after(snapshot(*sessions), policy=Policy(max_clients=2))
+    assert state.view is not None
+    assert {summary.client for summary in state.view.clients} >= {OTHER_CLIENT}
+    assert len(state.view.clients) == 3
+    assert sum(summary.sessions for summary in state.view.clients) == 50
+    assert state.view.folded == 3
+
+
+LIMITED = Server(
+    max_connections=10,
+    superuser_reserved_connections=3,
+    reserved_connections=2,
+    role_limits=(ConnectionLimit("app", 4), ConnectionLimit("pgwatch_sessions", 2)),
+    database_limits=(ConnectionLimit("shop", 6),),
+)
+
+
+def test_slots_are_those_that_ordinary_roles_can_use() -> None:
+    """Our own session uses a slot of the server, of its role and of its database."""
+    state, _ = after(snapshot(*(session(i) for i in range(3)), server=LIMITED))
+    assert state.view is not None
+    assert state.view.slots == (
+        Slots(Scope.SERVER, "db", 5, 4),
+        Slots(Scope.ROLE, "app", 4, 3),
+        Slots(Scope.ROLE, "pgwatch_sessions", 2, 1),
+        Slots(Scope.DATABASE, "shop", 6, 3),
+    )
+    assert not state.view.exhausted
+
+
+def test_a_server_is_exhausted_when_the_ordinary_slots_are_gone() -> None:
+    """The slots that remain are reserved."""
+    state, _ = after(snapshot(*(session(i) for i in range(4)), server=LIMITED))
+    assert state.view is not None
+    assert state.view.exhausted
+
+
+def test_unknown_limits_have_no_slots() -> None:
+    """A recording may not say how many connections are allowed."""
+    state, _ = after(snapshot(session(), server=Server()))
+    assert state.view is not None
+    assert state.view.slots == ()
+    assert not state.view.exhausted
+
+
+IDLE_IN_TRANSACTION = SessionState.IDLE_IN_TRANSACTION
+
+
+@pytest.mark.parametrize(
+    ("later", "seconds"),
+    [
+        pytest.param(
+            [session(1, SessionState.ACTIVE, since=NOW + 4, query_start=NOW + 4)],
+            14.0,
+            id="moved on when its next statement began",
+        ),
+        pytest.param([session(1, IDLE_IN_TRANSACTION, since=NOW + 5, query_start=NOW + 4)], 14.0, id="holds again"),
+        pytest.param([], 10.0, id="gone: it lasted at least as long as it was seen"),
+    ],
+)
+def test_a_hold_is_observed_when_it_ends(later: list[object], seconds: float) -> None:
+    """A session held for ten seconds at one look is somewhere else at the next."""
+    held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
+    state, _ = after(held, snapshot(*later, at=NOW + 10))  # type: ignore[arg-type]  # sessions, as parametrised
+    assert state.holds["shop"].sum == pytest.approx(seconds)
+
+
+def test_a_hold_that_goes_on_is_not_observed() -> None:
+    """Nor is one that a restart of the server ended, nor one that merely cannot be seen any more."""
+    held = session(1, IDLE_IN_TRANSACTION, since=NOW - 10)
+    hidden = replace(held, state=None, state_change=None)
+    restarted = snapshot(server=Server(started_at=NOW + 5), at=NOW + 10)
+    for later in (snapshot(held, at=NOW + 10), restarted, snapshot(hidden, at=NOW + 10), NETWORK):
+        state, _ = after(snapshot(held), later)
+        assert state.holds == {}
+
+
+def test_a_hold_is_followed_over_a_failed_look() -> None:
+    """What ended while nobody could see is observed when sight returns."""
+    held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
+    moved = snapshot(session(1, SessionState.IDLE, since=NOW + 15, query_start=NOW + 15), at=NOW + 20)
+    state, _ = after(held, NETWORK, moved)
+    assert state.holds["shop"].sum == pytest.approx(25.0)
+
+
+def test_databases_with_a_histogram_are_bounded() -> None:
+    """Names of databases are labels too."""
+    policy = Policy(max_clients=2)
+    looks = []
+    for i in range(5):
+        client = Client(f"db{i}", "app", "orders")
+        looks += [snapshot(session(i, IDLE_IN_TRANSACTION, client=client, since=NOW - 10)), snapshot(at=NOW + 1)]
+    state, _ = after(*looks, policy=policy)
+    assert set(state.holds) == {"db0", "db1", "other"}
+    assert sum(sum(histogram.counts) for histogram in state.holds.values()) == 5

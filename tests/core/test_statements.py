@@ -1,0 +1,332 @@
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pgwatch_sessions.core.statements import UNKNOWN, Kind, Statement, fingerprint, parse_statement, redact, tags
+
+REDACTED = [
+    # Every form of a literal.
+    ("SELECT 'a', b", "SELECT ?, b"),
+    ("WHERE a = 'it''s' AND b = ''", "WHERE a = ? AND b = ?"),
+    (r"WHERE a = E'it\'s \\' AND b = e'\\'", "WHERE a = ? AND b = ?"),
+    (r"WHERE a = U&'\0061''b' UESCAPE '!' AND b = 1", "WHERE a = ? UESCAPE ? AND b = ?"),
+    ("WHERE a = B'101' OR a = x'1F' OR a = n'x'", "WHERE a = ? OR a = ? OR a = ?"),
+    ("WHERE a = $$it's$$ OR a = $tag$ $$ $ta$ ' $tag$ OR b", "WHERE a = ? OR a = ? OR b"),
+    ("WHERE a=$é1$x$é1$", "WHERE a=?"),
+    ("WHERE a > 1_000 OR a > 0x1F OR a > 0o7 OR a > 0b1", "WHERE a > ? OR a > ? OR a > ? OR a > ?"),
+    ("WHERE a > 1e5 OR a > 1.5E-10 OR a > .5 OR a > 1. OR a > -2", "WHERE a > ? OR a > ? OR a > ? OR a > ? OR a > -?"),
+    ("WHERE a = 'x'\n   'y' -- c\n 'z' AND b", "WHERE a = ? AND b"),
+    ("SELECT 123abc, 1x$a$, a[1:2]", "SELECT ?, a[?:?]"),
+    ("ALTER ROLE x PASSWORD 'y'", "ALTER ROLE x PASSWORD ?"),
+    ("DO $$ BEGIN PERFORM 1; END $$", "DO ?"),
+    # What is none.
+    ("SELECT t1.c2, x$a$, naïve WHERE a = $1 AND b = $12", "SELECT t1.c2, x$a$, naïve WHERE a = $1 AND b = $12"),
+    ('SELECT "a\'b", "a""b", "$$", U&"d\\0061" FROM "T 1"', 'SELECT "a\'b", "a""b", "$$", U&"d\\0061" FROM "T 1"'),
+    ("SELECT a -> 'k' ? 'x', b::int::text[] ?| c", "SELECT a -> ? ? ?, b::int::text[] ?| c"),
+    ("fooe'x' U & 'y'", "fooe? U & ?"),
+    # Comments and white space.
+    ("SELECT/* a /* 'b */ c */1--x'\n+ 2 -- 'y", "SELECT ? + ?"),
+    ("a*/*c*/b-/**/-c /*/ x */ d", "a* b- -c d"),
+    ("  SELECT\t\r\n\x00\x01 a \x7f", "SELECT a"),
+    # Lists.
+    ("WHERE a IN (1, 2,3 , -4) AND b IN ('x')", "WHERE a IN (?) AND b IN (?)"),
+    ("VALUES (1, 'a'), (2, 'b'),(3,'c')", "VALUES (?)"),
+    ("VALUES (1, now(), $1), (2, now(), $1), (3, now(), $1)", "VALUES (?, now(), $1)"),
+    ("ARRAY['a'::text, 'b'::text] || '{1,2}'::int[]", "ARRAY[?::text] || ?::int[]"),
+    ("WHERE a IN ($1, $2)", "WHERE a IN ($1, $2)"),
+    # Doubt prints less: does the backslash escape? is a "name" a name?
+    (r"VALUES ('c:\', 'secret')", "VALUES (?…"),
+    (r"VALUES ('it\'s secret', 2)", "VALUES (?…"),
+    (r"VALUES ('a\\', 'b\n', c)", "VALUES (?, c)"),
+    ("E'a'\n'b\\' secret'", "?…"),
+    (f'WHERE a = "{"s" * 64}" AND {"t" * 64} = $123456', "WHERE a = ? AND ? = ??"),
+    # The end of the text ends every state.
+    ("SELECT a, 'secr", "SELECT a, ?"),
+    ("SELECT a, E'secr\\", "SELECT a, ?"),
+    ("SELECT a, $x$ secr $x", "SELECT a, ?"),
+    ("SELECT a, $tag", "SELECT a, ?"),
+    ('SELECT a, "secr""', "SELECT a, ?"),
+    ("SELECT a /* secr /* */", "SELECT a"),
+    ("SELECT a -- secr", "SELECT a"),
+    ("", ""),
+    # Nothing that a terminal or a label could stumble on.
+    ('SELECT a\u202eb, "x\ny", c\ud800 FROM d', 'SELECT a_b, "x_y", c_ FROM d'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), REDACTED)
+def test_redact(sql: str, expected: str) -> None:
+    """Literals become `?`, names and parameters stay, and doing it again changes nothing."""
+    assert redact(sql) == expected
+    assert redact(expected) == expected
+
+
+#: Letters and digits that stand in literals and comments only: none may ever be printed.
+SECRET = "þðœ789"
+_noise = st.text(alphabet=SECRET[:3] + "ab1'\\$\"-/*;,() \n%?E", max_size=12)
+
+
+def _quoted(body: str, *, backslash_escapes: bool) -> str:
+    if backslash_escapes:
+        body = body.replace("\\", "\\\\").replace("'", "\\'", 1)
+    return "'" + body.replace("\\'", "\0").replace("'", "''").replace("\0", "\\'") + "'"
+
+
+def _plain(body: str, *, conforming: bool) -> str:
+    doubled = body.replace("'", "''")
+    return f"'{doubled}'" if conforming else _quoted(body, backslash_escapes=True)
+
+
+@st.composite
+def statements(draw: st.DrawFn) -> str:
+    """Make a text that PostgreSQL's scanner could read, under either `standard_conforming_strings`."""
+    conforming = draw(st.booleans())
+    literal = st.one_of(
+        _noise.map(lambda body: _plain(f"þ{body}ð", conforming=conforming)),
+        _noise.map(lambda body: _plain(body, conforming=conforming)),
+        _noise.map(lambda body: "E" + _quoted(f"{body}þð", backslash_escapes=True)),
+        _noise.map(lambda body: f"$q$þ{body.replace('$', '')}œ$q$"),
+        _noise.map(lambda body: f"$$þ{body.replace('$', '')}œ$$"),
+        st.from_regex(r"[789]{1,5}(\.[789]*)?([eE][+-]?[789]{1,2})?|0x[789]+|\.[789]+", fullmatch=True),
+    )
+    code = st.sampled_from(
+        ["SELECT", "a", '"b"', "t1.c", "=", ",", "(", ")", "IN", "$1", "::text", "VALUES", "||", "FROM orders", ";"]
+    )
+    comment = st.one_of(
+        _noise.map(lambda body: f"/*þ{body.replace('/', '').replace('*', '')}*/"),
+        _noise.map(lambda body: "--þ" + body.replace("\n", "") + "\n"),
+    )
+    pieces = draw(st.lists(st.one_of(literal, literal, code, code, comment), max_size=14))
+    spaces = draw(st.lists(st.sampled_from([" ", "\n", "  "]), min_size=len(pieces), max_size=len(pieces)))
+    return "".join(space + piece for space, piece in zip(spaces, pieces, strict=True))
+
+
+@given(statements())
+@example(r"SELECT 'c:\' , 'þð'")
+@example(r"SELECT 'it\'s þð' , 'œ'")
+@example("SELECT E'a' \n'b\\' þð'")
+def test_no_cut_lets_a_literal_through(sql: str) -> None:
+    """Wherever the server cuts a text, no character of a literal or a comment is printed, by no way."""
+    for cut in range(len(sql) + 1):
+        statement = parse_statement(sql[:cut])
+        printed = redact(sql[:cut]) + statement.text + statement.summary + statement.site
+        assert not set(SECRET) & set(printed), (sql[:cut], printed)
+
+
+anything = st.one_of(
+    st.text(alphabet="aE1_$'\"\\-/*?,;:(). \n\x00\x85é=nUx&kf", max_size=80),
+    st.text(max_size=80),
+    st.text(alphabet=st.characters(categories=["Cs", "Cc", "Cf", "L", "N", "P"])),
+    statements(),
+)
+
+
+@given(anything)
+@example("\x80$$ $$")
+@example("?::int, ?x, ?")
+@example('"a""')
+@example("-\x01- 'x'")
+def test_any_text_is_redacted_once(sql: str) -> None:
+    """Any text is taken; the redacted one is printable and stays as it is."""
+    once = redact(sql)
+    assert redact(once) == once
+    assert once.isprintable()
+    assert not set(once) & set("\r\n\t\0")
+
+
+@given(anything)
+@example("/*route='\\x1b'*/")
+@example("/*route='%0a',job='%ED%A0%80',file='%27'*/ SELECT 1")
+def test_any_text_makes_a_statement(sql: str) -> None:
+    """Whatever the text, the site is fit for a label, and the recorded form parses to the same statement."""
+    statement = parse_statement(sql)
+    assert 0 < len(statement.summary) <= 60
+    assert 0 < len(statement.site) <= 120
+    assert statement.site.isprintable()
+    recordable = statement.recordable
+    assert recordable is None or parse_statement(recordable) == statement
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["'", "/*", "$a$", '"', "$", "\\'", "E'\\", "--\n", "/* */", "(", "()", "((a)", "), (", "?, ", "'a' ", "a", "1.",
+     ";", "'a\\',", "\x85", "/*k='v',*/", "FROM a,", "FROM a a,", "WITH a AS (", "BEGIN;", "a.b,", "TRIM ("],
+)  # fmt: skip
+def test_hostile_text_takes_linear_time(piece: str) -> None:
+    """100 kB of anything is done in well under a second; quadratic time would take many."""
+    sql = piece * (100_000 // len(piece))
+    start = time.perf_counter()
+    tags(sql)
+    fingerprint(redact(sql))
+    parse_statement(sql)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("SELECT * FROM t WHERE a = 1", "select *  from T where A = 'x' -- c", "SELECT * FROM t WHERE a = -2;"),
+        ("SELECT a IN ($1)", "SELECT a IN ($1, $2, $3)", "SELECT a IN (1, 2)"),
+        ("SELECT a IN ($1::INTEGER, $2::INTEGER) AND b = $3", "SELECT a IN ($1::INTEGER) AND b = $2"),
+        ("INSERT INTO t VALUES ($1, $2)", "INSERT INTO t VALUES ($1, $2), ($3, $4)", "INSERT INTO t VALUES (1, 2)"),
+        ('SAVEPOINT "s140_x1"', 'SAVEPOINT "s999_x12"'),
+        # Cut inside a list.
+        ("INSERT INTO t VALUES (1, 2)", "INSERT INTO t VALUES (1, 2), (2, ", "INSERT INTO t VALUES (1, 2), (2, 'b"),
+        ("SELECT a IN (1, 2, 3", "SELECT a IN (1, 2, ", "SELECT a IN (1, 2, 'x"),
+    ],
+)  # fmt: skip
+def test_same_fingerprint(texts: tuple[str, ...]) -> None:
+    """Texts that differ in values, their number, case or comments only are one."""
+    assert len({parse_statement(text).fingerprint for text in texts}) == 1
+
+
+def test_different_fingerprints() -> None:
+    """Other tables, other columns, and quoted names in another case are other statements."""
+    texts = ["SELECT a FROM t", "SELECT b FROM t", "SELECT a FROM u", 'SELECT a FROM "T"', 'SELECT a FROM "t"']
+    assert len({fingerprint(redact(text)) for text in texts}) == len(texts)
+
+
+def test_fingerprint_never_changes() -> None:
+    """Recordings and dashboards outlive a release: the value is pinned."""
+    assert fingerprint("SELECT a FROM t WHERE b = ?") == "091231dbaea81927"
+
+
+TAGGED = [
+    # OpenTelemetry: sorted, reprs, integers bare, `%` doubled or not.
+    ("SELECT 1 /*controller='it%27s',db_framework='sqlalchemy%3A2',n=7,route='/a/%7Bb%7D',traceparent='00-1-2-01'*/",
+     {"controller": "it's", "route": "/a/{b}"}),
+    ("SELECT 1 /*db_driver='psycopg%%3A3.3',route='/a/%%7Bb%%7D'*/;", {"db_driver": "psycopg:3.3", "route": "/a/{b}"}),
+    ('SELECT 1 /*action=7,route="/a"*/', {"action": "7", "route": "/a"}),
+    # Several comments, prepended ones, other comments; the first of a key counts.
+    ("/*route='/a'*/ SELECT /*+ HashJoin(a b) */ 1 /* file is old */ /*route='/b', file='x.py' , func='f'*/",
+     {"route": "/a", "file": "x.py", "func": "f"}),
+    ("-- route='/a'\nSELECT 1", {"route": "/a"}),
+    ("/*application:App,controller:users,action:show,job:Mail::Job,line:/app/x.rb:12:in `y'*/ SELECT 1",
+     {"application": "App", "controller": "users", "action": "show", "job": "Mail::Job"}),
+    # Escapes of quotes.
+    (r"SELECT 1 /*route='it\'s',app_name='a b'*/", {"route": "it's", "app_name": "a b"}),
+    # Inside a literal or a name there are no comments.
+    ("SELECT '/*route=''/a''*/', $$/*route='/a'*/$$, \"/*job:x*/\"", {}),
+    ("SELECT 'it''s /*' /*route='/a'*/", {"route": "/a"}),
+    # Not tags.
+    ("SELECT 1 /* file='x' is wrong */ /* action: to do */ /*traceparent='00-1-2-01'*/ /*route=''*/ /*ROUTE='x'*/", {}),
+    # Unprintable characters go, length is bounded.
+    ("SELECT 1 /*route='a%0A%1B%E2%80%AEb',file='" + "x" * 500 + "'*/", {"route": "ab", "file": "x" * 200}),
+    # Cut: complete pairs are kept; a value without quotes may be half of one.
+    ("SELECT 1 /*controller='c',route='/a%2", {"controller": "c"}),
+    ("SELECT 1 /*controller='c'", {"controller": "c"}),
+    ("SELECT 1 /*application:App,controller:us", {"application": "App"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), TAGGED)
+def test_tags(sql: str, expected: dict[str, str]) -> None:
+    """Known tags of real comments are found in each written form."""
+    assert tags(sql) == tuple(sorted(expected.items()))
+    assert parse_statement(sql).tags == tags(sql)
+
+
+@pytest.mark.parametrize("sql", [sql for sql, pairs in TAGGED if pairs])
+def test_a_cut_invents_no_tag(sql: str) -> None:
+    """A cut text has no pair that the whole one lacks."""
+    whole = set(tags(sql))
+    for cut in range(len(sql)):
+        assert set(tags(sql[:cut])) <= whole, sql[:cut]
+
+
+KINDS = {
+    Kind.NEVER_USED: [
+        "", "SET application_name = 'PostgreSQL JDBC Driver'", "SET extra_float_digits = 3; SET datestyle TO 'ISO'",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "show standard_conforming_strings",
+    ],
+    Kind.HANDED_BACK: [
+        "ROLLBACK", "ROLLBACK;", "COMMIT", "COMMIT;", "commit work", "END", "ABORT TRANSACTION;",
+        "ROLLBACK AND NO CHAIN", "DISCARD ALL", "RESET ALL;", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT",
+        "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
+        "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
+        ";", " ", "-- ping", "/* pool */ ROLLBACK /*route='/a'*/", "BEGIN; COMMIT",
+    ],
+    Kind.TRANSACTION_OPENED: [
+        "BEGIN", "BEGIN;", "begin transaction", "START TRANSACTION", "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE;", "BEGIN READ ONLY",
+        "COMMIT; BEGIN", "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    ],
+    Kind.LISTENING: ["LISTEN jobs", 'listen "my jobs";', "LISTEN a; LISTEN b"],
+    Kind.PROBED: ["SELECT 1", "select 1;", "SELECT 1 AS ok", "SELECT 'x'"],
+    Kind.APPLICATION: [
+        "SELECT * FROM t", "UPDATE t SET a = 1", "ROLLBACK AND CHAIN", "COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT x",
+        "COMMIT PREPARED 'x'", "SAVEPOINT x", "RELEASE SAVEPOINT x", "BEGIN; SELECT a FROM t; COMMIT", "SELECT $1",
+        "SELECT pg_advisory_unlock(1)", "SET LOCAL a = 1", "SET app.tenant = '7'", "RESET statement_timeout",
+        "CLOSE a", "UNLISTEN a", "DEALLOCATE a", "DO $$ $$", "SELECT 'c:\\' /*", "<FASTPATH>", "'ROLLBACK'",
+    ],
+    Kind.UNKNOWN: ["<insufficient privilege>", "<command string not enabled>"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "kind"), [(sql, kind) for kind, texts in KINDS.items() for sql in texts])
+def test_kind(sql: str, kind: Kind) -> None:
+    """A last statement is classified by its text, comments aside, and so is its recorded form."""
+    statement = parse_statement(sql)
+    assert statement.kind is kind
+    assert parse_statement(statement.recordable).kind is kind
+
+
+SITES = [
+    ("SELECT * FROM orders WHERE id = 1", "SELECT orders"),
+    ("update only accounts set a = 1", "UPDATE accounts"),
+    ("INSERT INTO public.orders(a, b) VALUES (1, 2) ON CONFLICT (a) DO UPDATE SET b = 1", "INSERT orders"),
+    ('DELETE FROM "public"."Order Items" USING x', "DELETE Order Items, x"),
+    ("SELECT * FROM orders o, customers AS c JOIN orders p ON true", "SELECT orders, customers"),
+    ("SELECT extract(year FROM at) FROM events WHERE a IS DISTINCT FROM b FOR UPDATE OF events", "SELECT events"),
+    ("SELECT * FROM (SELECT a FROM orders) x, generate_series(1, 2)", "SELECT orders"),
+    ("WITH new(a) AS (SELECT 1 FROM src), b AS (SELECT 2 FROM new) UPDATE t SET a = 1 FROM b", "UPDATE t, src"),
+    ("WITH new AS (SELECT a FROM src", "WITH src"),
+    ("MERGE INTO a USING b ON true", "MERGE a, b"),
+    # Cut before FROM: the columns tell.
+    ("SELECT order_items.id, order_items.order_id, order_items.pri", "SELECT order_items"),
+    ("BEGIN; SET LOCAL a = 1; SELECT * FROM orders", "SELECT orders"),
+    ('DECLARE "cur_139" CURSOR FOR SELECT * FROM orders', "DECLARE orders"),
+    ("SAVEPOINT s139_x4", "SAVEPOINT s?_x?"),
+    ("select pg_sleep($1), 5", "SELECT pg_sleep($1), ?"),
+    ("ROLLBACK;", "ROLLBACK"),
+    ("BEGIN;", "BEGIN"),
+    ("VACUUM orders", "VACUUM orders"),
+    (f"SELECT a FROM {', '.join(['table_of_things'] * 2 + ['b' * 60])}", "SELECT table_of_things, " + "b" * 35 + "…"),
+    ("'x'", "?"),
+    ("", "(none)"),
+    ("SELECT 1 /*route='/orders/%7Bid%7D',controller='c',file='f.py'*/", "/orders/{id}"),
+    ("SELECT 1 /*controller='orders',action='index',job='j'*/", "orders#index"),
+    ("SELECT 1 /*file='app/x.py',func='load',job='j'*/", "app/x.py:load"),
+    ("SELECT 1 /*job='Nightly',framework='x'*/", "Nightly"),
+    (f"SELECT 1 /*route='{'x' * 300}'*/", "x" * 119 + "…"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "site"), SITES)
+def test_site(sql: str, site: str) -> None:
+    """A site is the route, controller, file or job of the tags, else the verb and its tables."""
+    assert parse_statement(sql).site == site
+
+
+def test_unknown_text() -> None:
+    """What the monitoring role may not see is unknown, not empty."""
+    assert parse_statement(None) is UNKNOWN
+    assert UNKNOWN.recordable is None
+    assert parse_statement("") != UNKNOWN
+
+
+def test_long_text_is_cut_first() -> None:
+    """No text can fill the memory: 8192 characters are looked at, and the end never shows a literal."""
+    statement = parse_statement("SELECT a, '" + "secret" * 100_000 + "'")
+    assert statement.text == "SELECT a, ?"
+    assert len(parse_statement("SELECT a" + " , b" * 100_000).text) <= 8192
+
+
+def test_statement_is_a_value() -> None:
+    """Equal texts give equal, hashable statements."""
+    first, second = parse_statement("SELECT a FROM t WHERE b = 1"), parse_statement("SELECT a FROM t WHERE b = 2")
+    assert first == second
+    assert len({first, second}) == 1
+    assert isinstance(first, Statement)

@@ -1,0 +1,123 @@
+"""The sample service as a process of its own, on a real server."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import psycopg
+
+from pgwatch_sessions.demo.orders import BAD_CUSTOMER
+from tests.servers import Database
+from tests.waiting import until
+
+POOL = {"ORDERS_POOL_SIZE": "2", "ORDERS_MAX_OVERFLOW": "1", "ORDERS_POOL_TIMEOUT": "0.1"}
+LIMIT = 3
+BAD = f"/orders?customer={BAD_CUSTOMER}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A running service, and its sessions as the server sees them."""
+
+    process: subprocess.Popen[str]
+    http: httpx.Client
+    observer: psycopg.Connection
+
+    def statuses(self, *paths: str) -> list[int]:
+        """Request each path in turn."""
+        return [self.http.get(path).status_code for path in paths]
+
+    def sessions(self) -> list[tuple[str, str]]:
+        """Return state and statement of each session."""
+        seen = "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        return self.observer.execute(seen, ["orders-api"]).fetchall()
+
+    def held(self) -> list[str]:
+        """Return the last statement of each session that is idle in a transaction."""
+        return [statement for state, statement in self.sessions() if state == "idle in transaction"]
+
+
+@contextlib.contextmanager
+def running_service(database: Database, **environment: str) -> Iterator[Service]:
+    """Run the service until the block ends."""
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "pgwatch_sessions.demo.service"],
+                env={**os.environ, "ORDERS_DSN": database.dsn(), **POOL, **environment},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        yield Service(
+            process=process,
+            http=stack.enter_context(httpx.Client(base_url=url, timeout=30)),
+            observer=stack.enter_context(psycopg.connect(database.dsn(), autocommit=True)),
+        )
+
+
+def test_the_mistake_holds_one_connection_per_bad_request_until_none_is_left(database: Database) -> None:
+    """Each bad request leaves its session idle in a transaction for good; then every route fails."""
+    with running_service(database) as service:
+        assert service.statuses(*[BAD] * (LIMIT - 1)) == [500] * (LIMIT - 1)
+        # Healthy traffic on the last connection, enough for many rounds of the garbage collector.
+        assert service.statuses(*["/customers", "/orders?customer=1", "/orders/1"] * 50) == [200] * 150
+        assert len(service.held()) == LIMIT - 1
+        assert service.statuses(BAD, "/customers") == [500, 503]
+        assert len(service.held()) == LIMIT
+        pool = service.http.get("/pool").json()
+    assert (pool["checked_out"], pool["overflow"], pool["timeouts"], pool["fixed"]) == (LIMIT, 1, 1, False)
+    assert pool["wait_p95"] < 1.0
+
+
+def test_a_held_statement_names_its_route_and_carries_no_value(database: Database) -> None:
+    """What the server shows of a held session leads to the route, in a tag that does not change."""
+    with running_service(database) as service:
+        service.statuses(BAD, BAD)
+        [statement] = set(service.held())
+    assert statement.startswith("/*application='orders-api',route='/orders'*/ SELECT ")
+    assert str(BAD_CUSTOMER) not in statement
+    assert "traceparent" not in statement
+
+
+def test_the_fix_hands_every_connection_back(database: Database) -> None:
+    """With the fix the same requests fail in the same way and hold nothing."""
+    with running_service(database, ORDERS_FIXED="1") as service:
+        assert service.statuses(*[BAD] * (2 * LIMIT), "/customers") == [500] * (2 * LIMIT) + [200]
+        assert service.held() == []
+        assert service.http.get("/pool").json()["checked_out"] == 0
+
+
+def test_posting_the_fix_mends_a_service_without_a_free_connection(database: Database) -> None:
+    """Held sessions go, and further bad requests add none."""
+    with running_service(database) as service:
+        assert service.statuses(*[BAD] * LIMIT, "/customers") == [500] * LIMIT + [503]
+        assert service.http.post("/fix").status_code == 200
+        until(lambda: service.held() == [])
+        assert service.statuses(*[BAD] * LIMIT, "/customers") == [500] * LIMIT + [200]
+        assert service.held() == []
+
+
+def test_sigterm_ends_the_service_and_its_sessions(database: Database) -> None:
+    """A held session does not hold up the end, and does not outlive the process."""
+    with running_service(database) as service:
+        service.statuses(BAD, "/customers")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(timeout=5) == -signal.SIGTERM
+        until(lambda: service.sessions() == [])
+
+
+def test_a_second_start_finds_the_tables_as_they_are(database: Database) -> None:
+    """Starting again on the same database adds no rows."""
+    with running_service(database) as service:
+        first = service.http.get("/orders?customer=1").json()
+    with running_service(database) as service:
+        assert service.http.get("/orders?customer=1").json() == first

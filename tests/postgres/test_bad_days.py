@@ -1,0 +1,289 @@
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgwatch_sessions.core.model import Reason, Scope
+from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection
+from tests.conftest import OwnPostgresFactory
+from tests.postgres.looking import failed, held, look, looking, seen
+from tests.proxy import proxy_to
+from tests.servers import Database
+from tests.situations import idle, role
+from tests.waiting import until
+
+
+def own_sessions(dsn: str) -> int:
+    """Count our sessions on the server, as another session sees them."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(query, [APPLICATION_NAME]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_one_connection_is_held_from_look_to_look(postgres: Postgres) -> None:
+    """It is the same session each time, and gone when closed."""
+
+    async def use(connection: HeldConnection) -> None:
+        for _ in range(3):
+            seen(await connection.look())
+            assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
+
+    looking(use, held(postgres.dsn()))
+    until(lambda: own_sessions(postgres.dsn()) == 0)
+
+
+def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
+    """Read only, with time-outs, and exempt from those that would end an idle session."""
+    expected = {
+        "default_transaction_read_only": "on",
+        "statement_timeout": "1500ms",
+        "lock_timeout": "1500ms",
+        "idle_in_transaction_session_timeout": "1500ms",
+        "idle_session_timeout": "0",
+        "work_mem": "32MB",
+        "application_name": APPLICATION_NAME,
+    }
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        own = connection._connection  # noqa: SLF001  # the settings of a session can be asked in that session only
+        assert own is not None
+        for name, value in expected.items():
+            assert await own.fetchval(f"SHOW {name}") == value
+
+    looking(use, held(database.dsn(), timeout=1.5))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        pytest.param({"database": "nowhere"}, Reason.OTHER, id="no such database"),
+        pytest.param({"user": "nobody_at_all"}, Reason.AUTHENTICATION, id="no such role"),
+        pytest.param({"sslmode": "require"}, Reason.NETWORK, id="no TLS"),
+    ],
+)
+def test_a_refused_connection_has_a_reason(postgres: Postgres, parameters: dict[str, str], reason: Reason) -> None:
+    """Nothing is raised for what a server can do."""
+    failure = failed(look(postgres.dsn(**parameters)))
+    assert failure.reason is reason
+    assert failure.detail.startswith("connecting: ")
+
+
+def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(
+    own_postgres: OwnPostgresFactory,
+) -> None:
+    """Neither in the detail nor in its representation."""
+    server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
+    with role(server.dsn(), "locked", password="right"):
+        failure = failed(look(server.dsn(user="locked", password="wr0ng-secret")))
+    assert failure.reason is Reason.AUTHENTICATION
+    assert "wr0ng-secret" not in repr(failure)
+
+
+def test_the_password_is_asked_again_at_each_connect(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+    """A rotated password is found without a restart; an unreadable file is an authentication failure."""
+    server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
+    file = tmp_path / "password"
+
+    async def use(connection: HeldConnection) -> None:
+        failure = failed(await connection.look())
+        assert failure.reason is Reason.AUTHENTICATION
+        assert str(file) in failure.detail
+        file.write_text("old")
+        assert failed(await connection.look()).reason is Reason.AUTHENTICATION
+        file.write_text("right")
+        seen(await connection.look())
+
+    with role(server.dsn(), "locked", password="right", member_of=["pg_monitor"]):
+        looking(use, held(server.dsn(user="locked"), password=file.read_text))
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://u:s3cret#p@127.0.0.1/db", "postgresql://u:s3cret@127.0.0.1:99999/db", "mysql://u:s3cret@h/db"],
+)
+def test_a_dsn_that_makes_no_sense_is_a_failure_that_does_not_quote_it(dsn: str) -> None:
+    """Part of the password may be what does not parse."""
+    assert "s3cret" not in repr(failed(look(dsn)))
+
+
+def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_look(
+    own_postgres: OwnPostgresFactory,
+) -> None:
+    """No restart of ours is needed after a restart of theirs."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        await asyncio.to_thread(server.stop)
+        assert failed(await connection.look()).reason is Reason.NETWORK
+        assert failed(await connection.look()).reason is Reason.NETWORK
+        await asyncio.to_thread(server.start)
+        seen(await connection.look())
+
+    looking(use, held(server.dsn()))
+
+
+def test_a_server_that_was_restarted_between_two_looks_costs_one_of_them(own_postgres: OwnPostgresFactory) -> None:
+    """The broken connection is found by using it."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        first = seen(await connection.look())
+        await asyncio.to_thread(server.restart)
+        await connection.look()
+        second = seen(await connection.look())
+        assert first.server.started_at != second.server.started_at
+
+    looking(use, held(server.dsn()))
+
+
+def test_a_crashing_server_is_starting_up_or_away(own_postgres: OwnPostgresFactory) -> None:
+    """The reason is said while it lasts."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        await asyncio.to_thread(server.crash)
+        assert failed(await connection.look()).reason in {Reason.NETWORK, Reason.STARTING_UP}
+
+    looking(use, held(server.dsn()))
+
+
+def test_a_frozen_server_costs_no_more_than_the_deadline(own_postgres: OwnPostgresFactory) -> None:
+    """An open connection and a new one both time out, and the first look after the thaw succeeds."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        server.freeze()
+        try:
+            async with asyncio.timeout(2.5):
+                assert failed(await connection.look()).reason is Reason.TIMEOUT
+                assert failed(await connection.look()).reason is Reason.TIMEOUT
+        finally:
+            server.thaw()
+        seen(await connection.look())
+
+    looking(use, held(server.dsn(), timeout=0.8))
+    until(lambda: own_sessions(server.dsn()) == 0)
+
+
+def test_a_black_hole_costs_no_more_than_the_deadline(postgres: Postgres) -> None:
+    """Neither the look nor the goodbye waits for an answer that will not come."""
+    with proxy_to(postgres.host, postgres.port) as proxy:
+
+        async def use(connection: HeldConnection) -> None:
+            seen(await connection.look())
+            proxy.black_hole()
+            async with asyncio.timeout(2):
+                assert failed(await connection.look()).reason is Reason.TIMEOUT
+            proxy.resume()
+            seen(await connection.look())
+            proxy.black_hole()
+
+        dsn = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+        looking(use, held(dsn, timeout=0.8))
+    until(lambda: own_sessions(postgres.dsn()) == 0)
+
+
+def test_a_cut_connection_is_replaced(postgres: Postgres) -> None:
+    """There is one session afterwards, not two."""
+    with proxy_to(postgres.host, postgres.port) as proxy:
+
+        async def use(connection: HeldConnection) -> None:
+            seen(await connection.look())
+            proxy.cut()
+            await connection.look()
+            seen(await connection.look())
+            assert proxy.clients == 1
+
+        looking(use, held(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"))
+
+
+def test_a_terminated_session_is_replaced(postgres: Postgres) -> None:
+    """Somebody ended all sessions, ours among them."""
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        await asyncio.to_thread(_terminate_ours, postgres.dsn())
+        await connection.look()  # whether the driver has heard of it by now is a matter of luck
+        seen(await connection.look())
+        assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
+
+    looking(use, held(postgres.dsn()))
+
+
+def _terminate_ours(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION_NAME]
+        )
+
+
+def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_one(own_postgres: OwnPostgresFactory) -> None:
+    """Whoever connects at each look is blind now."""
+    server = own_postgres(settings={"max_connections": "12", "superuser_reserved_connections": "2"})
+    with role(server.dsn(), "app") as app, role(server.dsn(), "watcher", member_of=["pg_monitor"]) as watcher:
+
+        async def use(connection: HeldConnection) -> None:
+            seen(await connection.look())
+            with idle(server.dsn(user=app), 9):
+                snapshot = seen(await connection.look())
+                assert len(snapshot.sessions) == 9
+                newcomer = await HeldConnection.look(held(server.dsn(user=watcher)))
+                assert failed(newcomer).reason is Reason.EXHAUSTED
+                assert failed(newcomer).exhausted_scope is Scope.SERVER
+
+        looking(use, held(server.dsn(user=watcher)))
+
+
+def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Database) -> None:
+    """SQLSTATE 53300 is raised for a role's and a database's own limit as well."""
+    with role(postgres.dsn(), "narrow", connection_limit=1) as narrow, idle(postgres.dsn(user=narrow)):
+        failure = failed(look(postgres.dsn(user=narrow)))
+    assert (failure.reason, failure.exhausted_scope) == (Reason.EXHAUSTED, Scope.ROLE)
+    with psycopg.connect(postgres.dsn(), autocommit=True) as superuser:
+        superuser.execute(f'ALTER DATABASE "{database.name}" CONNECTION LIMIT 0')
+    with role(postgres.dsn(), "ordinary") as ordinary:
+        failure = failed(look(database.dsn(user=ordinary)))
+    assert (failure.reason, failure.exhausted_scope) == (Reason.EXHAUSTED, Scope.DATABASE)
+
+
+def test_a_cancelled_look_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:
+    """The daemon may be told to end in the middle of a look."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        server.freeze()
+        look_task = asyncio.create_task(connection.look())
+        await asyncio.sleep(0)
+        look_task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await look_task
+        server.thaw()
+
+    looking(use, held(server.dsn()))
+    until(lambda: own_sessions(server.dsn()) == 0)
+
+
+def test_nothing_is_logged_by_the_driver(own_postgres: OwnPostgresFactory, caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are values; asyncio has nothing to complain about."""
+    server = own_postgres()
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        server.freeze()
+        failed(await connection.look())
+        server.thaw()
+
+    with caplog.at_level(logging.WARNING):
+        looking(use, held(server.dsn(), timeout=0.3))
+    assert caplog.records == []

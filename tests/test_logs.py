@@ -1,0 +1,135 @@
+import io
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import structlog
+
+from pgwatch_sessions.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave logging to the other tests as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = []  # pytest's own, which `configure_logs` would close
+    yield
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
+    for name in ("apscheduler", "asyncio", "uvicorn", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.getLogger(name).disabled = False
+
+
+def json_lines(stream: io.StringIO) -> list[dict[str, object]]:
+    """Return the events that were written as JSON."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def fail(password: str) -> None:
+    """Raise while a local variable holds the password."""
+    connection = f"postgresql://u:{password}@h/x"
+    raise ValueError(f"{len(connection)} characters are too many")
+
+
+def test_json_is_one_line_an_event_with_time_and_level() -> None:
+    """An event is one JSON object on one line, with an ISO 8601 time in UTC, level, event and fields."""
+    stream = io.StringIO()
+    configure_logs("json", "info", stream)
+    structlog.get_logger().info("server_up", server="db:5432", text="two\nlines")
+    (line,) = json_lines(stream)
+    at = datetime.fromisoformat(str(line.pop("timestamp")))
+    assert at.tzinfo is not None
+    assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
+    assert line == {"level": "info", "event": "server_up", "server": "db:5432", "text": "two\nlines"}
+
+
+def test_auto_is_json_where_there_is_no_terminal() -> None:
+    """A stream that is no terminal gets JSON."""
+    stream = io.StringIO()
+    configure_logs("auto", "info", stream)
+    structlog.get_logger().info("started")
+    assert json_lines(stream)[0]["event"] == "started"
+
+
+def test_libraries_go_the_same_way() -> None:
+    """Records of the standard library, and warnings, are lines of the same form; a library's chatter is left out."""
+    stream = io.StringIO()
+    configure_logs("json", "info", stream)
+    logging.getLogger("asyncio").warning("slow %s", "client")
+    logging.getLogger("apscheduler.scheduler").info("Added job")
+    logging.getLogger("uvicorn.access").critical("GET /metrics")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn("passfile is readable by all", UserWarning, stacklevel=1)
+    slow, warned = json_lines(stream)
+    assert {"event": "slow client", "level": "warning", "logger": "asyncio"}.items() <= slow.items()
+    assert warned["logger"] == "py.warnings"
+    assert "passfile" in str(warned["event"])
+
+
+def test_the_level_holds_for_all() -> None:
+    """Below the level nothing is written; at debug, libraries tell everything."""
+    stream = io.StringIO()
+    configure_logs("json", "error", stream)
+    structlog.get_logger().warning("clients_folded")
+    logging.getLogger("asyncio").warning("slow callback")
+    assert stream.getvalue() == ""
+    configure_logs("json", "debug", stream)
+    structlog.get_logger().debug("looked")
+    logging.getLogger("apscheduler").debug("next wakeup")
+    assert [line["event"] for line in json_lines(stream)] == ["looked", "next wakeup"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
+    """An exception is a plain traceback: where and what, not with which values."""
+    stream = io.StringIO()
+    configure_logs("json" if form == "json" else "console", "info", stream)
+    for log in (structlog.get_logger().exception, logging.getLogger("asyncio").exception):
+        try:
+            fail("hunter2")
+        except ValueError:
+            log("job_failed")
+    text = stream.getvalue()
+    assert text.count("in fail") == text.count("ValueError: 26 characters") == 2
+    assert "hunter2" not in text.replace('fail("hunter2")', "").replace('fail(\\"hunter2\\")', "")
+    if form == "json":
+        assert all(str(line["exception"]).startswith("Traceback") for line in json_lines(stream))
+
+
+def test_names_cannot_write_to_the_terminal() -> None:
+    """Control characters in a field, which a client of the server can set, are shown and not executed."""
+    stream = io.StringIO()
+    configure_logs("console", "info", stream)
+    structlog.get_logger().info("leak_opened", user="\x1b[2Jx", database="x\nforged")
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_gets_colours_unless_unwanted(no_color: str, coloured: bool) -> None:
+    """On a terminal, auto is the console form; NO_COLOR takes its colours away."""
+    ours, theirs = pty.openpty()
+    code = (
+        "import structlog; from pgwatch_sessions.logs import configure_logs\n"
+        "configure_logs('auto', 'info'); structlog.get_logger().info('started', listen='127.0.0.1:9488')"
+    )
+    environ = {**os.environ, "NO_COLOR": no_color, "PYTHONWARNINGS": "error"}
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=theirs, env=environ, timeout=30)
+    os.close(theirs)
+    text = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "started" in text
+    assert not text.startswith("{")
+    assert ("\x1b[" in text) is coloured
