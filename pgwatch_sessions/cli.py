@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,7 +11,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.core.state import Policy
+from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.daemon import Watch, run
 from pgwatch_sessions.exposition.http_server import CannotListenError, bind
@@ -30,17 +32,29 @@ _EXIT_CODES = """exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command that the arguments name, and exit with its code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    try:
+        try:
+            code = _obey(_parser().parse_args(arguments))
+        finally:
+            if sys.stdout is not None:  # it is, where whoever started us has closed it
+                sys.stdout.flush()  # whether anybody reads shows here; at its own end, Python would complain
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written now never can be
+        code = 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def _obey(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        sys.exit(command(options))
+        return command(options)
     except SettingsError as error:
         _complain(*(str(mistake) for mistake in error.errors))
-        sys.exit(EXIT_USAGE)
     except CannotListenError as error:
         _complain(f"{error}; choose another address with --listen")
-        sys.exit(EXIT_USAGE)
+    return EXIT_USAGE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.board import Board
-from pgwatch_sessions.core.state import Policy
+from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.exposition.http_server import serving, url
 from pgwatch_sessions.exposition.metrics import registry_of
@@ -98,7 +98,7 @@ async def _watching(watch: Watch, end: "asyncio.Future[None]") -> AsyncIterator[
         for poller in pollers
     ]
     scheduler.start()
-    timekeeper = asyncio.create_task(_keep_time(jobs, timedelta(seconds=watch.interval)))
+    timekeeper = asyncio.create_task(keep_time(jobs, timedelta(seconds=watch.interval)))
     try:
         yield board, pollers
     finally:
@@ -116,7 +116,7 @@ def _poller(watch: Watch, target: Target, board: Board) -> Poller:
     return Poller(state, connection, policy=watch.policy, publish=board.publish, log=structlog.get_logger())
 
 
-async def _keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
+async def keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
     """Bring a job forward that is further away than an interval.
 
     APScheduler goes by the time of day: were the clock set back by an hour, nothing would be looked at for an hour.

@@ -5,16 +5,9 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.state import (
-    ClientsFolded,
-    Event,
-    Policy,
-    PrivilegeMissing,
-    ServerDown,
-    ServerState,
-    ServerUp,
-    advance,
-)
+from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown, ServerUp
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
 
 

@@ -1,43 +1,283 @@
-"""What is remembered of sessions from look to look."""
+"""What is remembered of sessions from look to look, and what is learned of their clients.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+Nothing here judges. Everything is bounded: by the sessions that exist, and by caps on what is kept of clients that
+have none.
+"""
 
-from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Session, SessionId, Snapshot
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import NamedTuple, TypeVar
+
+from pgwatch_sessions.core.model import (
+    IDLE_IN_TRANSACTION_STATES,
+    NONE,
+    Client,
+    Session,
+    SessionId,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.statements import Kind as StatementKind
+
+#: Clients whose habits are remembered, and sites of each of them.
+_MAX_CLIENTS = 5_000
+_MAX_SITES = 64
+#: Rests of a client that its habit is judged by; beyond it both counts are halved, so that a habit can change.
+_MAX_RESTS = 1_000
+#: A client that hands back does so nearly always.
+_HANDS_BACK_SHARE = 0.7
+_HANDS_BACK_RESTS = 3
+_MAX_REVIVALS = 8
+_MAX_KILLS = 8
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Origin(NamedTuple):
+    """A client at one address: what grows when one process leaks."""
+
+    client: Client
+    client_addr: str | None
+
+
+class Cohort(NamedTuple):
+    """Holds that may be compared with each other."""
+
+    client: Client
+    site: str
+
+
+class End(Enum):
+    """How a hold ended, which decides what it teaches."""
+
+    #: The session went on to something else.
+    MOVED = auto()
+    #: The session is gone.
+    GONE = auto()
+    #: The session is gone while the server counted sessions that it ended itself, or lost.
+    KILLED = auto()
 
 
 class EndedHold(NamedTuple):
-    """A transaction that sat idle and moved on."""
+    """A transaction that sat idle, and does so no more."""
 
     session: Session
     #: How long it sat, to within the time between two looks.
     seconds: float
+    how: "End"
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One session as it was followed."""
+
+    session: Session
+    #: Whether it began under our eyes: after the first look.
+    birth_seen: bool
+    #: How often it was seen to have changed state since.
+    moves: int
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return Origin(self.session.client, self.session.client_addr)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMemory:
+    """What was learned of one client."""
+
+    #: Last seen with a session.
+    seen_at: float
+    #: How often a session came to rest with a hand-back, and with the application's own statement.
+    handed_back: int = 0
+    left: int = 0
+    #: The longest hold that did end, by site.
+    longest_ended: Mapping[str, float] = field(default_factory=dict)
+    #: When holds were ended by the server or an operator, and after how long, by site; the latest few.
+    killed: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    #: When sessions that had lain unused for long were used again, by address; the latest few.
+    revivals: Mapping[str | None, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def hands_back(self) -> bool:
+        """Whether this client resets its sessions when it has done with them."""
+        rests = self.handed_back + self.left
+        return self.handed_back >= _HANDS_BACK_RESTS and self.handed_back >= _HANDS_BACK_SHARE * rests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The sessions of the last look that succeeded; kept over looks that fail."""
+    """What is known after the last look that succeeded; kept over looks that fail."""
 
+    #: The server's time of the first and the last look that succeeded.
+    began_at: float | None = None
     taken_at: float | None = None
     started_at: float | None = None
-    sessions: Mapping[SessionId, Session] = field(default_factory=dict)
+    #: Sessions that ended by a fatal error or an operator, by database.
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    tracks: Mapping[SessionId, Track] = field(default_factory=dict)
+    clients: Mapping[Client, ClientMemory] = field(default_factory=dict)
 
-    def follow(self, snapshot: Snapshot) -> "tuple[History, tuple[EndedHold, ...]]":
-        """Take in a new look: the history after it, and the holds that ended since the last one."""
-        sessions = {session.id: session for session in snapshot.sessions}
+    def hands_back(self, client: Client) -> bool:
+        """Tell whether the client is known to hand its sessions back."""
+        memory = self.clients.get(client)
+        return memory is not None and memory.hands_back
+
+    def longest_ended(self, cohort: Cohort) -> float:
+        """Return the longest hold of the cohort that did end, 0 where none is known."""
+        memory = self.clients.get(cohort.client)
+        return memory.longest_ended.get(cohort.site, 0.0) if memory else 0.0
+
+    def is_held(self, session: Session) -> bool:
+        """Tell whether a session is not working and was not handed back."""
+        if session.state in IDLE_IN_TRANSACTION_STATES:
+            return True
+        return (
+            session.state is SessionState.IDLE
+            and session.statement.kind is StatementKind.APPLICATION
+            and not _waits_by_design(session)
+            and self.hands_back(session.client)
+        )
+
+    def name(self, snapshot: Snapshot) -> Snapshot:
+        """Give sessions without application_name the application that their tags named before.
+
+        A hand-back carries no tags, so that a session would change its client with each statement.
+        """
+        if all(session.client.application != NONE for session in snapshot.sessions):
+            return snapshot
+        return replace(snapshot, sessions=tuple(self._named(session) for session in snapshot.sessions))
+
+    def _named(self, session: Session) -> Session:
+        known = self.tracks.get(session.id)
+        if known is None or session.client.application != NONE or known.session.client.application == NONE:
+            return session
+        return replace(session, client=known.session.client)
+
+    def follow(self, snapshot: Snapshot, *, rest_limit: float) -> "tuple[History, tuple[EndedHold, ...]]":
+        """Take in a new look: the history after it, and the holds that ended since the last one.
+
+        A session that is used again after `rest_limit` seconds is noted: its pool does not forget its sessions.
+        """
         restarted = self.started_at != snapshot.server.started_at
-        ended = () if restarted else tuple(self._ended_holds(sessions))
-        after = History(taken_at=snapshot.taken_at, started_at=snapshot.server.started_at, sessions=sessions)
+        before: Mapping[SessionId, Track] = {} if restarted else self.tracks
+        first = self.taken_at is None
+        tracks = {session.id: _track(session, before.get(session.id), first) for session in snapshot.sessions}
+        deaths = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
+        killers = {database for database, count in deaths.items() if count > self.deaths.get(database, count)}
+        ended = () if restarted else tuple(self._ended_holds(tracks, killers))
+        after = History(
+            began_at=snapshot.taken_at if first else self.began_at,
+            taken_at=snapshot.taken_at,
+            started_at=snapshot.server.started_at,
+            deaths=deaths,
+            tracks=tracks,
+            clients=_learn(self.clients, before, tracks, ended, at=snapshot.taken_at, rest_limit=rest_limit),
+        )
         return after, ended
 
-    def _ended_holds(self, now: Mapping[SessionId, Session]) -> Iterator[EndedHold]:
-        for identity, held in self.sessions.items():
-            if held.state not in IDLE_IN_TRANSACTION_STATES or held.state_change is None or self.taken_at is None:
+    def _ended_holds(self, now: Mapping[SessionId, Track], killers: Collection[str]) -> Iterator[EndedHold]:
+        """`killers` are the databases that ended or lost sessions since the last look."""
+        for identity, track in self.tracks.items():
+            held = track.session
+            if held.state_change is None or self.taken_at is None or not self.is_held(held):
                 continue
-            session = now.get(identity)
-            if session is None:  # gone at some time since we last saw it
-                yield EndedHold(held, self.taken_at - held.state_change)
-            elif session.state is not None and (session.state, session.state_change) != (held.state, held.state_change):
+            current = now.get(identity)
+            if current is None:  # gone at some time since we last saw it
+                how = End.KILLED if held.client.database in killers else End.GONE
+                yield EndedHold(held, self.taken_at - held.state_change, how)
+            elif current.moves > track.moves:
+                session = current.session
                 moved_at = session.query_start if session.query_start is not None else session.state_change
-                yield EndedHold(held, max(moved_at or 0.0, self.taken_at) - held.state_change)
+                yield EndedHold(held, max(moved_at or 0.0, self.taken_at) - held.state_change, End.MOVED)
+
+
+def _track(session: Session, before: Track | None, first: bool) -> Track:
+    if before is None:
+        return Track(session, birth_seen=not first, moves=0)
+    if session.state is None:  # hidden for the moment: nothing is known to have moved
+        return Track(session, before.birth_seen, before.moves)
+    old = before.session
+    moved = (session.state, session.state_change) != (old.state, old.state_change) and old.state is not None
+    return Track(session, before.birth_seen, before.moves + moved)
+
+
+def _waits_by_design(session: Session) -> bool:
+    """Tell whether idleness is what a session is for: it holds a lock as a leader does."""
+    return "advisory_lock" in session.statement.text
+
+
+def _learn(
+    clients: Mapping[Client, ClientMemory],
+    before: Mapping[SessionId, Track],
+    tracks: Mapping[SessionId, Track],
+    ended: Iterable[EndedHold],
+    *,
+    at: float,
+    rest_limit: float,
+) -> Mapping[Client, ClientMemory]:
+    rests: dict[Client, list[int]] = {}
+    revived: dict[Origin, int] = {}
+    for identity, track in tracks.items():
+        session = track.session
+        counts = rests.setdefault(session.client, [0, 0])
+        old = before.get(identity)
+        if old is not None and old.moves == track.moves:
+            continue
+        if session.state is SessionState.IDLE:
+            counts[0] += session.statement.kind is StatementKind.HANDED_BACK
+            counts[1] += session.statement.kind is StatementKind.APPLICATION
+        if old is not None and old.moves <= 1 and _rested(old.session, at) > rest_limit:
+            revived[track.origin] = revived.get(track.origin, 0) + 1
+    learned = dict(clients)
+    for client, (handed_back, left) in rests.items():
+        memory = learned.get(client) or ClientMemory(seen_at=at)
+        halve = 2 if memory.handed_back + memory.left > _MAX_RESTS else 1
+        learned[client] = replace(
+            memory, seen_at=at, handed_back=memory.handed_back // halve + handed_back, left=memory.left // halve + left
+        )
+    for origin, times in revived.items():
+        memory = learned[origin.client]
+        latest = (*memory.revivals.get(origin.client_addr, ()), *(at,) * times)[-_MAX_REVIVALS:]
+        learned[origin.client] = replace(memory, revivals=_with(memory.revivals, origin.client_addr, latest))
+    alive = {track.origin for track in tracks.values()}
+    for hold in ended:
+        # A restart of the application frees what it leaked as well: that teaches nothing.
+        if hold.how is not End.GONE or Origin(hold.session.client, hold.session.client_addr) in alive:
+            _note_end(learned, hold, at)
+    return _bounded(learned)
+
+
+def _rested(session: Session, at: float) -> float:
+    if session.state is not SessionState.IDLE or session.state_change is None:
+        return 0.0
+    return at - session.state_change
+
+
+def _note_end(clients: dict[Client, ClientMemory], hold: EndedHold, at: float) -> None:
+    client, site = hold.session.client, hold.session.statement.site
+    memory = clients.get(client) or ClientMemory(seen_at=at)
+    if hold.how is End.KILLED:
+        kills = (*memory.killed.get(site, ()), (at, hold.seconds))[-_MAX_KILLS:]
+        clients[client] = replace(memory, killed=_with(memory.killed, site, kills))
+    else:
+        seconds = max(hold.seconds, memory.longest_ended.get(site, 0.0))
+        clients[client] = replace(memory, longest_ended=_with(memory.longest_ended, site, seconds))
+
+
+def _with(sites: Mapping[_Key, _Value], site: _Key, value: _Value) -> Mapping[_Key, _Value]:
+    """Return the mapping with a site's value, the site now the latest, and no more sites than are kept."""
+    others = [(name, old) for name, old in sites.items() if name != site]
+    return dict([*others[-(_MAX_SITES - 1) :], (site, value)])
+
+
+def _bounded(clients: dict[Client, ClientMemory]) -> Mapping[Client, ClientMemory]:
+    excess = len(clients) - _MAX_CLIENTS
+    if excess > 0:
+        # In batches, so that a stream of new names does not sort everything at each look.
+        for client in sorted(clients, key=lambda client: clients[client].seen_at)[: excess + _MAX_CLIENTS // 10]:
+            del clients[client]
+    return clients

@@ -5,65 +5,44 @@ said, not faked. What was learned before stays in the history.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-from pgwatch_sessions.core.clients import (
-    NO_CLIENTS,
-    ClientSummary,
-    LabelledClients,
-    nothing_of,
-    summarise,
+from pgwatch_sessions.core.clients import NO_CLIENTS, LabelledClients
+from pgwatch_sessions.core.counts import LeakCounts
+from pgwatch_sessions.core.detection import suspects
+from pgwatch_sessions.core.diagnosis import Chart, blind, diagnose
+from pgwatch_sessions.core.events import (
+    ClientsFolded,
+    Event,
+    FindingEvent,
+    PrivilegeMissing,
+    ServerDown,
+    ServerUp,
 )
+from pgwatch_sessions.core.findings import Diagnosed, Diagnosis, Finding
+from pgwatch_sessions.core.forecast import Limit, Usage, forecast
+from pgwatch_sessions.core.harm import Blocking
 from pgwatch_sessions.core.histogram import Histogram, empty_histogram
 from pgwatch_sessions.core.history import EndedHold, History
-from pgwatch_sessions.core.model import OTHER, Client, Failure, Reason, Scope, Session, Snapshot
+from pgwatch_sessions.core.model import (
+    IDLE_IN_TRANSACTION_STATES,
+    OTHER,
+    Client,
+    Failure,
+    Reason,
+    Snapshot,
+)
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.tools import recognise
+from pgwatch_sessions.core.tracking import Surroundings, Tracked, rates, track
+from pgwatch_sessions.core.view import View, view_of
 
 #: From a statement's pause to an afternoon.
 _HOLD_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+#: More sessions than any server has.
+_ALL_OTHERS = 10**9
 _LOOK_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How to judge what is seen. Times are seconds."""
-
-    #: How long a session may be held before it is a finding.
-    hold_limit: float = 60.0
-    #: Over which growth is judged, and how long a client without sessions is remembered.
-    growth_window: float = 600.0
-    #: A forecast nearer than this is critical.
-    horizon: float = 3600.0
-    #: Clients, and databases, that get labels of their own.
-    max_clients: int = 100
-
-
-class Slots(NamedTuple):
-    """A limit on connections and its use."""
-
-    scope: Scope
-    name: str
-    capacity: int
-    used: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """What the last look showed, added up for those who read it."""
-
-    snapshot: Snapshot
-    #: One a labelled client, those without a session at present included; and `other` when anything is folded.
-    clients: tuple[ClientSummary, ...]
-    #: Clients inside `other`.
-    folded: int
-    slots: tuple[Slots, ...]
-    hidden: int
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether roles without privilege are refused for lack of slots."""
-        return any(slots.used >= slots.capacity for slots in self.slots if slots.scope is Scope.SERVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +62,25 @@ class ServerState:
     holds: Mapping[str, Histogram] = field(default_factory=dict)
     labelled: LabelledClients = NO_CLIENTS
     history: History = field(default_factory=History)
+    #: The use of every limit over the growth window.
+    usage: Usage = field(default_factory=Usage)
+    #: Seconds until each limit is reached at the present growth; of the last look that succeeded.
+    exhaustion: Mapping[Limit, float] = field(default_factory=dict)
+    #: The open findings. A failed look leaves them: not seeing is not gone.
+    tracked: tuple[Tracked, ...] = ()
+    #: Findings opened and closed, and sessions leaked, since the daemon started.
+    leaks: LeakCounts = field(default_factory=LeakCounts)
+    chart: Chart = field(default_factory=Chart)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The open findings."""
+        return tuple(tracked.finding for tracked in self.tracked)
+
+    @property
+    def diagnoses(self) -> Mapping[Client | None, Diagnosis]:
+        """The verdict on each labelled client, and under None on the server."""
+        return self.chart.diagnoses
 
     @property
     def view(self) -> View | None:
@@ -95,32 +93,6 @@ class ServerState:
         return self.last_view is not None or self.failure is not None
 
 
-class ServerUp(NamedTuple):
-    """A look succeeded, the first one or after a failure."""
-
-
-class ServerDown(NamedTuple):
-    """Looks began to fail, or fail for another reason."""
-
-    failure: Failure
-
-
-class PrivilegeMissing(NamedTuple):
-    """Sessions are hidden from the monitoring role."""
-
-    role: str | None
-    hidden_sessions: int
-
-
-class ClientsFolded(NamedTuple):
-    """There are more clients than labels."""
-
-    folded_clients: int
-
-
-Event = ServerUp | ServerDown | PrivilegeMissing | ClientsFolded
-
-
 def advance(
     state: ServerState, outcome: Snapshot | Failure, *, policy: Policy, at: float, duration: float
 ) -> tuple[ServerState, tuple[Event, ...]]:
@@ -128,55 +100,68 @@ def advance(
     looks = state.looks.observe((duration,))
     if isinstance(outcome, Failure):
         failures = {**state.failures, outcome.reason: state.failures[outcome.reason] + 1}
-        after = replace(state, failure=outcome, looks=looks, failures=failures)
-    else:
-        history, ended = state.history.follow(outcome)
-        labelled = _admit(state.labelled, outcome, policy)
-        after = replace(
-            state,
-            last_view=_view(state.server, outcome, labelled),
-            failure=None,
-            last_success=at,
-            looks=looks,
-            holds=_observe_holds(state.holds, ended, policy),
-            labelled=labelled,
-            history=history,
-        )
-    return after, tuple(_changes(state, after))
-
-
-def _admit(labelled: LabelledClients, snapshot: Snapshot, policy: Policy) -> LabelledClients:
-    counts = Counter(session.client for session in snapshot.sessions)
-    return labelled.admit(counts, at=snapshot.taken_at, budget=policy.max_clients, remember=policy.growth_window)
-
-
-def _view(server: str, snapshot: Snapshot, labelled: LabelledClients) -> View:
-    by_label: dict[Client, list[Session]] = {}
-    for session in snapshot.sessions:
-        by_label.setdefault(labelled.label(session.client), []).append(session)
-    folded = {session.client for session in snapshot.sessions} - labelled.seen_at.keys()
-    summaries = [summarise(client, sessions, at=snapshot.taken_at) for client, sessions in by_label.items()]
-    summaries += [nothing_of(client) for client in labelled.seen_at if client not in by_label]
-    return View(
-        snapshot=snapshot,
-        clients=tuple(sorted(summaries, key=lambda summary: summary.client)),
-        folded=len(folded),
-        slots=tuple(_slots(server, snapshot)),
-        hidden=sum(summary.hidden for summary in summaries),
+        chart, verdicts = blind(state.chart, outcome.detail or outcome.reason)
+        after = replace(state, failure=outcome, looks=looks, failures=failures, chart=chart)
+        return after, (*_changes(state, after), *verdicts)
+    snapshot = state.history.name(outcome)
+    history, ended = state.history.follow(snapshot, rest_limit=policy.hold_limit / 2)
+    labelled = _admit(state.labelled, snapshot, state.findings, policy)
+    view = view_of(state.server, snapshot, labelled)
+    after = replace(
+        state,
+        last_view=view,
+        failure=None,
+        last_success=at,
+        looks=looks,
+        holds=_observe_holds(state.holds, ended, policy),
+        labelled=labelled,
+        history=history,
+        usage=state.usage.add(snapshot.taken_at, view.slots, window=policy.growth_window),
     )
+    after, events = _judge(state, after, policy)
+    return after, (*_changes(state, after), *events)
 
 
-def _slots(server: str, snapshot: Snapshot) -> Iterator[Slots]:
-    own = snapshot.own_user is not None
-    limits = snapshot.server
-    if limits.ordinary_slots is not None:
-        yield Slots(Scope.SERVER, server, limits.ordinary_slots, len(snapshot.sessions) + own)
-    users = Counter(session.client.user for session in snapshot.sessions)
-    users.update([snapshot.own_user] if snapshot.own_user else [])
-    databases = Counter(session.client.database for session in snapshot.sessions)
-    databases.update([snapshot.own_database] if snapshot.own_database else [])
-    yield from (Slots(Scope.ROLE, name, slots, users[name]) for name, slots in limits.role_limits)
-    yield from (Slots(Scope.DATABASE, name, slots, databases[name]) for name, slots in limits.database_limits)
+def _judge(
+    before: ServerState, after: ServerState, policy: Policy
+) -> tuple[ServerState, tuple[FindingEvent | Diagnosed, ...]]:
+    """Look for leaks in what a look has shown, and give the verdicts."""
+    view, history = after.last_view, after.history
+    assert view is not None  # noqa: S101  # the look succeeded
+    now = view.snapshot.taken_at
+    blocking = Blocking(view.snapshot.sessions)
+    leaking = rates(before.tracked, now=now, window=policy.growth_window)
+    exhaustion = forecast(view.slots, leaking, after.usage, window=policy.growth_window)
+    around = Surroundings(
+        now=now,
+        history=history,
+        policy=policy,
+        blocking=blocking,
+        slots=view.slots,
+        exhaustion=exhaustion,
+        is_tool=recognise(policy.tools),
+    )
+    tracked, found = track(before.tracked, suspects(history, policy), around)
+    chart, verdicts = diagnose(
+        before.chart,
+        before.history,
+        history,
+        clients=after.labelled.seen_at,
+        findings=[each.finding for each in tracked],
+        slots=view.slots,
+        blocking=blocking,
+        policy=policy,
+    )
+    leaks = after.leaks.count(found, before.findings, [each.finding for each in tracked])
+    return replace(after, exhaustion=exhaustion, tracked=tracked, chart=chart, leaks=leaks), (*found, *verdicts)
+
+
+def _admit(
+    labelled: LabelledClients, snapshot: Snapshot, findings: Iterable[Finding], policy: Policy
+) -> LabelledClients:
+    counts = Counter(session.client for session in snapshot.sessions)
+    counts.update({finding.key.client: _ALL_OTHERS for finding in findings})  # who leaks is never folded
+    return labelled.admit(counts, at=snapshot.taken_at, budget=policy.max_clients, remember=policy.growth_window)
 
 
 def _observe_holds(
@@ -184,6 +169,8 @@ def _observe_holds(
 ) -> Mapping[str, Histogram]:
     durations: dict[str, list[float]] = {}
     for hold in ended:
+        if hold.session.state not in IDLE_IN_TRANSACTION_STATES:
+            continue
         database = hold.session.client.database
         known = database in holds or database in durations or len(holds) + len(durations) < policy.max_clients
         durations.setdefault(database if known else OTHER, []).append(hold.seconds)

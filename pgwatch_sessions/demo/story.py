@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from pgwatch_sessions.core.clients import ClientSummary
 from pgwatch_sessions.core.model import SessionState
-from pgwatch_sessions.core.state import Policy, View
+from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
+from pgwatch_sessions.core.view import View
 from pgwatch_sessions.daemon import Watch, running
 from pgwatch_sessions.demo.kept import kept, temporary_folder
 from pgwatch_sessions.demo.postgres import Postgres, PostgresUnavailableError, running_postgres

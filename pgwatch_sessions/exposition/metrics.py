@@ -22,7 +22,8 @@ from pgwatch_sessions import __version__
 from pgwatch_sessions.core.clients import ClientSummary
 from pgwatch_sessions.core.histogram import Histogram
 from pgwatch_sessions.core.model import DatabaseCounters, Failure, Reason, Scope
-from pgwatch_sessions.core.state import ServerState, View
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.core.view import View
 
 PREFIX = "pgwatch_sessions_"
 CLIENT_LABELS = ("database", "user", "application")

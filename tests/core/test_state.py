@@ -2,6 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown, ServerUp
+from pgwatch_sessions.core.findings import Diagnosed
+from pgwatch_sessions.core.forecast import Slots
 from pgwatch_sessions.core.model import (
     OTHER_CLIENT,
     Client,
@@ -13,17 +16,8 @@ from pgwatch_sessions.core.model import (
     SessionState,
     Snapshot,
 )
-from pgwatch_sessions.core.state import (
-    ClientsFolded,
-    Event,
-    Policy,
-    PrivilegeMissing,
-    ServerDown,
-    ServerState,
-    ServerUp,
-    Slots,
-    advance,
-)
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState, advance
 from tests.core.values import NOW, session, snapshot
 
 NETWORK = Failure(reason=Reason.NETWORK, detail="connecting: refused")
@@ -31,11 +25,11 @@ TIMEOUT = Failure(reason=Reason.TIMEOUT)
 
 
 def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[ServerState, list[tuple[Event, ...]]]:
-    """Take in these looks, one after the other."""
-    state, events = ServerState(server="db"), []
+    """Take in these looks, one after the other; the events are those of the look itself, verdicts apart."""
+    state, events = ServerState(server="db"), list[tuple[Event, ...]]()
     for i, outcome in enumerate(outcomes):
         state, changes = advance(state, outcome, policy=policy or Policy(), at=NOW + i, duration=0.01)
-        events.append(changes)
+        events.append(tuple(change for change in changes if not isinstance(change, Diagnosed)))
     return state, events
 
 
@@ -53,7 +47,7 @@ def test_a_failed_look_withdraws_the_view_and_keeps_what_was_learned() -> None:
     assert state.last_success == NOW
     assert state.failures[Reason.NETWORK] == 1
     assert sum(state.looks.counts) == 2
-    assert len(state.history.sessions) == 1
+    assert len(state.history.tracks) == 1
 
 
 def test_missing_privilege_and_folding_are_told_once() -> None:

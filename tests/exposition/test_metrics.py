@@ -18,7 +18,8 @@ from pgwatch_sessions.core.model import (
     SessionState,
     Snapshot,
 )
-from pgwatch_sessions.core.state import Policy, ServerState, advance
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.exposition.metrics import METRICS, StateCollector, registry_of
 from tests.core.values import NOW, session, snapshot
 

@@ -1,0 +1,312 @@
+"""The lives of findings: opened once, changed, closed once.
+
+A session belongs to a finding until it moves or is gone, whatever the limit has become meanwhile. A finding without
+sessions stays for a while, so that a leak that is being drained and goes on is one finding.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pgwatch_sessions.core.detection import Suspicion, held_since
+from pgwatch_sessions.core.events import FindingEvent
+from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey, Harm, Opened, Severity
+from pgwatch_sessions.core.forecast import Limit, Slots, rate_per_second
+from pgwatch_sessions.core.harm import Blocking, harm_of
+from pgwatch_sessions.core.history import History, Track
+from pgwatch_sessions.core.model import Client, Scope, SessionId
+from pgwatch_sessions.core.policy import Policy
+
+#: Starts remembered of a finding, for its rate.
+_MAX_STARTS = 200
+#: A leak is one when it has looked like it for this part of its limit.
+_CONFIRM = 0.3
+#: A leak that paused for this part of its limit may go on.
+_GRACE = 0.25
+#: One session's harm counts when it has been held for so many limits.
+_HARMFUL = 3.0
+#: A snapshot so many transactions old keeps vacuum from its work.
+_XMIN_HARM = 1_000_000
+#: Nearly full, and held sessions a large part of it.
+_NEARLY_FULL = 0.9
+_LARGE_PART = 1 / 3
+#: A forecast must recede this far behind the horizon before a finding is critical no more.
+_RELIEF = 1.5
+#: What counts as moved.
+_FIFTH = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """A finding while it is open, and what is needed to carry it on."""
+
+    finding: Finding
+    #: As it was last told.
+    told: Finding
+    #: Its sessions, with the number of moves each had when it was found.
+    members: Mapping[SessionId, int]
+    #: When the holds of all its sessions began, in order; the latest of them.
+    starts: tuple[float, ...]
+    limit: float
+    #: Since when it has looked like a leak without a break.
+    leak_since: float | None
+    #: Since when it has had no session.
+    empty_since: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a finding is judged in: one look at one server."""
+
+    now: float
+    history: History
+    policy: Policy
+    blocking: Blocking
+    slots: tuple[Slots, ...]
+    #: Seconds until each limit is reached.
+    exhaustion: Mapping[Limit, float]
+    is_tool: Callable[[str], bool]
+
+
+def track(
+    open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], around: Surroundings
+) -> tuple[tuple[Tracked, ...], tuple[FindingEvent, ...]]:
+    """Carry the open findings on with what looks leaked now: those open after it, and what changed."""
+    matched, new = _match(open_findings, suspicions)
+    taken_over = _taken_over(matched)
+    after, events = [], list[FindingEvent]()
+    for tracked, suspicion in matched:
+        carried = _carry_on(tracked, suspicion, around)
+        if tracked.finding.key in taken_over or _is_over(carried, around):
+            events.append(Closed(carried.finding))
+            continue
+        if _worth_telling(carried.finding, carried.told):
+            events.append(Changed(carried.finding, carried.told))
+            carried = replace(carried, told=carried.finding)
+        after.append(carried)
+    for suspicion in new:
+        opened = _open(suspicion, around)
+        if opened is not None:
+            after.append(opened)
+            events.append(Opened(opened.finding))
+    return tuple(after), tuple(events)
+
+
+def rates(open_findings: Iterable[Tracked], *, now: float, window: float) -> Mapping[Client, float]:
+    """Return the sessions a second that each client leaks at present; batches and single sessions do not count."""
+    leaking: dict[Client, float] = {}
+    for tracked in open_findings:
+        if tracked.finding.is_leak and tracked.members:
+            client = tracked.finding.key.client
+            leaking[client] = leaking.get(client, 0.0) + _rate(tracked.starts, tracked.limit, now, window)
+    return leaking
+
+
+def _match(
+    open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion]
+) -> tuple[list[tuple[Tracked, Suspicion | None]], list[Suspicion]]:
+    """Give each suspicion to the open finding that it continues: that of its key, else one that shares sessions."""
+    of_finding: dict[FindingKey, Suspicion] = {}
+    new = []
+    for suspicion in suspicions:
+        key = _continued(suspicion, open_findings, of_finding)
+        if key is None:
+            new.append(suspicion)
+        else:
+            of_finding[key] = suspicion
+    return [(tracked, of_finding.get(tracked.finding.key)) for tracked in open_findings], new
+
+
+def _taken_over(matched: Iterable[tuple[Tracked, Suspicion | None]]) -> set[FindingKey]:
+    """Return the findings all of whose sessions now belong to a wider one."""
+    claimed = {identity for _, suspicion in matched if suspicion is not None for identity in _ids(suspicion)}
+    return {
+        tracked.finding.key
+        for tracked, suspicion in matched
+        if suspicion is None and tracked.members and tracked.members.keys() <= claimed
+    }
+
+
+def _is_over(carried: Tracked, around: Surroundings) -> bool:
+    return carried.empty_since is not None and around.now - carried.empty_since >= around.policy.hold_limit
+
+
+def _continued(
+    suspicion: Suspicion, open_findings: Sequence[Tracked], taken: Mapping[FindingKey, Suspicion]
+) -> FindingKey | None:
+    free = [tracked for tracked in open_findings if tracked.finding.key not in taken]
+    for tracked in free:
+        if tracked.finding.key == suspicion.key:
+            return tracked.finding.key
+    ids = _ids(suspicion)
+    for tracked in free:
+        if tracked.finding.key.client == suspicion.key.client and ids & tracked.members.keys():
+            return tracked.finding.key
+    return None
+
+
+def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
+    finding = Finding(
+        key=suspicion.key,
+        severity=Severity.NOTICE,
+        is_leak=False,
+        sessions=(),
+        origins=(),
+        since=suspicion.starts[0],
+        opened_at=around.now,
+        total=0,
+        rate_per_minute=0.0,
+        exhaustion_seconds=math.inf,
+        harm=Harm(slots=0),
+    )
+    fresh = Tracked(
+        finding=finding,
+        told=finding,
+        members={},
+        starts=(),
+        limit=suspicion.limit,
+        leak_since=None,
+        empty_since=None,
+    )
+    opened = _carry_on(fresh, suspicion, around)
+    if around.is_tool(suspicion.key.client.application) and opened.finding.severity is Severity.NOTICE:
+        return None
+    return replace(opened, told=opened.finding)
+
+
+def _carry_on(tracked: Tracked, suspicion: Suspicion | None, around: Surroundings) -> Tracked:
+    members = _still_held(tracked, around.history)
+    joining = [] if suspicion is None else [each for each in suspicion.tracks if each.session.id not in members]
+    kind = tracked.finding.key.kind if suspicion is None else suspicion.key.kind
+    starts = tuple(sorted((*tracked.starts, *(held_since(each, kind) for each in joining))))[-_MAX_STARTS:]
+    members = {**members, **{each.session.id: each.moves for each in joining}}
+    limit = tracked.limit if suspicion is None else max(tracked.limit, suspicion.limit)
+    leak_since = _leak_since(tracked, suspicion, around)
+    carried = replace(
+        tracked,
+        members=members,
+        starts=starts,
+        limit=limit,
+        leak_since=leak_since,
+        empty_since=None if members else tracked.empty_since if tracked.empty_since is not None else around.now,
+    )
+    return replace(carried, finding=_judged(carried, suspicion, len(joining), around))
+
+
+def _still_held(tracked: Tracked, history: History) -> dict[SessionId, int]:
+    tracks = history.tracks
+    return {
+        identity: moves
+        for identity, moves in tracked.members.items()
+        if identity in tracks and tracks[identity].moves == moves
+    }
+
+
+def _leak_since(tracked: Tracked, suspicion: Suspicion | None, around: Surroundings) -> float | None:
+    if suspicion is not None and suspicion.is_leak:
+        return tracked.leak_since if tracked.leak_since is not None else around.now
+    return tracked.leak_since if tracked.finding.is_leak else None
+
+
+def _judged(carried: Tracked, suspicion: Suspicion | None, joined: int, around: Surroundings) -> Finding:
+    """Work out the finding from its sessions as they are now."""
+    before = carried.finding
+    held = sorted(
+        (around.history.tracks[identity] for identity in carried.members),
+        key=lambda each: (held_since(each, before.key.kind), each.session.id.pid),
+    )
+    sessions = tuple(each.session for each in held)
+    key = before.key if suspicion is None or carried.members.keys() - _ids(suspicion) else suspicion.key
+    finding = replace(
+        before,
+        key=key,
+        is_leak=_confirmed(carried, around),
+        sessions=sessions,
+        origins=tuple(sorted({session.client_addr for session in sessions if session.client_addr})) or before.origins,
+        since=min(before.since, carried.starts[0]),
+        total=before.total + joined,
+        rate_per_minute=60 * _rate(carried.starts, carried.limit, around.now, around.policy.growth_window),
+        exhaustion_seconds=_exhaustion(key.client, around) if sessions else math.inf,
+        harm=harm_of(sessions, around.blocking),
+    )
+    return replace(finding, severity=_severity(finding, carried, around))
+
+
+def _ids(suspicion: Suspicion) -> set[SessionId]:
+    return {each.session.id for each in suspicion.tracks}
+
+
+def _confirmed(carried: Tracked, around: Surroundings) -> bool:
+    if carried.finding.is_leak:
+        return True
+    began = around.history.began_at
+    if carried.leak_since is None or began is None:
+        return False
+    watched_long_enough = around.now - began >= around.policy.hold_limit
+    return watched_long_enough and around.now - carried.leak_since >= _CONFIRM * carried.limit
+
+
+def _rate(starts: Sequence[float], limit: float, now: float, window: float) -> float:
+    return rate_per_second(starts, now=now - limit, window=window, grace=_GRACE * limit)
+
+
+def _exhaustion(client: Client, around: Surroundings) -> float:
+    """Return the time until the nearest limit that the client's sessions count against is reached."""
+    return min((seconds for limit, seconds in around.exhaustion.items() if limit.concerns(client)), default=math.inf)
+
+
+def _severity(finding: Finding, carried: Tracked, around: Surroundings) -> Severity:
+    """Judge by persistence, growth and harm. While its sessions are there, a warning stays one."""
+    before = finding.severity
+    if not finding.sessions:
+        return before
+    harmful = _is_harmful(finding, carried, around)
+    if not (finding.is_leak or harmful):
+        return before if before is not Severity.CRITICAL else Severity.WARNING
+    near = around.policy.horizon * (_RELIEF if before is Severity.CRITICAL else 1.0)
+    growing = finding.is_leak and finding.rate_per_minute > 0 and finding.exhaustion_seconds < near
+    blocking = finding.is_leak and finding.harm.blocked > 0
+    if growing or blocking or _fills(finding, around):
+        return Severity.CRITICAL
+    return Severity.WARNING
+
+
+def _is_harmful(finding: Finding, carried: Tracked, around: Surroundings) -> bool:
+    held_for = around.now - held_since(_track_of(finding, around), finding.key.kind)
+    if held_for < _HARMFUL * carried.limit:
+        return False
+    return finding.harm.blocked > 0 or (finding.harm.xmin_age_max or 0) >= _XMIN_HARM
+
+
+def _track_of(finding: Finding, around: Surroundings) -> Track:
+    return around.history.tracks[finding.sessions[0].id]
+
+
+def _fills(finding: Finding, around: Surroundings) -> bool:
+    """Tell whether the server is nearly full, and the held sessions are a large part of it."""
+    return finding.is_leak and any(
+        slots.used >= _NEARLY_FULL * slots.capacity and len(finding.sessions) >= _LARGE_PART * slots.used
+        for slots in around.slots
+        if slots.scope is Scope.SERVER
+    )
+
+
+def _worth_telling(finding: Finding, told: Finding) -> bool:
+    if (finding.key, finding.severity) != (told.key, told.severity):
+        return True
+    return any(
+        _moved(now, before)
+        for now, before in (
+            (len(finding.sessions), len(told.sessions)),
+            (finding.rate_per_minute, told.rate_per_minute),
+            (finding.exhaustion_seconds, told.exhaustion_seconds),
+        )
+    )
+
+
+def _moved(now: float, before: float) -> bool:
+    if now == before:
+        return False
+    if math.isinf(now) or math.isinf(before):
+        return True
+    return abs(now - before) > _FIFTH * before
