@@ -8,8 +8,15 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import Processor
 
-#: A library's information is for its developers: APScheduler tells of every look, twice.
-_LIBRARIES = ("apscheduler", "asyncio", "uvicorn")
+#: The least of what libraries say that is for our users. APScheduler tells of every look twice, warns at each interval
+#: that a slow look goes on, and has a traceback for one that the end of the program cancels. What a job raises is not
+#: lost with it: it ends the daemon, which says so itself.
+_LIBRARIES = {
+    "apscheduler": logging.ERROR,
+    "apscheduler.executors": logging.CRITICAL,
+    "asyncio": logging.WARNING,
+    "uvicorn": logging.WARNING,
+}
 
 
 def configure_logs(
@@ -42,8 +49,8 @@ def configure_logs(
     )
     logging.basicConfig(handlers=[handler], level=least, force=True)
     logging.captureWarnings(True)
-    for library in _LIBRARIES:
-        logging.getLogger(library).setLevel(least if least == logging.DEBUG else max(least, logging.WARNING))
+    for library, least_of_library in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(least if least == logging.DEBUG else max(least, least_of_library))
     logging.getLogger("uvicorn.access").disabled = True
 
 

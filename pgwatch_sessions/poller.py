@@ -1,14 +1,25 @@
 """Looks at one server on schedule, publishes what was seen, and logs what changed."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown, ServerUp
+from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown
+from pgwatch_sessions.core.findings import Changed, Opened
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.telling import told
+
+_LEVELS = {
+    Opened: logging.WARNING,
+    Changed: logging.WARNING,
+    ServerDown: logging.ERROR,
+    PrivilegeMissing: logging.WARNING,
+    ClientsFolded: logging.WARNING,
+}
 
 
 class Poller:
@@ -49,21 +60,5 @@ class Poller:
         await self._connection.close()
 
     def _tell(self, event: Event) -> None:
-        match event:
-            case ServerUp():
-                self._log.info("server_up")
-            case ServerDown(failure):
-                self._log.error("server_down", reason=str(failure.reason), detail=failure.detail)
-            case PrivilegeMissing(role, hidden):
-                self._log.warning(
-                    "privilege_missing", hidden_sessions=hidden, remedy=f"GRANT pg_monitor TO {_quoted(role)};"
-                )
-            case ClientsFolded(folded):
-                self._log.warning(
-                    "clients_folded", folded_clients=folded, remedy="raise max_clients, or set steady application names"
-                )
-
-
-def _quoted(role: str | None) -> str:
-    name = (role or "").replace('"', '""')
-    return f'"{name}"'
+        name, fields = told(event)
+        self._log.log(_LEVELS.get(type(event), logging.INFO), name, **fields)

@@ -8,13 +8,14 @@ Several sessions born together are a batch or a deploy and may still end; severa
 are a leak. One alone is judged by its harm. Sessions lost by a vanished host look the same as leaked ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from pgwatch_sessions.core.findings import FindingKey, Kind
-from pgwatch_sessions.core.history import ClientMemory, Cohort, History, Origin, Track
-from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionState
+from pgwatch_sessions.core.history import ClientMemory, Cohort, History, Origin, Track, waits_by_design
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Kind as StatementKind
 
@@ -28,12 +29,20 @@ SEVERAL = 3
 _SPREAD = 0.25
 #: So many limits long, holds that began together will not end together.
 _LONG = 3.0
+#: The same where it is all that a client has, which was busy before: its pool is gone.
+_LONG_FOR_ALL = 1.5
+#: Rests after which a client counts as one that was busy.
+_BUSY_RESTS = 20
 #: How much more than the longest hold that ended is still normal.
 _MARGIN = 2.0
 #: Two are recurring when so many limits lie between them.
 _RECURRING = 1.0
 #: Never-reused sessions that an origin must pile up before it counts as growing.
-_PILE = 5
+_PILE = 4
+#: What a session that was used shows when it is idle.
+_USED = frozenset({StatementKind.APPLICATION, StatementKind.PROBED, StatementKind.HANDED_BACK})
+#: Seconds within which a session may come free while another is opened already.
+_SAME_MOMENT = 1.0
 #: A hold that the server keeps killing after T seconds is seen from this part of T on.
 _KILL_SHARE = 0.5
 
@@ -52,12 +61,14 @@ class Suspicion:
     is_leak: bool
 
 
-def held_since(track: Track, kind: Kind) -> float:
-    """Return since when a session is lost to its pool: its state's age, or its birth where it was never reused."""
-    session = track.session
-    if kind is Kind.ORIGIN_GROWTH and session.id.backend_start is not None:
-        return session.id.backend_start
-    return session.state_change if session.state_change is not None else 0.0
+def held_since(track: Track) -> float:
+    """Return since when a session is lost to its pool: its state's age."""
+    return track.session.state_change if track.session.state_change is not None else 0.0
+
+
+def longest_first(track: Track) -> tuple[float, int]:
+    """Return a sort key."""
+    return held_since(track), track.session.id.pid
 
 
 def suspects(history: History, policy: Policy) -> tuple[Suspicion, ...]:
@@ -84,24 +95,36 @@ def connections_held(history: History, policy: Policy) -> Iterator[Suspicion]:
 def origins_growing(history: History, policy: Policy) -> Iterator[Suspicion]:
     """Find origins that open session after session and never come back to those that lie unused.
 
-    A pool takes a free session before it opens one. Of an origin with several pools, each may open its first; but those
-    are used again, and there is an end to them.
+    A pool takes a free session before it opens one: those that were passed over are lost. Of an origin with several
+    pools each may open its own, but there is an end to them, and they are used again: a rest that ended is normal.
     """
-    unused: dict[Origin, list[Track]] = {}
+    now = history.taken_at or 0.0
+    origins: dict[Origin, list[Track]] = {}
     for track in history.tracks.values():
-        if _lies_unused(track) and not history.is_held(track.session):
-            unused.setdefault(track.origin, []).append(track)
-    for origin, tracks in unused.items():
-        grown = _born_beside_unused(tracks, history, policy)
-        if len(grown) >= SEVERAL and not _comes_back(origin, len(grown), history, policy):
-            starts = tuple(held_since(track, Kind.ORIGIN_GROWTH) for track in grown)
-            spread_out = starts[-1] - starts[0] >= _SPREAD * policy.hold_limit
+        if track.session.statement.kind in _USED:
+            origins.setdefault(track.origin, []).append(track)
+    growing: dict[Client, list[Track]] = {}
+    for origin, tracks in origins.items():
+        limit = _rest_limit(origin.client, history, policy)
+        hands_back = history.hands_back(origin.client)
+        unused = [
+            track
+            for track in tracks
+            if now - held_since(track) > limit
+            and _lies_unused(track, hands_back)
+            and not history.is_held(track.session)
+        ]
+        growing.setdefault(origin.client, []).extend(_passed_over(unused, tracks))
+    for client, grown in growing.items():
+        if len(grown) >= SEVERAL:
+            grown.sort(key=longest_first)
+            starts = tuple(map(held_since, grown))
             yield Suspicion(
-                key=FindingKey(origin.client, Kind.ORIGIN_GROWTH, _site_of(grown)),
+                key=FindingKey(client, Kind.ORIGIN_GROWTH, _site_of(grown)),
                 tracks=tuple(grown),
                 starts=starts,
-                limit=policy.hold_limit,
-                is_leak=spread_out and len(grown) >= _PILE,
+                limit=_rest_limit(client, history, policy),
+                is_leak=len(grown) >= _PILE and starts[-1] - starts[0] >= _SPREAD * policy.hold_limit,
             )
 
 
@@ -137,27 +160,35 @@ def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy
         cohort = Cohort(track.session.client, track.session.statement.site)
         if cohort not in limits:
             limits[cohort] = limit_of(cohort, history, policy)
-        if now - held_since(track, kind) > limits[cohort]:
+        if now - held_since(track) > limits[cohort]:
             cohorts.setdefault(cohort, []).append(track)
+    over = {track.session.id for tracks in cohorts.values() for track in tracks}
+    stuck = _stuck({cohort.client for cohort in cohorts}, over, history) if cohorts else ()
     for cohort, tracks in _widened(cohorts).items():
-        tracks.sort(key=lambda track: (held_since(track, kind), track.session.id.pid))
-        starts = tuple(held_since(track, kind) for track in tracks)
+        tracks.sort(key=longest_first)
+        starts = tuple(map(held_since, tracks))
         limit = limits.get(cohort, policy.hold_limit)
         yield Suspicion(
             key=FindingKey(cohort.client, kind, cohort.site),
             tracks=tuple(tracks),
             starts=starts,
             limit=limit,
-            is_leak=_is_leak(starts, limit, now),
+            is_leak=_is_leak(starts, limit, now, long=_LONG_FOR_ALL if cohort.client in stuck else _LONG),
         )
 
 
-def _is_leak(starts: Sequence[float], limit: float, now: float) -> bool:
+def _is_leak(starts: Sequence[float], limit: float, now: float, *, long: float) -> bool:
     spread = starts[-1] - starts[0]
     oldest = now - starts[0]
     if len(starts) >= SEVERAL:
-        return spread >= _SPREAD * limit or oldest >= _LONG * limit
-    return len(starts) == SEVERAL - 1 and spread >= _RECURRING * limit and oldest >= _LONG * limit
+        return spread >= _SPREAD * limit or oldest >= long * limit
+    return len(starts) == SEVERAL - 1 and spread >= _RECURRING * limit and oldest >= long * limit
+
+
+def _stuck(clients: Collection[Client], held: Collection[SessionId], history: History) -> set[Client]:
+    """Return the clients that were busy before, and all of whose sessions are held now."""
+    moving = {track.session.client for identity, track in history.tracks.items() if identity not in held}
+    return {client for client in clients if client not in moving and history.rests_of(client) >= _BUSY_RESTS}
 
 
 def _widened(cohorts: Mapping[Cohort, list[Track]]) -> Mapping[Cohort, list[Track]]:
@@ -174,47 +205,31 @@ def _widened(cohorts: Mapping[Cohort, list[Track]]) -> Mapping[Cohort, list[Trac
     return widened
 
 
-def _lies_unused(track: Track) -> bool:
+def _rest_limit(client: Client, history: History, policy: Policy) -> float:
+    since = (history.taken_at or 0.0) - policy.growth_window
+    return max(policy.hold_limit, _MARGIN * history.longest_rest(client, since=since))
+
+
+def _lies_unused(track: Track, hands_back: bool) -> bool:  # one of two habits
+    """Tell whether a session may be lost; where clients hand back, only one that was used once, right after birth.
+
+    What such a client loses later keeps the application's statement, and is found as held.
+    """
     session = track.session
     return (
         session.state is SessionState.IDLE
-        and track.moves <= 1
-        and track.birth_seen
-        and session.statement.kind in _USED_ONCE
-        and "advisory_lock" not in session.statement.text
+        and not waits_by_design(session)
+        and (not hands_back or (track.moves <= 1 and track.birth_seen))
     )
 
 
-_USED_ONCE = frozenset({StatementKind.APPLICATION, StatementKind.PROBED, StatementKind.HANDED_BACK})
-
-
-def _born_beside_unused(tracks: list[Track], history: History, policy: Policy) -> list[Track]:
-    """Return those that lie unused for too long and were born, or first used, when another lay unused already."""
-    now = history.taken_at or 0.0
-    rested = sorted(
-        (
-            (track.session.state_change, track)
-            for track in tracks
-            if track.session.state_change is not None and now - track.session.state_change > policy.hold_limit
-        ),
-        key=lambda pair: (pair[0], pair[1].session.id.pid),
-    )
-    if not rested:
+def _passed_over(unused: Iterable[Track], tracks: Iterable[Track]) -> list[Track]:
+    """Return those that lay unused when another was opened, if that happened several times."""
+    births = sorted(track.session.id.backend_start or 0.0 for track in tracks)
+    passed_over = [(track, len(births) - bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
+    if max((times for _, times in passed_over), default=0) < SEVERAL:
         return []
-    first_rest = rested[0][0]
-    grown = [track for _, track in rested if (track.session.id.backend_start or 0.0) > first_rest]
-    grown.sort(key=lambda track: (held_since(track, Kind.ORIGIN_GROWTH), track.session.id.pid))
-    return grown
-
-
-def _comes_back(origin: Origin, grown: int, history: History, policy: Policy) -> bool:
-    """Tell whether the origin uses its unused sessions again, if late."""
-    memory = history.clients.get(origin.client)
-    if memory is None or history.taken_at is None:
-        return False
-    since = history.taken_at - policy.growth_window
-    revived = sum(at >= since for at in memory.revivals.get(origin.client_addr, ()))
-    return 2 * revived >= grown
+    return [track for track, times in passed_over if times]
 
 
 def _site_of(tracks: Sequence[Track]) -> str:

@@ -19,10 +19,10 @@ _BUSY = 0.9
 _BUSY_LOOKS = 0.8
 _MIN_LOOKS = 3
 _MIN_SESSIONS = 2
-#: So much of what is busy must have gone on to another statement since the last look.
+#: So much of what is busy must have gone on to another transaction since the last look.
 _TURNOVER = 0.4
-#: So much of a server's slots is all of them.
-_FULL = 0.95
+#: A server with so much of its slots in use is too small for what it serves.
+_FULL = 0.9
 #: Part of the limit that a lock must be waited for.
 _WAIT = 1 / 6
 #: A verdict is given when it has held for so many looks.
@@ -97,7 +97,8 @@ def _point(now: float, before: History, tracks: Iterable[Track]) -> Point:
         if session.state is SessionState.ACTIVE or session.state in IDLE_IN_TRANSACTION_STATES:
             busy += 1
             old = before.tracks.get(session.id)
-            turned += old is None or old.session.query_start != session.query_start
+            # A batch runs statement after statement in one long transaction: it turns nothing over.
+            turned += old is None or old.session.xact_start != session.xact_start
     return Point(now, sessions, busy, turned)
 
 
@@ -142,7 +143,7 @@ def _leaking(client: Client, findings: Iterable[Finding]) -> str:
     leaks = [
         finding
         for finding in findings
-        if finding.key.client == client and finding.is_leak and finding.severity.rank >= Severity.WARNING.rank
+        if finding.key.client == client and finding.sessions and finding.severity.rank >= Severity.WARNING.rank
     ]
     return "; ".join(f"{len(leak.sessions)} held at {leak.key.site}" for leak in leaks)
 
@@ -176,12 +177,12 @@ def _slow(tracks: Sequence[Track], now: float, policy: Policy) -> str:
 def _saturated(points: Sequence[Point]) -> str:
     """Tell a pool that is too small: its number of sessions does not move, all are busy, and all get on."""
     most = max(point.sessions for point in points) if points else 0
-    full = [point for point in points if point.sessions == most and point.busy >= _BUSY * most]
+    full = [point for point in points if point.busy >= _BUSY * point.sessions and point.sessions >= _BUSY * most]
     if most < _MIN_SESSIONS or len(points) < _MIN_LOOKS or len(full) < _BUSY_LOOKS * len(points):
         return ""
     if sum(point.turned for point in full) < _TURNOVER * sum(point.busy for point in full):
         return ""
-    return f"all {most} sessions are busy and turning over"
+    return f"all of up to {most} sessions are busy and turning over"
 
 
 _WORST_FIRST = (Verdict.LEAKING, Verdict.BLOCKED, Verdict.SATURATED, Verdict.SLOW)

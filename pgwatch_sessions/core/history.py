@@ -26,12 +26,12 @@ _MAX_SITES = 64
 #: Rests of a client that its habit is judged by; beyond it both counts are halved, so that a habit can change.
 _MAX_RESTS = 1_000
 #: A client that hands back does so nearly always.
+_RESTS = frozenset({StatementKind.HANDED_BACK, StatementKind.APPLICATION})
 _HANDS_BACK_SHARE = 0.7
 _HANDS_BACK_RESTS = 3
-_MAX_REVIVALS = 8
+_MAX_ENDED_RESTS = 8
 _MAX_KILLS = 8
 
-_Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
@@ -91,15 +91,16 @@ class ClientMemory:
 
     #: Last seen with a session.
     seen_at: float
-    #: How often a session came to rest with a hand-back, and with the application's own statement.
+    #: How often a session that was used again had rested after a hand-back, and after the application's statement.
     handed_back: int = 0
     left: int = 0
     #: The longest hold that did end, by site.
     longest_ended: Mapping[str, float] = field(default_factory=dict)
     #: When holds were ended by the server or an operator, and after how long, by site; the latest few.
     killed: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    #: When sessions that had lain unused for long were used again, by address; the latest few.
-    revivals: Mapping[str | None, tuple[float, ...]] = field(default_factory=dict)
+    #: When idle sessions were used again after a long rest, and how long it was; of the latest, those that no later
+    #: one exceeds.
+    rests: tuple[tuple[float, float], ...] = ()
 
     @property
     def hands_back(self) -> bool:
@@ -126,10 +127,20 @@ class History:
         memory = self.clients.get(client)
         return memory is not None and memory.hands_back
 
+    def rests_of(self, client: Client) -> int:
+        """Return how often the client's sessions were seen to come to rest, as far as it is remembered."""
+        memory = self.clients.get(client)
+        return memory.handed_back + memory.left if memory else 0
+
     def longest_ended(self, cohort: Cohort) -> float:
         """Return the longest hold of the cohort that did end, 0 where none is known."""
         memory = self.clients.get(cohort.client)
         return memory.longest_ended.get(cohort.site, 0.0) if memory else 0.0
+
+    def longest_rest(self, client: Client, *, since: float) -> float:
+        """Return the longest rest after which the client used a session again since then, 0 where none is known."""
+        memory = self.clients.get(client)
+        return max((rest for at, rest in memory.rests if at >= since), default=0.0) if memory else 0.0
 
     def is_held(self, session: Session) -> bool:
         """Tell whether a session is not working and was not handed back."""
@@ -138,7 +149,7 @@ class History:
         return (
             session.state is SessionState.IDLE
             and session.statement.kind is StatementKind.APPLICATION
-            and not _waits_by_design(session)
+            and not waits_by_design(session)
             and self.hands_back(session.client)
         )
 
@@ -160,7 +171,7 @@ class History:
     def follow(self, snapshot: Snapshot, *, rest_limit: float) -> "tuple[History, tuple[EndedHold, ...]]":
         """Take in a new look: the history after it, and the holds that ended since the last one.
 
-        A session that is used again after `rest_limit` seconds is noted: its pool does not forget its sessions.
+        Rests shorter than `rest_limit` seconds teach nothing.
         """
         restarted = self.started_at != snapshot.server.started_at
         before: Mapping[SessionId, Track] = {} if restarted else self.tracks
@@ -205,7 +216,7 @@ def _track(session: Session, before: Track | None, first: bool) -> Track:
     return Track(session, before.birth_seen, before.moves + moved)
 
 
-def _waits_by_design(session: Session) -> bool:
+def waits_by_design(session: Session) -> bool:
     """Tell whether idleness is what a session is for: it holds a lock as a leader does."""
     return "advisory_lock" in session.statement.text
 
@@ -219,30 +230,15 @@ def _learn(
     at: float,
     rest_limit: float,
 ) -> Mapping[Client, ClientMemory]:
-    rests: dict[Client, list[int]] = {}
-    revived: dict[Origin, int] = {}
-    for identity, track in tracks.items():
-        session = track.session
-        counts = rests.setdefault(session.client, [0, 0])
-        old = before.get(identity)
-        if old is not None and old.moves == track.moves:
-            continue
-        if session.state is SessionState.IDLE:
-            counts[0] += session.statement.kind is StatementKind.HANDED_BACK
-            counts[1] += session.statement.kind is StatementKind.APPLICATION
-        if old is not None and old.moves <= 1 and _rested(old.session, at) > rest_limit:
-            revived[track.origin] = revived.get(track.origin, 0) + 1
     learned = dict(clients)
-    for client, (handed_back, left) in rests.items():
-        memory = learned.get(client) or ClientMemory(seen_at=at)
-        halve = 2 if memory.handed_back + memory.left > _MAX_RESTS else 1
-        learned[client] = replace(
-            memory, seen_at=at, handed_back=memory.handed_back // halve + handed_back, left=memory.left // halve + left
-        )
-    for origin, times in revived.items():
-        memory = learned[origin.client]
-        latest = (*memory.revivals.get(origin.client_addr, ()), *(at,) * times)[-_MAX_REVIVALS:]
-        learned[origin.client] = replace(memory, revivals=_with(memory.revivals, origin.client_addr, latest))
+    for client in {track.session.client for track in tracks.values()}:
+        memory = learned.get(client)
+        learned[client] = replace(memory, seen_at=at) if memory else ClientMemory(seen_at=at)
+    for identity, track in tracks.items():
+        old = before.get(identity)
+        if old is not None and old.moves < track.moves and old.session.state is SessionState.IDLE:
+            client = track.session.client
+            learned[client] = _note_rest(learned[client], old.session, track.session, at=at, rest_limit=rest_limit)
     alive = {track.origin for track in tracks.values()}
     for hold in ended:
         # A restart of the application frees what it leaked as well: that teaches nothing.
@@ -251,10 +247,21 @@ def _learn(
     return _bounded(learned)
 
 
-def _rested(session: Session, at: float) -> float:
-    if session.state is not SessionState.IDLE or session.state_change is None:
-        return 0.0
-    return at - session.state_change
+def _note_rest(memory: ClientMemory, old: Session, new: Session, *, at: float, rest_limit: float) -> ClientMemory:
+    """Learn from a session that was idle and is used again. One that is never used again teaches nothing."""
+    rest = (new.query_start or at) - (old.state_change or at)
+    if rest > rest_limit:
+        exceeding = [ended for ended in memory.rests if ended[1] > rest]
+        memory = replace(memory, rests=(*exceeding[-(_MAX_ENDED_RESTS - 1) :], (at, rest)))
+    kind = old.statement.kind
+    if kind not in _RESTS:
+        return memory
+    halve = 2 if memory.handed_back + memory.left >= _MAX_RESTS else 1
+    return replace(
+        memory,
+        handed_back=memory.handed_back // halve + (kind is StatementKind.HANDED_BACK),
+        left=memory.left // halve + (kind is StatementKind.APPLICATION),
+    )
 
 
 def _note_end(clients: dict[Client, ClientMemory], hold: EndedHold, at: float) -> None:
@@ -268,7 +275,7 @@ def _note_end(clients: dict[Client, ClientMemory], hold: EndedHold, at: float) -
         clients[client] = replace(memory, longest_ended=_with(memory.longest_ended, site, seconds))
 
 
-def _with(sites: Mapping[_Key, _Value], site: _Key, value: _Value) -> Mapping[_Key, _Value]:
+def _with(sites: Mapping[str, _Value], site: str, value: _Value) -> Mapping[str, _Value]:
     """Return the mapping with a site's value, the site now the latest, and no more sites than are kept."""
     others = [(name, old) for name, old in sites.items() if name != site]
     return dict([*others[-(_MAX_SITES - 1) :], (site, value)])

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pgwatch_sessions.core.detection import Suspicion, held_since
+from pgwatch_sessions.core.detection import Suspicion, held_since, longest_first
 from pgwatch_sessions.core.events import FindingEvent
 from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey, Harm, Opened, Severity
 from pgwatch_sessions.core.forecast import Limit, Slots, rate_per_second
@@ -19,7 +19,7 @@ from pgwatch_sessions.core.policy import Policy
 
 #: Starts remembered of a finding, for its rate.
 _MAX_STARTS = 200
-#: A leak is one when it has looked like it for this part of its limit.
+#: A leak is one when it has looked like it for this part of the hold limit.
 _CONFIRM = 0.3
 #: A leak that paused for this part of its limit may go on.
 _GRACE = 0.25
@@ -177,8 +177,7 @@ def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
 def _carry_on(tracked: Tracked, suspicion: Suspicion | None, around: Surroundings) -> Tracked:
     members = _still_held(tracked, around.history)
     joining = [] if suspicion is None else [each for each in suspicion.tracks if each.session.id not in members]
-    kind = tracked.finding.key.kind if suspicion is None else suspicion.key.kind
-    starts = tuple(sorted((*tracked.starts, *(held_since(each, kind) for each in joining))))[-_MAX_STARTS:]
+    starts = tuple(sorted((*tracked.starts, *(held_since(each) for each in joining))))[-_MAX_STARTS:]
     members = {**members, **{each.session.id: each.moves for each in joining}}
     limit = tracked.limit if suspicion is None else max(tracked.limit, suspicion.limit)
     leak_since = _leak_since(tracked, suspicion, around)
@@ -211,10 +210,7 @@ def _leak_since(tracked: Tracked, suspicion: Suspicion | None, around: Surroundi
 def _judged(carried: Tracked, suspicion: Suspicion | None, joined: int, around: Surroundings) -> Finding:
     """Work out the finding from its sessions as they are now."""
     before = carried.finding
-    held = sorted(
-        (around.history.tracks[identity] for identity in carried.members),
-        key=lambda each: (held_since(each, before.key.kind), each.session.id.pid),
-    )
+    held = sorted((around.history.tracks[identity] for identity in carried.members), key=longest_first)
     sessions = tuple(each.session for each in held)
     key = before.key if suspicion is None or carried.members.keys() - _ids(suspicion) else suspicion.key
     finding = replace(
@@ -243,7 +239,7 @@ def _confirmed(carried: Tracked, around: Surroundings) -> bool:
     if carried.leak_since is None or began is None:
         return False
     watched_long_enough = around.now - began >= around.policy.hold_limit
-    return watched_long_enough and around.now - carried.leak_since >= _CONFIRM * carried.limit
+    return watched_long_enough and around.now - carried.leak_since >= _CONFIRM * around.policy.hold_limit
 
 
 def _rate(starts: Sequence[float], limit: float, now: float, window: float) -> float:
@@ -272,7 +268,7 @@ def _severity(finding: Finding, carried: Tracked, around: Surroundings) -> Sever
 
 
 def _is_harmful(finding: Finding, carried: Tracked, around: Surroundings) -> bool:
-    held_for = around.now - held_since(_track_of(finding, around), finding.key.kind)
+    held_for = around.now - held_since(_track_of(finding, around))
     if held_for < _HARMFUL * carried.limit:
         return False
     return finding.harm.blocked > 0 or (finding.harm.xmin_age_max or 0) >= _XMIN_HARM

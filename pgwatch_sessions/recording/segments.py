@@ -1,0 +1,136 @@
+"""A recording that goes on for ever in a bounded directory: segments, of which the oldest go first."""
+
+import errno
+import hashlib
+import os
+import re
+import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from pgwatch_sessions.core.model import Failure, Snapshot
+from pgwatch_sessions.recording.files import END_BYTES, RecordingFile
+from pgwatch_sessions.recording.writing import written
+
+#: A segment ends when it is so old or has such a part of the room, so that little goes when the oldest goes.
+_SEGMENT_SECONDS = 3600.0
+_SEGMENTS = 8
+#: The time comes first, so that names sort by age.
+_SEGMENT_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z-.+\.jsonl\.gz", re.ASCII)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_NAME_LENGTH = 80
+
+
+class _Segment(NamedTuple):
+    """A segment that grows."""
+
+    file: RecordingFile
+    begun_at: float
+
+
+class Recorder:
+    """Writes the looks at any number of servers into one directory, which belongs to one daemon.
+
+    All segments in it, those of earlier runs included, take at most `max_bytes`. Looks may come from several threads.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+        """Touch nothing yet; the directory is made with the first look."""
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._growing: dict[str, _Segment] = {}
+        self._sizes: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def record(self, server: str, outcome: Snapshot | Failure, *, at: float) -> None:
+        """Record a look taken `at` the daemon's time.
+
+        Raises OSError when the system refuses, or a look is larger than `max_bytes`: the look is lost, what was
+        recorded stays, and the next look is tried afresh.
+        """
+        line = written(outcome, server=server, at=at)
+        with self._lock:
+            segment = self._growing.get(server) or self._begin(server, at)
+            try:
+                encoded = segment.file.encode(line)
+                self._make_room(len(encoded), segment.file)
+                segment.file.append(encoded)
+                if self._is_done(segment, at):
+                    segment.file.close()
+                    self._retire(server)
+            except OSError:
+                segment.file.abandon()
+                self._retire(server)
+                raise
+
+    def close(self) -> None:
+        """End every segment in good order; OSError when the system refuses."""
+        with self._lock, ExitStack() as files:
+            for segment in self._growing.values():
+                files.callback(segment.file.close)
+            self._growing = {}
+
+    def _begin(self, server: str, at: float) -> _Segment:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        growing = {segment.file.path for segment in self._growing.values()}
+        self._sizes = {path: size for path, size in _segments(self._directory) if path not in growing}
+        segment = _Segment(_new_file(self._directory, server, at), at)
+        self._growing[server] = segment
+        return segment
+
+    def _is_done(self, segment: _Segment, at: float) -> bool:
+        room = self._max_bytes / _SEGMENTS / len(self._growing)
+        return segment.file.size >= room or abs(at - segment.begun_at) >= _SEGMENT_SECONDS
+
+    def _retire(self, server: str) -> None:
+        file = self._growing.pop(server).file
+        if file.size:
+            self._sizes[file.path] = file.size
+        else:
+            file.path.unlink(missing_ok=True)
+
+    def _make_room(self, needed: int, file: RecordingFile) -> None:
+        """Delete the oldest until so many bytes fit into this file."""
+        if file.size + needed + END_BYTES > self._max_bytes:
+            raise OSError(errno.EFBIG, "a look takes more room than all recordings may")
+        while self._used() + needed > self._max_bytes:
+            if not self._sizes:
+                self._retire_another(file)
+            oldest = min(self._sizes)
+            oldest.unlink(missing_ok=True)
+            del self._sizes[oldest]
+
+    def _used(self) -> int:
+        return sum(self._sizes.values()) + sum(s.file.size + END_BYTES for s in self._growing.values())
+
+    def _retire_another(self, file: RecordingFile) -> None:
+        """Give up the oldest segment that grows, other than this one."""
+        server = min((s.begun_at, server) for server, s in self._growing.items() if s.file is not file)[1]
+        self._growing[server].file.abandon()
+        self._retire(server)
+
+
+def _segments(directory: Path) -> list[tuple[Path, int]]:
+    with os.scandir(directory) as entries:
+        return [
+            (Path(entry.path), entry.stat().st_size)
+            for entry in entries
+            if _SEGMENT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+
+
+def _new_file(directory: Path, server: str, at: float) -> RecordingFile:
+    begun_at = datetime.fromtimestamp(at, UTC)
+    while True:
+        try:
+            return RecordingFile(directory / f"{begun_at:%Y%m%dT%H%M%S.%fZ}-{_safe(server)}.jsonl.gz")
+        except FileExistsError:  # a clock that was set back came to the same time again
+            begun_at += timedelta(microseconds=1)
+
+
+def _safe(server: str) -> str:
+    """Return a name that any file system takes, and that no two servers share."""
+    safe = _UNSAFE.sub("_", server)[:_NAME_LENGTH]
+    return safe if safe == server else f"{safe}-{hashlib.sha256(server.encode()).hexdigest()[:8]}"

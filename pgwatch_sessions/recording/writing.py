@@ -1,0 +1,111 @@
+"""Looks into lines of a recording, keys as PostgreSQL names them; only what is redacted is there to be written."""
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.model import NONE, ConnectionLimit, DatabaseCounters, Failure, Server, Session, Snapshot
+from pgwatch_sessions.recording.times import text_of
+
+_MILLISECONDS = 1000
+
+
+def written(outcome: Snapshot | Failure, *, server: str, at: float) -> bytes:
+    """Write a look as one line, its end included. `at` is when a look failed; a snapshot has the server's own time."""
+    document = _failed(outcome, server, at) if isinstance(outcome, Failure) else _seen(outcome, server)
+    line = json.dumps(document, ensure_ascii=False, separators=(",", ":"), check_circular=False)
+    return line.encode("utf-8", "replace") + b"\n"
+
+
+def _failed(failure: Failure, server: str, at: float) -> dict[str, Any]:
+    said = {"reason": failure.reason, "detail": failure.detail, "exhausted_scope": failure.exhausted_scope}
+    return {"taken_at": text_of(at), "server": {"name": server}, "failure": said}
+
+
+def _seen(snapshot: Snapshot, server: str) -> dict[str, Any]:
+    return {
+        "taken_at": text_of(snapshot.taken_at),
+        "server": {
+            "name": server,
+            **_server(snapshot.server),
+            "own_user": snapshot.own_user,
+            "own_database": snapshot.own_database,
+        },
+        "sessions": [_session(session) for session in snapshot.sessions],
+        "databases": [_counters(database) for database in snapshot.databases],
+    }
+
+
+def _server(server: Server) -> dict[str, Any]:
+    return {
+        "server_version_num": server.version_num,
+        "max_connections": server.max_connections,
+        "superuser_reserved_connections": server.superuser_reserved_connections,
+        "reserved_connections": server.reserved_connections,
+        "role_limits": _limits(server.role_limits),
+        "database_limits": _limits(server.database_limits),
+        "in_recovery": server.in_recovery,
+        "started_at": _time(server.started_at),
+    }
+
+
+def _limits(limits: Iterable[ConnectionLimit]) -> dict[str, int]:
+    return {limit.name: limit.slots for limit in limits}
+
+
+def _session(session: Session) -> dict[str, Any]:
+    database, user, application = session.client
+    return {
+        "pid": session.id.pid,
+        "backend_start": _time(session.id.backend_start),
+        "backend_type": None if session.state is None else "client backend",
+        "datname": None if database == NONE else database,
+        "usename": None if user == NONE else user,
+        "application_name": _application_name(
+            application, tagged_application(session.statement) if application == NONE else None
+        ),
+        "client_addr": session.client_addr,
+        "client_port": session.client_port,
+        "state": session.state,
+        "state_change": _time(session.state_change),
+        "xact_start": _time(session.xact_start),
+        "query_start": _time(session.query_start),
+        "wait_event_type": session.wait_event_type,
+        "wait_event": session.wait_event,
+        "backend_xid_age": session.backend_xid_age,
+        "backend_xmin_age": session.backend_xmin_age,
+        "blocked_by": session.blocked_by,
+        "query_id": None,
+        "query": session.statement.recordable,
+    }
+
+
+@lru_cache(maxsize=1024)
+def _application_name(application: str, tagged: str | None) -> str:
+    """Return a name that reads as this one: where that is hard, with a pooler's suffix, which reading takes away."""
+    name = "" if application == NONE else application
+    reads_as = client_of(None, None, name, tagged).application
+    return name if reads_as == application else f"{application} - pooler:0"
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else text_of(seconds)
+
+
+def _counters(database: DatabaseCounters) -> dict[str, Any]:
+    return {
+        "datname": database.database,
+        "sessions": database.established,
+        "sessions_abandoned": database.abandoned,
+        "sessions_fatal": database.fatal,
+        "sessions_killed": database.killed,
+        "session_time": _in_milliseconds(database.session_seconds),
+        "active_time": _in_milliseconds(database.active_seconds),
+        "idle_in_transaction_time": _in_milliseconds(database.idle_in_transaction_seconds),
+    }
+
+
+def _in_milliseconds(seconds: float) -> float:
+    return round(seconds * _MILLISECONDS, 3)  # PostgreSQL counts microseconds
