@@ -22,7 +22,7 @@ from pgwatch_sessions.board import Board
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.exposition.http_server import serving, url
-from pgwatch_sessions.exposition.metrics import registry_of
+from pgwatch_sessions.exposition.collector import registry_of
 from pgwatch_sessions.exposition.web import Health, web_app
 from pgwatch_sessions.poller import Poller
 from pgwatch_sessions.postgres.connection import HeldConnection, Target

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pgwatch_sessions.core.harm import NOBODY_WAITS, Blocking
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, NONE, OTHER_CLIENT, Client, Session, SessionState
 from pgwatch_sessions.core.statements import Statement
 
@@ -49,6 +50,8 @@ class ClientSummary:
     query_age_max: float | None
     xmin_age_max: int | None
     lock_waiting: int
+    #: Sessions of anybody that wait for its sessions which are idle in transaction.
+    blocked_by: int
 
     @property
     def idle_in_transaction_age_max(self) -> float | None:
@@ -63,13 +66,16 @@ def nothing_of(client: Client) -> ClientSummary:
     return summarise(client, (), at=0.0)
 
 
-def summarise(client: Client, sessions: Iterable[Session], *, at: float) -> ClientSummary:
+def summarise(
+    client: Client, sessions: Iterable[Session], *, at: float, blocking: Blocking = NOBODY_WAITS
+) -> ClientSummary:
     """Add up the sessions of one client as they were `at` the server's time."""
     states = dict(_NO_STATES)
     state_ages: dict[SessionState, float] = {}
     transactions: list[float] = []
     queries: list[float] = []
     xmins: list[int] = []
+    idle_in_transaction: set[int] = set()
     total = hidden = lock_waiting = 0
     for session in sessions:
         total += 1
@@ -77,6 +83,8 @@ def summarise(client: Client, sessions: Iterable[Session], *, at: float) -> Clie
             hidden += 1
             continue
         states[session.state] += 1
+        if session.state in IDLE_IN_TRANSACTION_STATES:
+            idle_in_transaction.add(session.id.pid)
         if session.state_change is not None:
             state_ages[session.state] = max(at - session.state_change, state_ages.get(session.state, 0.0))
         if session.xact_start is not None:
@@ -96,6 +104,7 @@ def summarise(client: Client, sessions: Iterable[Session], *, at: float) -> Clie
         query_age_max=max(queries, default=None),
         xmin_age_max=max(xmins, default=None),
         lock_waiting=lock_waiting,
+        blocked_by=len(blocking.waiting_for(idle_in_transaction)) if blocking else 0,
     )
 
 

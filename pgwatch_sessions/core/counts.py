@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgwatch_sessions.core.events import FindingEvent
-from pgwatch_sessions.core.findings import Closed, Finding, Kind, Opened
-from pgwatch_sessions.core.model import Client
+from pgwatch_sessions.core.findings import Closed, Finding, FindingKey, Kind, Opened
+from pgwatch_sessions.core.model import OTHER_CLIENT, Client
 
 
 class LeakLabel(NamedTuple):
@@ -26,17 +26,27 @@ class LeakCounts:
     sessions: Mapping[LeakLabel, int] = field(default_factory=dict)
 
     def count(
-        self, events: Iterable[FindingEvent], before: Iterable[Finding], after: Iterable[Finding]
+        self, events: Iterable[FindingEvent], before: Iterable[Finding], after: Iterable[Finding], *, max_clients: int
     ) -> "LeakCounts":
-        """Count what a look has changed."""
+        """Count what a look has changed. Counters are never forgotten, so clients beyond the budget are `other`."""
         opened, closed, sessions = dict(self.opened), dict(self.closed), dict(self.sessions)
         for event in events:
-            label = LeakLabel(event.finding.key.client, event.finding.key.kind)
+            label = _label(event.finding, opened, max_clients)
             opened[label] = opened.get(label, 0) + isinstance(event, Opened)
             closed[label] = closed.get(label, 0) + isinstance(event, Closed)
-        totals = {(finding.opened_at, finding.key.client): finding.total for finding in before}
+        totals = {_identity(finding): finding.total for finding in before}
         for finding in after:
-            label = LeakLabel(finding.key.client, finding.key.kind)
-            new = finding.total - totals.get((finding.opened_at, finding.key.client), 0)
+            label = _label(finding, opened, max_clients)
+            new = finding.total - totals.get(_identity(finding), 0)
             sessions[label] = sessions.get(label, 0) + max(0, new)
         return LeakCounts(opened=opened, closed=closed, sessions=sessions)
+
+
+def _label(finding: Finding, known: Mapping[LeakLabel, int], max_clients: int) -> LeakLabel:
+    client, kind = finding.key.client, finding.key.kind
+    clients = {label.client for label in known}
+    return LeakLabel(client if client in clients or len(clients) < max_clients else OTHER_CLIENT, kind)
+
+
+def _identity(finding: Finding) -> tuple[FindingKey, float]:
+    return finding.opened_as, finding.opened_at

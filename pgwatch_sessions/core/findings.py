@@ -76,6 +76,8 @@ class Finding:
     """One leak: sessions of one client, held at one site."""
 
     key: FindingKey
+    #: Its key when it was opened, which kind and site may have left since; with `opened_at` it is unique for ever.
+    opened_as: FindingKey
     severity: Severity
     #: Whether it keeps growing or stays too long (*leak*), or may still end by itself (*held*).
     is_leak: bool

@@ -49,6 +49,9 @@ class Blocking:
         return frozenset(roots)
 
 
+NOBODY_WAITS = Blocking(())
+
+
 def harm_of(sessions: Collection[Session], blocking: Blocking) -> Harm:
     """Add up what these sessions cost."""
     pids = {session.id.pid for session in sessions}

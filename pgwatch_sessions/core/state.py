@@ -106,7 +106,8 @@ def advance(
     snapshot = state.history.name(outcome)
     history, ended = state.history.follow(snapshot, rest_limit=policy.hold_limit / 2)
     labelled = _admit(state.labelled, snapshot, state.findings, policy)
-    view = view_of(state.server, snapshot, labelled)
+    blocking = Blocking(snapshot.sessions)
+    view = view_of(state.server, snapshot, labelled, blocking)
     after = replace(
         state,
         last_view=view,
@@ -118,18 +119,15 @@ def advance(
         history=history,
         usage=state.usage.add(snapshot.taken_at, view.slots, window=policy.growth_window),
     )
-    after, events = _judge(state, after, policy)
+    after, events = _judge(state, after, view, blocking, policy)
     return after, (*_changes(state, after), *events)
 
 
 def _judge(
-    before: ServerState, after: ServerState, policy: Policy
+    before: ServerState, after: ServerState, view: View, blocking: Blocking, policy: Policy
 ) -> tuple[ServerState, tuple[FindingEvent | Diagnosed, ...]]:
     """Look for leaks in what a look has shown, and give the verdicts."""
-    view, history = after.last_view, after.history
-    assert view is not None  # noqa: S101  # the look succeeded
-    now = view.snapshot.taken_at
-    blocking = Blocking(view.snapshot.sessions)
+    now, history = view.snapshot.taken_at, after.history
     leaking = rates(before.tracked, now=now, window=policy.growth_window)
     exhaustion = forecast(view.slots, leaking, after.usage, window=policy.growth_window)
     around = Surroundings(
@@ -152,7 +150,9 @@ def _judge(
         blocking=blocking,
         policy=policy,
     )
-    leaks = after.leaks.count(found, before.findings, [each.finding for each in tracked])
+    leaks = after.leaks.count(
+        found, before.findings, [each.finding for each in tracked], max_clients=policy.max_clients
+    )
     return replace(after, exhaustion=exhaustion, tracked=tracked, chart=chart, leaks=leaks), (*found, *verdicts)
 
 

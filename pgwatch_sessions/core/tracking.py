@@ -148,6 +148,7 @@ def _continued(
 def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
     finding = Finding(
         key=suspicion.key,
+        opened_as=suspicion.key,
         severity=Severity.NOTICE,
         is_leak=False,
         sessions=(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pgwatch_sessions.core.clients import ClientSummary, LabelledClients, nothing_of, summarise
 from pgwatch_sessions.core.forecast import Slots
+from pgwatch_sessions.core.harm import Blocking
 from pgwatch_sessions.core.model import Client, Scope, Session, Snapshot
 
 
@@ -27,13 +28,15 @@ class View:
         return any(slots.used >= slots.capacity for slots in self.slots if slots.scope is Scope.SERVER)
 
 
-def view_of(server: str, snapshot: Snapshot, labelled: LabelledClients) -> View:
+def view_of(server: str, snapshot: Snapshot, labelled: LabelledClients, blocking: Blocking) -> View:
     """Add up what a look at a server showed, by labelled client."""
     by_label: dict[Client, list[Session]] = {}
     for session in snapshot.sessions:
         by_label.setdefault(labelled.label(session.client), []).append(session)
     folded = {session.client for session in snapshot.sessions} - labelled.seen_at.keys()
-    summaries = [summarise(client, sessions, at=snapshot.taken_at) for client, sessions in by_label.items()]
+    summaries = [
+        summarise(client, sessions, at=snapshot.taken_at, blocking=blocking) for client, sessions in by_label.items()
+    ]
     summaries += [nothing_of(client) for client in labelled.seen_at if client not in by_label]
     return View(
         snapshot=snapshot,

@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,12 +16,15 @@ from pgwatch_sessions.core.model import (
     Reason,
     Scope,
     Server,
+    SessionId,
     SessionState,
     Snapshot,
 )
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.exposition.metrics import METRICS, StateCollector, registry_of
+from pgwatch_sessions.exposition.collector import StateCollector, registry_of
+from pgwatch_sessions.exposition.metrics import METRICS
+from pgwatch_sessions.exposition.samples import MAX_SITES
 from tests.core.values import NOW, session, snapshot
 
 SERVER = Server(version_num=160014, in_recovery=True, max_connections=10, role_limits=(ConnectionLimit("app", 4),))
@@ -134,7 +138,9 @@ def test_a_failed_look_withdraws_all_that_it_would_have_seen() -> None:
         "up",
         "last_look_timestamp_seconds",
         "build_info",
+        "diagnosis",
     }
+    assert read[key("diagnosis", pgwatch_sessions_diagnosis="unknown")] == 1
 
 
 def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
@@ -148,9 +154,74 @@ def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
 def test_a_client_with_hidden_sessions_has_no_numbers() -> None:
     """Half the truth would look like all of it; the slots are right all the same."""
     read = samples(states_after(snapshot(session(1, None), session(2, SessionState.IDLE), server=SERVER)))
-    assert not {name for name, labels in read if ("application", "orders") in labels}
+    assert {name for name, labels in read if ("application", "orders") in labels} == {"client_diagnosis"}
+    assert read[key("client_diagnosis", **ORDERS, pgwatch_sessions_client_diagnosis="unknown")] == 1
     assert read[key("hidden_sessions")] == 1
     assert read[key("used_slots", scope="server", name="db")] == 3
+
+
+LEAKING = snapshot(
+    *(
+        session(
+            i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 100 - 10 * i, query="SELECT * FROM orders WHERE id = 7"
+        )
+        for i in range(3)
+    ),
+    session(9, SessionState.ACTIVE, wait_event_type="Lock", blocked_by=(1,), client=Client("shop", "app", "batch")),
+    server=SERVER,
+)
+LEAK = {**ORDERS, "kind": "transaction_held"}
+
+
+def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site() -> None:
+    """And withdrawn only when the finding closes, not when a look fails."""
+    for outcomes in ((LEAKING,), (LEAKING, REFUSED)):
+        read = samples(states_after(*outcomes))
+        assert read[key("leaked_sessions", **LEAK, severity="notice", site="SELECT orders")] == 3
+        assert read[key("leaks_opened_total", **LEAK)] == 1
+        assert read[key("leaks_closed_total", **LEAK)] == 0
+        assert read[key("sessions_leaked_total", **LEAK)] == 3
+    moved = [snapshot(session(1), server=SERVER, at=NOW + seconds) for seconds in (10, 80)]
+    read = samples(states_after(LEAKING, *moved))
+    assert not {labels for name, labels in read if name == "leaked_sessions"}
+    assert read[key("leaks_closed_total", **LEAK)] == 1
+
+
+def test_who_waits_for_idle_transactions_is_counted_where_they_are_held() -> None:
+    """The holder's client has them, not the one that waits."""
+    read = samples(states_after(LEAKING))
+    assert read[key("blocked_by", **ORDERS)] == 1
+    assert read[key("blocked_by", database="shop", user="app", application="batch")] == 0
+
+
+def test_a_limit_that_is_not_growing_is_never_reached() -> None:
+    """+Inf is a number to Prometheus, and compares as one."""
+    read = samples(states_after(LEAKING))
+    assert read[key("exhaustion_seconds", scope="server", name="db")] == float("inf")
+
+
+def test_exactly_one_verdict_is_true() -> None:
+    """Of the server, and of each client."""
+    read = samples(states_after(LEAKING, LEAKING))
+    assert sum(value for (name, _), value in read.items() if name == "diagnosis") == 1
+    assert sum(value for (name, _), value in read.items() if name == "client_diagnosis") == 2
+
+
+def test_sites_beyond_the_budget_are_other() -> None:
+    """An application may write its statements in any number of ways."""
+    held = [
+        session(i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT * FROM table_{'x' * i}")
+        for i in range(1, 250)
+        for _ in range(3)
+    ]
+    numbered = [replace(each, id=SessionId(pid, NOW - 1000)) for pid, each in enumerate(held)]
+    leaked = {
+        labels: value
+        for (name, labels), value in samples(states_after(snapshot(*numbered))).items()
+        if name == "leaked_sessions"
+    }
+    assert len(leaked) <= MAX_SITES + 1
+    assert sum(leaked.values()) == len(held)
 
 
 def test_before_the_first_look_nothing_is_claimed() -> None:
