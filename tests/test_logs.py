@@ -25,7 +25,7 @@ def _as_before() -> Iterator[None]:
     logging.captureWarnings(False)
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
-    for name in ("apscheduler", "asyncio", "uvicorn", "uvicorn.access"):
+    for name in ("apscheduler", "apscheduler.executors", "asyncio", "uvicorn", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.NOTSET)
         logging.getLogger(name).disabled = False
 

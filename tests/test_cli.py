@@ -1,0 +1,134 @@
+"""The command line as a process: what it prints, where, and with which exit code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pgwatch_sessions import __version__
+from pgwatch_sessions.settings import describe
+from tests.programs import PROGRAM, environment, finished
+
+SCRIPT = shutil.which("pgwatch-sessions", path=str(Path(sys.executable).parent)) or "pgwatch-sessions"
+SECRET = "s3cret-of-all"
+
+
+@pytest.mark.parametrize("program", [(SCRIPT,), PROGRAM], ids=["script", "module"])
+def test_both_entries_are_the_same_program(program: tuple[str, ...]) -> None:
+    """The installed script and `python -m` answer under the same name."""
+    ended = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout == f"pgwatch-sessions {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("run", "--no-such-option"), ("demo", "--interval", "1s")])
+def test_wrong_usage_is_exit_2_with_the_usage(arguments: tuple[str, ...]) -> None:
+    """Nothing goes to standard output, and what could be written instead is shown."""
+    ended = finished(*arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("usage: pgwatch-sessions")
+    assert "error: " in ended.stderr
+
+
+def test_help_names_every_command() -> None:
+    """The overview leads to each command's own help, all of which say what they do."""
+    overview = finished("--help")
+    assert overview.returncode == 0
+    for command in ("run", "config", "demo"):
+        assert f"\n    {command} " in overview.stdout
+        ended = finished(command, "--help")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.startswith(f"usage: pgwatch-sessions {command} [-h]")
+
+
+@pytest.mark.parametrize("command", ["run", "config"])
+def test_help_is_complete(command: str) -> None:
+    """Every setting is there with its option, its variable, its default and what it means; so are the exit codes."""
+    text = " ".join(finished(command, "--help").stdout.split())
+    assert len(describe()) > 10
+    for setting in describe():
+        assert f" {setting.option} VALUE {setting.description}" in text
+        assert f"{f'Default: {setting.default}. ' if setting.default else ''}[{setting.variable}]" in text
+    for loaded in ("[PGWATCH_SESSIONS_CONFIG]", "[PGWATCH_SESSIONS_SECRETS_DIR]"):
+        assert loaded in text
+    assert text.index("exit codes:") < text.index("2 wrong usage or configuration")
+
+
+def test_config_shows_what_is_in_effect_and_no_secret(tmp_path: Path) -> None:
+    """The output is a configuration file: given back, it says the same again."""
+    dsn = f"postgresql://watcher:{SECRET}@db.example:6432/shop"
+    shown = finished("config", "--interval", "3s", env=environment(DSN=dsn, HOLD_LIMIT="2m"))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "interval: 3s\n" in shown.stdout
+    assert "hold_limit: 2m\n" in shown.stdout
+    assert "name: db.example:6432\n" in shown.stdout
+    assert "postgresql://watcher:***@db.example:6432/shop" in shown.stdout
+    assert SECRET not in shown.stdout
+    file = tmp_path / "effective.yaml"
+    file.write_text(shown.stdout)
+    assert finished("config", "--config", str(file)).stdout == shown.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "config"])
+def test_every_mistake_is_told_at_once_and_no_secret(command: str, tmp_path: Path) -> None:
+    """Mistakes of all sources in one go: a line each with its place, exit 2, no traceback, nothing on stdout."""
+    file = tmp_path / "broken.yaml"
+    file.write_text(f"""\
+intervall: 10s
+max_clients: many
+servers:
+  - name: shop
+    dsn: postgresql://u:{SECRET}@db1/shop
+    password_file: {tmp_path}/not-there
+  - name: shop
+    dsn: postgresql://u:{SECRET}@db2:99999/shop
+""")
+    env = environment(
+        CONFIG=str(file), DSN=f"postgresql://u:{SECRET}@db3/shop", TIMEOUT="soon", LISTEN="127.0.0.1:99999"
+    )
+    ended = finished(command, env=env)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert SECRET not in ended.stderr
+    lines = ended.stderr.splitlines()
+    assert all(line.startswith("pgwatch-sessions: error: ") for line in lines)
+    expected = [
+        (f"{file}: line 1: intervall", "did you mean interval?"),
+        (f"{file}: line 2: max_clients", "must be a whole number"),
+        (f"{file}: line 6: servers[0].password_file", "not-there: no such file"),
+        (f"{file}: line 7: servers[1].name", "another server is called shop"),
+        (f"{file}: line 8: servers[1].dsn", "host or port"),
+        ("environment variable PGWATCH_SESSIONS_DSN", "stands beside `servers`"),
+        ("environment variable PGWATCH_SESSIONS_TIMEOUT", "must be a duration"),
+        ("environment variable PGWATCH_SESSIONS_LISTEN", "must be an address"),
+    ]
+    for place, message in expected:
+        assert [line for line in lines if f"error: {place}: " in line and message in line], (place, ended.stderr)
+    assert len(lines) == len(expected), ended.stderr
+
+
+def test_a_reader_that_went_away_is_no_accident() -> None:
+    """`pgwatch-sessions config | head -1`: no word about it, and the exit code that a shell gives for it."""
+    env = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    for arguments in (["config"], ["run", "--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer) as closed:
+            ended = subprocess.run(
+                [*PROGRAM, *arguments], env=env, stdout=closed, stderr=subprocess.PIPE, timeout=30, check=False
+            )
+        assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_ctrl_c_is_no_accident(tmp_path: Path) -> None:
+    """Somebody who waits no longer gets no traceback."""
+    pipe = tmp_path / "config.yaml"
+    os.mkfifo(pipe)
+    command = [*PROGRAM, "config", "--config", str(pipe)]
+    # The pipe is open once the program reads its configuration from it, for which it then waits.
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, pipe.open("w"):
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=10)
+    assert (process.returncode, complaint) == (128 + signal.SIGINT, b"")

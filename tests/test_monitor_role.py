@@ -1,0 +1,130 @@
+"""The role that deploy/sql/create_monitor_role.sql makes: enough to see everything, and for nothing else."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import pgwatch_sessions
+from pgwatch_sessions.core.model import SessionState
+from pgwatch_sessions.demo.postgres import Postgres
+from tests.conftest import OwnPostgresFactory
+from tests.daemons import daemon
+from tests.postgres.looking import look, seen, session_of
+from tests.servers import Database, installed
+from tests.situations import aborted_transaction, active, idle, idle_in_transaction, role, waiting_for_lock
+
+SCRIPT = Path(pgwatch_sessions.__file__).parents[1] / "deploy" / "sql" / "create_monitor_role.sql"
+ROLE = "pgwatch_sessions"
+
+
+def run_script(dsn: str) -> None:
+    """Run the script in one transaction, as `psql -1` does."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(SCRIPT.read_bytes())
+
+
+@contextlib.contextmanager
+def monitoring_role(server: Postgres, *, maker: str = "postgres") -> Iterator[str]:
+    """Yield the DSN of the role, made by the script, which is run twice."""
+    for _ in range(2):
+        run_script(server.dsn(user=maker))
+    try:
+        yield server.dsn(user=ROLE)
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as superuser:
+            superuser.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'".encode()
+            )
+            superuser.execute(f"DROP ROLE {ROLE}".encode())
+
+
+def test_nothing_is_hidden_from_the_role(any_postgres: Postgres, any_database: Database) -> None:
+    """It sees the state of every session, superusers' included, and who blocks whom, without owning anything."""
+    dsn = any_database.dsn()
+    with (
+        monitoring_role(any_postgres) as monitor,
+        idle_in_transaction(dsn) as held,
+        aborted_transaction(dsn) as aborted,
+        active(dsn) as busy,
+        waiting_for_lock(dsn) as (holder, waiter),
+    ):
+        snapshot = seen(look(monitor))
+        states = {pid: session_of(pid, snapshot).state for pid in (held, aborted, busy, holder, waiter)}
+    assert states == {
+        held: SessionState.IDLE_IN_TRANSACTION,
+        aborted: SessionState.ABORTED,
+        busy: SessionState.ACTIVE,
+        holder: SessionState.IDLE_IN_TRANSACTION,
+        waiter: SessionState.ACTIVE,
+    }
+    assert session_of(waiter, snapshot).blocked_by == (holder,)
+    assert all(session.state is not None for session in snapshot.sessions)
+    assert snapshot.own_user == ROLE
+    assert any_database.name in {counters.database for counters in snapshot.databases}
+
+
+def test_the_role_takes_three_connections_at_most(any_postgres: Postgres) -> None:
+    """The daemon's own, and two to spare; the limit is one that the daemon shows."""
+    with monitoring_role(any_postgres) as monitor, idle(monitor, 2), daemon(dsn=monitor) as watching:
+        scrape = watching.scrape_when_up()
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            psycopg.connect(monitor)
+        assert scrape.value("capacity_slots", scope="role", name=ROLE) == 3
+        assert scrape.value("used_slots", scope="role", name=ROLE) == 3
+        assert scrape.value("hidden_sessions") == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_terminate_backend({victim})",
+        "SELECT pg_cancel_backend({victim})",
+        "TABLE orders",
+        "CREATE TEMP TABLE t ()",
+    ],
+)
+def test_the_role_can_do_nothing_but_look(any_postgres: Postgres, any_database: Database, statement: str) -> None:
+    """It may neither end nor cancel others' sessions, nor read their tables, nor write."""
+    with (
+        role(any_postgres.dsn(), "app") as app,
+        idle_in_transaction(any_database.dsn(user=app)) as victim,
+        psycopg.connect(any_database.dsn(), autocommit=True) as owner,
+        monitoring_role(any_postgres),
+        psycopg.connect(any_database.dsn(user=ROLE)) as monitor,
+    ):
+        owner.execute("CREATE TABLE orders (id int)")
+        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
+            monitor.execute(statement.format(victim=victim).encode())
+
+
+def test_the_administrator_of_a_managed_service_can_make_the_role(any_postgres: Postgres) -> None:
+    """No superuser is needed; where reserved slots are not the administrator's to grant, the rest is done still."""
+    with (
+        role(any_postgres.dsn(), "administrator") as administrator,
+        idle_in_transaction(any_postgres.dsn()) as held,
+        psycopg.connect(any_postgres.dsn(), autocommit=True) as superuser,
+    ):
+        superuser.execute(f"ALTER ROLE {administrator} CREATEROLE".encode())
+        superuser.execute(f"GRANT pg_monitor TO {administrator} WITH ADMIN OPTION".encode())
+        with monitoring_role(any_postgres, maker=administrator) as monitor:
+            assert session_of(held, seen(look(monitor))).state is SessionState.IDLE_IN_TRANSACTION
+
+
+@pytest.mark.parametrize("major", [major for major in installed() if major >= 16], ids="pg{}".format)
+def test_with_reserved_slots_it_gets_into_a_full_server(own_postgres: OwnPostgresFactory, major: int) -> None:
+    """A daemon that starts when all ordinary slots are gone sees that they are, and by whom."""
+    slots = {"max_connections": "10", "superuser_reserved_connections": "2", "reserved_connections": "2"}
+    server = own_postgres(major=major, settings=slots)
+    with role(server.dsn(), "app") as app, monitoring_role(server.server) as monitor:
+        orders = server.dsn(user=app, application_name="orders")
+        with idle(orders, 6):
+            with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+                psycopg.connect(orders)
+            with daemon(dsn=monitor) as watching:
+                scrape = watching.scrape_when_up()
+                assert scrape.value("exhausted") == 1
+                assert scrape.value("capacity_slots", scope="server") == 6
+                assert scrape.connections() == {("postgres", "app", "orders", "idle"): 6}

@@ -1,0 +1,192 @@
+"""The daemon as a process on real servers: what it shows of their sessions, and when it looks."""
+
+import asyncio
+import collections
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import psycopg
+import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from pgwatch_sessions.daemon import keep_time
+from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME
+from tests.conftest import OwnPostgresFactory
+from tests.daemons import Daemon, SessionCounts, daemon
+from tests.servers import Database
+from tests.situations import (
+    aborted_transaction,
+    active,
+    idle,
+    idle_in_transaction,
+    parallel_query,
+    role,
+    waiting_for_lock,
+)
+
+
+def test_every_client_backend_is_in_one_state_and_nothing_else_is_counted(any_database: Database) -> None:
+    """The sum over the states is pg_stat_activity's client backends less our own, whatever the sessions do."""
+    dsn = any_database.dsn(application_name="orders")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parallel_query(dsn))
+        stack.enter_context(aborted_transaction(dsn))
+        stack.enter_context(waiting_for_lock(dsn))
+        stack.enter_context(idle_in_transaction(dsn))
+        stack.enter_context(idle(dsn, 3))
+        observer = stack.enter_context(psycopg.connect(any_database.server.dsn(), autocommit=True))
+        watching = stack.enter_context(daemon(dsn=any_database.dsn()))
+        seen = watching.scrape_when(lambda scrape: sum(scrape.all("connections")) == client_backends(observer))
+        assert seen.connections(database=any_database.name) == counted(observer, any_database.name)
+        assert sum(seen.connections(database=any_database.name).values()) == 8
+        assert seen.value("lock_waiting", database=any_database.name, application="orders") == 1
+
+
+def client_backends(observer: psycopg.Connection) -> int:
+    """Count all client backends but the daemon's; the observer is one that the daemon counts."""
+    row = observer.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> %s",
+        [APPLICATION_NAME],
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def counted(observer: psycopg.Connection, database: str) -> SessionCounts:
+    """Count a database's sessions by client and state, as pg_stat_activity shows them."""
+    rows = observer.execute(
+        "SELECT datname, usename, application_name, state FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND application_name <> %s AND datname = %s",
+        [APPLICATION_NAME, database],
+    )
+    return collections.Counter((datname, user, application, state) for datname, user, application, state in rows)
+
+
+def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnPostgresFactory) -> None:
+    """With all 97 ordinary slots of 100 taken, ours among them, all is shown; 50 scrapers cost nothing more."""
+    server = own_postgres(settings={"max_connections": "100", "log_connections": "on"})
+    orders = server.dsn(user="app", application_name="orders")
+    with (
+        role(server.dsn(), "app"),
+        role(server.dsn(), "watcher", member_of=["pg_monitor"]),
+        daemon(dsn=server.dsn(user="watcher")) as watching,
+    ):
+        with active(orders), idle_in_transaction(orders), aborted_transaction(orders), idle(orders, 93):
+            with pytest.raises(psycopg.OperationalError, match="remaining connection slots"):
+                psycopg.connect(server.dsn(user="app"))
+            full = watching.scrape_when(lambda scrape: scrape.value("used_slots", scope="server") == 97)
+            assert (full.value("up"), full.value("exhausted"), full.value("hidden_sessions")) == (1, 1, 0)
+            assert full.value("capacity_slots", scope="server") == 97
+            client = ("postgres", "app", "orders")
+            assert full.connections() == {
+                (*client, "idle"): 93,
+                (*client, "active"): 1,
+                (*client, "idle in transaction"): 1,
+                (*client, "idle in transaction (aborted)"): 1,
+            }
+            assert len(full.all("connections", application="orders")) > 4, "states without a session are zeros"
+
+            with observed(server.dsn()) as observations:
+                before, begun = watching.scrape().looks(), time.monotonic()
+                asyncio.run(scrape_at_once(watching, clients=50, seconds=1.0))
+                looked, elapsed = watching.scrape().looks() - before, time.monotonic() - begun
+            assert observations == {1}
+            assert looked > elapsed / 0.1 / 2, "scrapes delay the looks"
+        assert watching.scrape_when(lambda scrape: scrape.value("exhausted") == 0).value("up") == 1
+        connected = server.server.cluster.log.read_text().count(f"application_name={APPLICATION_NAME}")
+        assert connected == 1, "a connection besides the held one"
+
+
+@contextlib.contextmanager
+def observed(dsn: str) -> Iterator[set[int]]:
+    """Fill a set with the numbers of sessions of ours that there were at any time inside."""
+    counts: set[int] = set()
+    enough = threading.Event()
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+
+    def observe() -> None:
+        with psycopg.connect(dsn, autocommit=True) as superuser:
+            while not enough.wait(0.01):
+                row = superuser.execute(count, [APPLICATION_NAME]).fetchone()
+                counts.add(row[0] if row else -1)
+
+    observer = threading.Thread(target=observe)
+    observer.start()
+    try:
+        yield counts
+    finally:
+        enough.set()
+        observer.join()
+
+
+async def scrape_at_once(watching: Daemon, *, clients: int, seconds: float) -> None:
+    """Scrape from so many clients at the same time, again and again; each scrape must succeed."""
+    until_then = time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=clients)
+
+    async def scrape(client: httpx.AsyncClient) -> None:
+        while time.monotonic() < until_then:
+            assert "pgwatch_sessions_up{" in (await client.get("/metrics")).raise_for_status().text
+
+    async with httpx.AsyncClient(base_url=watching.address, limits=limits, timeout=10) as client:
+        await asyncio.gather(*(scrape(client) for _ in range(clients)))
+
+
+def test_without_privilege_nothing_is_zero_and_the_remedy_works(postgres: Postgres, database: Database) -> None:
+    """Hidden sessions are counted, their series withheld, the GRANT logged once; pasting it is all there is to do."""
+    with (
+        role(postgres.dsn(), "nosy"),
+        idle_in_transaction(database.dsn(application_name="orders")),
+        idle(database.dsn(user="nosy", application_name="own")),
+        psycopg.connect(postgres.dsn(), autocommit=True) as superuser,
+        daemon(dsn=postgres.dsn(user="nosy")) as watching,
+    ):
+        seen = watching.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.looks() > 5)
+        assert seen.value("hidden_sessions") == client_backends(superuser) - 1  # the role sees its own other one
+        assert seen.all("connections", application="orders") == []
+        assert seen.all("idle_in_transaction_age_max_seconds", application="orders") == []
+        assert seen.connections() == {(database.name, "nosy", "own", "idle"): 1}
+        assert seen.value("used_slots", scope="server") == client_backends(superuser) + 1
+        assert seen.all("established_total", database=database.name) != []
+        (told,) = watching.events("privilege_missing")
+        assert told["hidden_sessions"] >= 2
+        assert told["level"] == "warning"
+
+        superuser.execute(told["remedy"])
+        seen = watching.scrape_when(lambda scrape: scrape.value("hidden_sessions") == 0)
+        assert (database.name, "postgres", "orders", "idle in transaction") in seen.connections()
+        assert len(watching.events("privilege_missing")) == 1
+
+
+def test_a_look_that_a_clock_set_back_put_far_off_is_brought_forward() -> None:
+    """Looks go on within about two intervals, although their next time lies an hour ahead."""
+    asyncio.run(_look_after_the_clock_was_set_back())
+
+
+async def _look_after_the_clock_was_set_back() -> None:
+    looked = asyncio.Event()
+    interval = timedelta(seconds=0.1)
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    job = scheduler.add_job(looked.set, IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC))
+    scheduler.start()
+    timekeeper = asyncio.create_task(keep_time([job], interval))
+    try:
+        for _ in range(2):
+            # To the scheduler, a clock that goes back by an hour is a next run that is an hour further away.
+            job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
+            looked.clear()
+            async with asyncio.timeout(5):
+                await looked.wait()
+                looked.clear()
+                await looked.wait()  # and from there on at each interval
+    finally:
+        timekeeper.cancel()
+        scheduler.shutdown()
+        with contextlib.suppress(asyncio.CancelledError):
+            await timekeeper
