@@ -51,6 +51,10 @@ coverage: $(SYNCED) ## run the tests and show which lines they miss
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
+.PHONY: scenarios
+scenarios: $(SYNCED) ## play the simulated leaks and healthy lives, and print how well they are told apart
+	@.venv/bin/python -m tests.scenarios $(ARGS)
+
 .PHONY: bench
 bench: $(SYNCED) ## measure what looks and scrapes cost
 	@.venv/bin/python -m tests.bench $(ARGS)

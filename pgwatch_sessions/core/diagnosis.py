@@ -25,8 +25,8 @@ _TURNOVER = 0.4
 _FULL = 0.9
 #: Part of the limit that a lock must be waited for.
 _WAIT = 1 / 6
-#: A verdict is given when it has held for so many looks.
-_STEADY_LOOKS = 2
+#: A verdict is given when it has held for this part of the limit.
+_STEADY = 0.1
 _MAX_POINTS = 60
 
 
@@ -47,8 +47,8 @@ class Chart:
     points: Mapping[Client, tuple[Point, ...]] = field(default_factory=dict)
     #: The verdict in force, by client; None is the server.
     diagnoses: Mapping[Client | None, Diagnosis] = field(default_factory=dict)
-    #: A different verdict that was seen for so many looks already.
-    pending: Mapping[Client | None, tuple[Verdict, int]] = field(default_factory=dict)
+    #: A different verdict, and since when it is seen.
+    pending: Mapping[Client | None, tuple[Verdict, float]] = field(default_factory=dict)
 
 
 def diagnose(
@@ -77,7 +77,7 @@ def diagnose(
         for client, own in tracks.items()
     }
     found[None] = _of_server(found, slots, tracks)
-    return _settle(replace(chart, points=points), found)
+    return _settle(replace(chart, points=points), found, now, policy)
 
 
 def blind(chart: Chart, reason: str) -> tuple[Chart, tuple[Diagnosed, ...]]:
@@ -154,7 +154,7 @@ def _blocked(tracks: Iterable[Track], blocking: Blocking, now: float, policy: Po
     waiting = [session for session in busy if session.wait_event_type == "Lock"]
     if not waiting or 2 * len(waiting) < len(busy):
         return ""
-    longest = max(now - session.query_start for session in waiting if session.query_start is not None)
+    longest = max((now - session.query_start for session in waiting if session.query_start is not None), default=0.0)
     if longest < _WAIT * policy.hold_limit:
         return ""
     roots = sorted({root for session in waiting for root in blocking.roots_of(session.id.pid)})
@@ -212,31 +212,35 @@ def _together(diagnoses: Iterable[Diagnosis]) -> str:
     )
 
 
-def _settle(chart: Chart, found: Mapping[Client | None, Diagnosis]) -> tuple[Chart, tuple[Diagnosed, ...]]:
+def _settle(
+    chart: Chart, found: Mapping[Client | None, Diagnosis], now: float, policy: Policy
+) -> tuple[Chart, tuple[Diagnosed, ...]]:
     """Put verdicts in force that have held for long enough."""
-    settled = {who: _settled(chart, who, diagnosis) for who, diagnosis in found.items()}
-    events = tuple(_events(chart, settled))
+    seen_since = {who: _seen_since(chart, who, diagnosis.verdict, now) for who, diagnosis in found.items()}
+    settled = {
+        who: diagnosis
+        if _in_force(chart.diagnoses.get(who), diagnosis) or now - seen_since[who] >= _STEADY * policy.hold_limit
+        else chart.diagnoses[who]
+        for who, diagnosis in found.items()
+    }
     pending = {
-        who: (diagnosis.verdict, _seen_for(chart, who, diagnosis.verdict))
+        who: (diagnosis.verdict, seen_since[who])
         for who, diagnosis in found.items()
         if settled[who].verdict is not diagnosis.verdict
     }
-    return replace(chart, diagnoses=settled, pending=pending), events
+    return replace(chart, diagnoses=settled, pending=pending), tuple(_events(chart, settled))
 
 
-def _settled(chart: Chart, who: Client | None, diagnosis: Diagnosis) -> Diagnosis:
-    former = chart.diagnoses.get(who)
-    at_once = former is None or former.verdict in {diagnosis.verdict, Verdict.UNKNOWN}
-    if at_once or Verdict.LEAKING in {diagnosis.verdict, former.verdict if former else None}:
-        return diagnosis  # findings have a steadiness of their own
-    if former is None or _seen_for(chart, who, diagnosis.verdict) >= _STEADY_LOOKS:
-        return diagnosis
-    return former
+def _in_force(former: Diagnosis | None, diagnosis: Diagnosis) -> bool:
+    """Tell whether a verdict holds at once: the first one, the same as before, or one that findings have settled."""
+    if former is None or former.verdict in {diagnosis.verdict, Verdict.UNKNOWN}:
+        return True
+    return Verdict.LEAKING in {diagnosis.verdict, former.verdict}
 
 
-def _seen_for(chart: Chart, who: Client | None, verdict: Verdict) -> int:
-    pending, looks = chart.pending.get(who, (None, 0))
-    return looks + 1 if pending is verdict else 1
+def _seen_since(chart: Chart, who: Client | None, verdict: Verdict, now: float) -> float:
+    pending, since = chart.pending.get(who, (None, now))
+    return since if pending is verdict else now
 
 
 def _events(chart: Chart, settled: Mapping[Client | None, Diagnosis]) -> Iterator[Diagnosed]:

@@ -1,0 +1,72 @@
+"""Which verdict is right when, for each client and for the server."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pgwatch_sessions.core.findings import Severity, Verdict
+from pgwatch_sessions.core.model import Client
+from tests.scenarios.playing import Played
+from tests.scenarios.scripts import Script
+from tests.scenarios.services import Service
+from tests.scenarios.story import Says, Story
+
+#: Nothing is known about anybody at first; and it takes so long to see that a leak is over.
+WARM_UP = 60.0
+_OVER = 180.0
+
+
+class Expected(NamedTuple):
+    """The right verdicts about a client (None: the server) from begin to end."""
+
+    client: Client | None
+    begin: float
+    end: float
+    verdicts: tuple[Verdict, ...]
+
+
+def expectations(played: Played) -> tuple[Expected, ...]:
+    """Return what is right when: the story's word where it gives one, else ok before and after a leak."""
+    story = played.story
+    named = [Expected(*says) for says in story.diagnosis]
+    found: list[Expected] = []
+    for client in (*clients_of(story), None):
+        for plain in _plain(played, client):
+            found += _without(plain, [says for says in story.diagnosis if says.client == client])
+    return (*named, *found)
+
+
+def clients_of(story: Story) -> tuple[Client, ...]:
+    """Return the clients that take part; those with changing names are nobody in particular."""
+    parts = (part for part in story.parts if isinstance(part, Service | Script))
+    return tuple(dict.fromkeys(part.client for part in parts if not getattr(part, "suffixed", False)))
+
+
+def _plain(played: Played, client: Client | None) -> Iterator[Expected]:
+    truths = [truth for truth in played.story.leaks if client is None or truth.client == client]
+    if not truths:
+        yield Expected(client, 0, float("inf"), (Verdict.OK,))
+        return
+    clients = {truth.client for truth in truths}
+    leaked = sorted(entry.at for entry in played.ledger if entry.client in clients)
+    second = leaked[1] if len(leaked) > 1 else leaked[0]
+    found = min(
+        max(leaked[0] + truth.found_within, second + truth.warned_within)
+        if truth.severity is not Severity.NOTICE
+        else float("inf")
+        for truth in truths
+    )
+    alive = [seen.at for seen in played.seen if clients & seen.leaking]
+    over = max([*alive, leaked[-1]])
+    yield Expected(client, 0, leaked[0], (Verdict.OK,))
+    yield Expected(client, found, over, (Verdict.LEAKING,))
+    yield Expected(client, over + _OVER, float("inf"), (Verdict.OK,))
+
+
+def _without(whole: Expected, holes: list[Says]) -> Iterator[Expected]:
+    begin = whole.begin
+    for hole in sorted(holes, key=lambda says: says.begin):
+        if hole.begin > begin:
+            yield whole._replace(begin=begin, end=min(hole.begin, whole.end))
+        begin = max(begin, hole.end)
+    if begin < whole.end:
+        yield whole._replace(begin=begin)

@@ -1,0 +1,195 @@
+"""What was said about a story, held against what is true about it."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from pgwatch_sessions.core.findings import Changed, Finding, Opened, Severity, Verdict
+from pgwatch_sessions.core.model import Client
+from tests.scenarios.expectations import WARM_UP, expectations
+from tests.scenarios.playing import Played
+from tests.scenarios.story import Truth
+
+RATE_TOLERANCE = 0.2
+FORECAST_TOLERANCE = 0.25
+DIAGNOSIS_RIGHT = 0.95
+#: A rate is judged from so many leaked sessions on, and the forecast in so wide a part around half-way.
+_ENOUGH = 10
+_HALF_WAY = 0.05
+#: After all leaked sessions are gone their findings close within this time.
+CLOSED_WITHIN = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """How one leak was found. Times are seconds after its first leaked session; None is never."""
+
+    truth: Truth
+    after: float | None
+    warned_after: float | None
+    #: None where the server does not show the site, or nothing was found.
+    site_right: bool | None
+    #: Relative; None where it is not judged or not told.
+    rate_error: float | None
+    opened: int
+    second_leak: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """All that is judged of one story."""
+
+    played: Played
+    found: tuple[Found, ...]
+    #: Warnings about who does not leak.
+    false_warnings: tuple[Finding, ...]
+    #: Of the last forecast around half-way to exhaustion; None where it is not judged or not told.
+    forecast_error: float | None
+    #: Looks whose verdicts were judged, and those that were right.
+    verdicts: int
+    verdicts_right: int
+    #: Findings opened beyond one for each leak.
+    flaps: int
+    #: Findings still open long after their sessions were gone.
+    left_open: tuple[Finding, ...]
+    #: The first verdicts that were wrong, for a human.
+    wrong: tuple[str, ...]
+
+
+def judge(played: Played) -> Judgement:
+    """Judge a story that was played."""
+    found = tuple(_found(played, truth) for truth in played.story.leaks)
+    verdicts, right, wrong = _verdicts(played)
+    return Judgement(
+        played=played,
+        found=found,
+        false_warnings=tuple(_false_warnings(played)),
+        forecast_error=_forecast_error(played),
+        verdicts=verdicts,
+        verdicts_right=right,
+        flaps=_flaps(played),
+        left_open=tuple(_left_open(played)),
+        wrong=wrong,
+    )
+
+
+def about(finding: Finding, truth: Truth) -> bool:
+    """Whether a finding is about this leak."""
+    right = finding.key.client == truth.client and finding.key.kind in truth.kinds
+    others = truth.site is not None and finding.key.site != truth.site
+    return right and not others
+
+
+def _told(played: Played) -> Iterator[tuple[float, Finding]]:
+    return ((at, event.finding) for at, event in played.events if isinstance(event, Opened | Changed))
+
+
+def _found(played: Played, truth: Truth) -> Found:
+    leaked = sorted(
+        entry.at for entry in played.ledger if entry.client == truth.client and truth.site in {None, entry.site}
+    )
+    first = leaked[0]
+    # A finding of the right client at a wrong site still is a finding: the site is judged by itself.
+    ours = [(at, f) for at, f in _told(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
+    at_site = [(at, f) for at, f in ours if about(f, truth)]
+    judged = at_site or ours
+    warnings = [at for at, finding in judged if finding.severity.rank >= Severity.WARNING.rank]
+    return Found(
+        truth=truth,
+        after=judged[0][0] - first if judged else None,
+        warned_after=warnings[0] - first if warnings else None,
+        site_right=bool(at_site) if ours and truth.site is not None else None,
+        rate_error=_rate_error(played, truth, leaked) if truth.has_rate else None,
+        opened=sum(about(finding, truth) for _, finding in played.opened),
+        second_leak=(leaked[1] if len(leaked) > 1 else first) - first,
+    )
+
+
+def _rate_error(played: Played, truth: Truth, leaked: list[float]) -> float | None:
+    window = played.story.policy.growth_window
+    errors = []
+    for seen in played.seen:
+        told = sum(finding.rate_per_minute for finding in seen.findings if about(finding, truth))
+        span = min(window, seen.at - leaked[0])
+        recent = bisect_left(leaked, seen.at) - bisect_left(leaked, seen.at - span)
+        if recent >= _ENOUGH and leaked[0] + 180 < seen.at <= leaked[-1] and not seen.failed:
+            true = recent / span * 60
+            errors.append(abs(told - true) / true)
+    return median(errors) if errors else None
+
+
+def _forecast_error(played: Played) -> float | None:
+    if not played.story.forecast or not played.ledger or not played.exhausted_at:
+        return None
+    full, first = min(played.exhausted_at.values()), played.ledger[0].at
+    half_way, near = (full + first) / 2, (full - first) * _HALF_WAY
+    errors = [
+        abs(min(seen.exhaustion.values(), default=float("inf")) - (full - seen.at)) / (full - seen.at)
+        for seen in played.seen
+        if abs(seen.at - half_way) < near
+    ]
+    return median(errors) if errors else None
+
+
+def _false_warnings(played: Played) -> Iterator[Finding]:
+    first = {truth.client: _first(played, truth.client) for truth in played.story.leaks}
+    known = set()
+    for at, finding in _told(played):
+        client = finding.key.client
+        is_true = client in first and at >= first[client]
+        if finding.severity is Severity.NOTICE or is_true or client in played.story.excused:
+            continue
+        if (finding.key, finding.opened_at) not in known:
+            known.add((finding.key, finding.opened_at))
+            yield finding
+
+
+def _first(played: Played, client: Client) -> float:
+    return min((entry.at for entry in played.ledger if entry.client == client), default=float("inf"))
+
+
+def _flaps(played: Played) -> int:
+    starts = 1 + len(played.story.monitor_restarts)
+    allowed: dict[Client, int] = {}
+    for truth in played.story.leaks:
+        allowed[truth.client] = allowed.get(truth.client, 0) + truth.findings * starts
+    opened: dict[Client, int] = {}
+    for _, finding in played.opened:
+        opened[finding.key.client] = opened.get(finding.key.client, 0) + 1
+    return sum(max(0, opened.get(client, 0) - number) for client, number in allowed.items())
+
+
+def _left_open(played: Played) -> Iterator[Finding]:
+    for truth in played.story.leaks:
+        gone = max((seen.at for seen in played.seen if truth.client in seen.leaking), default=0.0)
+        gone = max([gone, *(entry.at for entry in played.ledger if entry.client == truth.client)])
+        last = played.seen[-1]
+        if last.at > gone + CLOSED_WITHIN:
+            yield from (finding for finding in last.findings if about(finding, truth))
+
+
+def _verdicts(played: Played) -> tuple[int, int, tuple[str, ...]]:
+    expected = expectations(played)
+    judged = right = 0
+    wrong: dict[tuple[Client | None, Verdict | None], list[float]] = {}
+    for seen in played.seen:
+        if seen.failed or any(0 <= seen.at - start < WARM_UP for start in (0.0, *played.story.monitor_restarts)):
+            continue
+        for expectation in expected:
+            if not expectation.begin <= seen.at < expectation.end:
+                continue
+            said = seen.diagnoses.get(expectation.client)
+            judged += 1
+            # Of a client without any session nothing need be said.
+            verdict = said.verdict if said else Verdict.OK if seen.absent(expectation.client) else None
+            if verdict in expectation.verdicts:
+                right += 1
+            else:
+                wrong.setdefault((expectation.client, verdict), []).append(seen.at)
+    return judged, right, tuple(_complaint(client, verdict, at) for (client, verdict), at in wrong.items())
+
+
+def _complaint(client: Client | None, verdict: Verdict | None, at: list[float]) -> str:
+    who = client.application if client else "server"
+    return f"{who} called {verdict} {len(at)} times from {at[0]:.0f} to {at[-1]:.0f} s"

@@ -1,0 +1,238 @@
+"""Connection pools as libraries make them: when they open, hand out, reset, keep and close connections."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from tests.scenarios.backends import Backend, Origin
+from tests.scenarios.chance import Duration, about
+from tests.scenarios.engine import Process, Simulation, Wait
+from tests.scenarios.server import ConnectionRefused, RunningPostgres
+
+ASYNCPG_RESET = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+_OPEN_ONE = object()
+
+
+class PoolTimedOut(Exception):  # noqa: N818  what happened
+    """Every connection was out for too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """What a library's pool does. Times are seconds."""
+
+    #: Connections kept open while idle, and connections at most.
+    size: int
+    most: int
+    #: Hand out the one that came back last.
+    last_in_first_out: bool = False
+    #: Opened at the start, and kept by the rules for idle time and lifetime.
+    least: int = 0
+    #: Sent whenever a connection comes back, whatever it did.
+    reset: str | None = None
+    #: Requests run in a transaction, which COMMIT or ROLLBACK ends.
+    transactions: bool = True
+    #: asyncpg ends them with a semicolon.
+    semicolon: bool = False
+    #: The extended protocol, as asyncpg always speaks.
+    keeps_snapshot: bool = True
+    timeout: float = 30.0
+    idle_timeout: float | None = None
+    lifetime: float | None = None
+    connecting: Duration = about(0.02)  # noqa: RUF009  a function
+
+    def word(self, command: str) -> str:
+        """Write BEGIN, COMMIT or ROLLBACK as the driver does."""
+        return command + ";" * self.semicolon
+
+
+def sqlalchemy(size: int = 5, overflow: int = 10, *, driver: str = "psycopg", timeout: float = 30.0) -> Pool:
+    """QueuePool: first in, first out; never closes an idle connection of `size`, always one of `overflow`."""
+    is_asyncpg = driver == "asyncpg"
+    most = size + overflow
+    return Pool(size=size, most=most, semicolon=is_asyncpg, keeps_snapshot=is_asyncpg, timeout=timeout)
+
+
+def asyncpg_pool(least: int = 10, most: int = 20, *, transactions: bool = False, idle: float | None = None) -> Pool:
+    """asyncpg.Pool: opens `least` at the start, last in first out, resets always; before 0.32 with idle=300."""
+    return Pool(
+        size=most, most=most, least=least, last_in_first_out=True, reset=ASYNCPG_RESET, transactions=transactions,
+        semicolon=True, idle_timeout=idle,
+    )  # fmt: skip
+
+
+def psycopg_pool(least: int = 4, most: int = 10) -> Pool:
+    """psycopg_pool: transactions, idle ones above `least` closed after 600 s, all within an hour."""
+    return Pool(
+        size=most, most=most, least=least, last_in_first_out=True, keeps_snapshot=False, idle_timeout=600,
+        lifetime=3600,
+    )  # fmt: skip
+
+
+def autocommit(size: int = 5, overflow: int = 10) -> Pool:
+    """QueuePool with AUTOCOMMIT: nothing is reset, the application's statement stays behind."""
+    return Pool(size=size, most=size + overflow, transactions=False, keeps_snapshot=False)
+
+
+def pgx(most: int = 10, *, lifetime: float = 3600.0, idle: float = 1800.0) -> Pool:
+    """pgxpool: no reset, last in first out, recycled hourly, idle ones closed after half an hour."""
+    return Pool(
+        size=most, most=most, last_in_first_out=True, transactions=False, lifetime=lifetime, idle_timeout=idle
+    )  # fmt: skip
+
+
+def node_postgres(most: int = 10) -> Pool:
+    """node-postgres: no reset, idle ones closed after ten seconds."""
+    return Pool(size=most, most=most, last_in_first_out=True, transactions=False, keeps_snapshot=False, idle_timeout=10)
+
+
+def django(threads: int = 8, *, max_age: float | None = None) -> Pool:
+    """Django's persistent connections: one a thread, AUTOCOMMIT, no reset."""
+    return Pool(size=threads, most=threads, transactions=False, keeps_snapshot=False, lifetime=max_age)
+
+
+def per_request(*, transactions: bool = True, driver: str = "psycopg") -> Pool:
+    """No pool: connect, work, disconnect."""
+    is_asyncpg = driver == "asyncpg"
+    return Pool(
+        size=0, most=10_000, transactions=transactions, semicolon=is_asyncpg, keeps_snapshot=is_asyncpg
+    )  # fmt: skip
+
+
+def pgbouncer(server_connections: int = 20) -> Pool:
+    """Transaction pooling: last in first out, no reset, idle ones closed after ten minutes, all within an hour."""
+    return Pool(
+        size=server_connections, most=server_connections, last_in_first_out=True, timeout=120, idle_timeout=600,
+        lifetime=3600,
+    )  # fmt: skip
+
+
+class RunningPool:
+    """One pool in one process."""
+
+    def __init__(self, simulation: Simulation, server: RunningPostgres, pool: Pool, origin: Origin) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.closed = False
+        self.timed_out = 0
+        self.refused = 0
+        #: Connections that count against `most`: idle, out, or being opened.
+        self.opened = 0
+        self._simulation = simulation
+        self._server = server
+        self._out: set[Backend] = set()
+        self._idle: deque[tuple[Backend, float]] = deque()
+        self._waiting: deque[Wait] = deque()
+        for _ in range(pool.least):
+            simulation.start(self._open_idle())
+        if pool.idle_timeout is not None or pool.lifetime is not None:
+            simulation.start(self._sweep())
+
+    @property
+    def idle(self) -> int:
+        """Connections that lie ready."""
+        return len(self._idle)
+
+    def acquire(self) -> Process[Backend]:
+        """Take a connection; raises PoolTimedOut, or ConnectionRefused by the server."""
+        while True:
+            while self._idle:
+                backend, _ = self._idle.pop() if self.pool.last_in_first_out else self._idle.popleft()
+                if backend.alive:  # as a pre-ping finds out
+                    self._out.add(backend)
+                    return backend
+                self.opened -= 1
+            if self.opened < self.pool.most:
+                backend = yield from self._open()
+                self._out.add(backend)
+                return backend
+            wait = Wait()
+            self._waiting.append(wait)
+            given = yield from self._simulation.wait(wait, at_most=self.pool.timeout)
+            if given is None:
+                self.timed_out += 1
+                raise PoolTimedOut
+            if isinstance(given, Backend):
+                return given
+
+    def release(self, backend: Backend) -> None:
+        """Hand a connection back: reset it, then give it to who waits longest, keep it, or close it."""
+        if not backend.alive or self.closed:
+            self.discard(backend)
+            return
+        if backend.in_transaction:
+            backend.end(self.pool.word("ROLLBACK"))
+        if self.pool.reset is not None:
+            backend.end(self.pool.reset)
+        lifetime = self.pool.lifetime
+        if lifetime is not None and self._age(backend) > lifetime:
+            self.discard(backend)
+            return
+        while self._waiting:
+            if self._simulation.wake(self._waiting.popleft(), backend):
+                return
+        self._out.discard(backend)
+        if len(self._idle) >= self.pool.size:
+            self.discard(backend)
+        else:
+            self._idle.append((backend, self._simulation.now))
+
+    def discard(self, backend: Backend) -> None:
+        """Close a connection and give its slot in the pool to who waits."""
+        self._out.discard(backend)
+        self._server.close(backend)
+        self.forget()
+
+    def forget(self) -> None:
+        """Count one connection less: it is closed, or the pool believes so."""
+        self.opened -= 1
+        while self._waiting:
+            if self._simulation.wake(self._waiting.popleft(), _OPEN_ONE):
+                return
+
+    def close(self, *, gone: bool = False) -> None:
+        """End the process with all its connections; `gone` when the server cannot notice."""
+        self.closed = True
+        for backend in () if gone else (*self._out, *(backend for backend, _ in self._idle)):
+            self._server.close(backend)
+        self._idle.clear()
+        self._out.clear()
+
+    def _age(self, backend: Backend) -> float:
+        return self._server.clock() - backend.born
+
+    def _open(self) -> Process[Backend]:
+        self.opened += 1
+        yield self.pool.connecting(self._simulation.random)
+        try:
+            backend = self._server.connect(self.origin)
+        except ConnectionRefused:
+            self.opened -= 1
+            self.refused += 1
+            raise
+        if self.closed:
+            self._server.close(backend)
+            raise PoolTimedOut
+        backend.keeps_snapshot = self.pool.keeps_snapshot
+        return backend
+
+    def _open_idle(self) -> Process[None]:
+        try:
+            backend = yield from self._open()
+        except (ConnectionRefused, PoolTimedOut):
+            return
+        self._idle.append((backend, self._simulation.now))
+
+    def _sweep(self) -> Process[None]:
+        pool, random = self.pool, self._simulation.random
+        while not self.closed:
+            yield min(pool.idle_timeout or 60.0, 60.0) / 4
+            now = self._simulation.now
+            for backend, since in tuple(self._idle):
+                # Spread, as libraries do, so that connections born together do not all end together.
+                over_age = pool.lifetime and self._age(backend) > pool.lifetime * random.uniform(0.9, 1.0)
+                unused = pool.idle_timeout and now - since > pool.idle_timeout and self.opened > pool.least
+                if over_age or unused:
+                    self._idle.remove((backend, since))
+                    self.discard(backend)
+                    if over_age and self.opened < pool.least:
+                        self._simulation.start(self._open_idle())

@@ -1,0 +1,90 @@
+"""What a request does with its connection, and how some requests forget it."""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from pgwatch_sessions.core.statements import parse_statement
+from tests.scenarios.chance import Duration, about, between
+
+
+class Keeps(Enum):
+    """What a request that leaks leaves behind."""
+
+    #: The transaction, after its statement.
+    TRANSACTION = auto()
+    #: A transaction whose statement failed, never rolled back.
+    ABORTED = auto()
+    #: A transaction in which nothing was done.
+    BEGUN = auto()
+    #: The connection, after a statement in autocommit.
+    CONNECTION = auto()
+    #: An engine of its own, whose pool took the connection back and keeps it.
+    ENGINE = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """Which requests leak, and what becomes of what they leave."""
+
+    keeps: Keeps = Keeps.TRANSACTION
+    #: Of the requests that could leak.
+    chance: float = 1.0
+    begin: float = 0.0
+    end: float = float("inf")
+    #: The share that the cyclic garbage collector returns, so long after and only under traffic.
+    collected: float = 0.0
+    collected_after: Duration = between(3, 11)  # noqa: RUF009  a function
+    #: A collected AsyncSession ends its connection instead of returning it.
+    collected_ends: bool = False
+    #: The pool believes the connection closed (cancellation), and opens others.
+    pool_forgets: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One kind of request. Durations are of one statement, and of what the client does after it."""
+
+    sql: str
+    takes: Duration = about(0.01)  # noqa: RUF009  a function
+    #: Idle in transaction (idle, in autocommit) while the client works, waits for others, or streams.
+    thinks: Duration | None = None
+    #: Statements, each with its thinking.
+    repeats: int = 1
+    writes: bool = False
+    #: A row `table:key` or relation `table` that the statement locks until the end of its transaction.
+    locks: str | None = None
+    shared: bool = False
+    #: lock_timeout, after which the request rolls back.
+    gives_up: float | None = None
+    #: Relative to the service's other requests.
+    share: float = 1.0
+    #: Comes so often on its own account, instead of with the service's traffic, from begin to end.
+    per_minute: float | None = None
+    begin: float = 0.0
+    end: float = float("inf")
+    leak: Leak | None = None
+
+    @property
+    def site(self) -> str:
+        """What a finding about it is to be called."""
+        return parse_statement(self.sql).site
+
+
+def leaking(request: Request, *, per_minute: float | None = None, share: float = 1.0, **leak: object) -> Request:
+    """Make a request leak; at a rate of its own, or as part of the traffic."""
+    window = {key: leak[key] for key in ("begin", "end") if key in leak and per_minute is not None}
+    return replace(request, per_minute=per_minute, share=share, leak=Leak(**leak), **window)  # type: ignore[arg-type]
+
+
+def tagged(request: Request, route: str, *, prepended: bool = False) -> Request:
+    """Let the application write where a statement comes from, as sqlcommenter does."""
+    comment = f"/*route='{route.replace('/', '%2F')}',framework='fastapi'*/"
+    sql = f"{comment} {request.sql}" if prepended else f"{request.sql} {comment}"
+    return replace(request, sql=sql)
+
+
+LIST_ORDERS = Request(sql="SELECT orders.id, orders.customer, orders.status FROM orders ORDER BY id LIMIT 20")
+READ_ORDER = Request(sql="SELECT id, customer, status, total FROM orders WHERE id = $1", takes=about(0.004))
+PAY_ORDER = Request(sql="UPDATE orders SET status = $1 WHERE id = $2", takes=about(0.006), writes=True)
+READ_STOCK = Request(sql="SELECT sku, quantity FROM stock WHERE sku = $1", takes=about(0.005))
+READ_METRICS = Request(sql="SELECT * FROM metrics WHERE date > $1 LIMIT 20", takes=about(0.01))

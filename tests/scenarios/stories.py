@@ -1,0 +1,6 @@
+"""Every story."""
+
+from tests.scenarios.healthy import HEALTHY
+from tests.scenarios.leaks import LEAKS
+
+STORIES = (*LEAKS, *HEALTHY)

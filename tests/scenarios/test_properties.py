@@ -1,0 +1,243 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgwatch_sessions.core.clients import client_of
+from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Finding, Opened
+from pgwatch_sessions.core.model import Client, Failure, Reason, Session, SessionId, SessionState, Snapshot
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState, advance
+from pgwatch_sessions.core.statements import parse_statement
+from tests.core.values import NOW, session, snapshot
+from tests.scenarios.leaks import LEAKS
+from tests.scenarios.playing import play
+from tests.scenarios.story import Story
+
+INTERVAL, LOOKS = 30.0, 20
+# Mostly one site of one client, so that leaks recur.
+STATEMENTS = (
+    *("SELECT a FROM t WHERE id = 7",) * 5,
+    "UPDATE t SET a = 'x'",
+    "ROLLBACK",
+    "COMMIT;",
+    "",
+    "BEGIN;",
+    "LISTEN x",
+)
+CLIENTS = (*(("shop", "app", "orders"),) * 4, ("shop", "app", ""), ("shop", "app", "psql"), ("crm", "crm", "mail"))
+FindingEvent = Opened | Changed | Closed
+
+
+class Life(NamedTuple):
+    """A session's course over several looks."""
+
+    pid: int
+    client: tuple[str, str, str]
+    state: SessionState | None
+    sql: str
+    first: int
+    last: int
+    #: Looks between two moves; 0 never moves.
+    moves: int
+    xmin: int | None
+
+    def seen(self, look: int) -> Session | None:
+        """Return what a look sees of it."""
+        if not self.first <= look <= self.last:
+            return None
+        moved = self.first if not self.moves else look - (look - self.first) % self.moves
+        return session(
+            self.pid,
+            self.state,
+            client=client_of(*self.client, None),
+            born=NOW + self.first * INTERVAL - 5 - self.pid / 10,
+            since=NOW + moved * INTERVAL - 1 - self.pid / 10,
+            query=self.sql,
+            backend_xmin_age=self.xmin,
+        )
+
+
+LIVES = st.builds(
+    Life,
+    pid=st.integers(1, 30),
+    client=st.sampled_from(CLIENTS),
+    state=st.sampled_from((*(SessionState.IDLE_IN_TRANSACTION,) * 4, SessionState.IDLE, *SessionState, None)),
+    sql=st.sampled_from(STATEMENTS),
+    first=st.integers(0, LOOKS - 2),
+    last=st.integers(1, LOOKS) | st.just(LOOKS),
+    moves=st.sampled_from((0, 0, 0, 1, 4)),
+    xmin=st.none() | st.integers(0, 10**9),
+)
+
+
+class Tale(NamedTuple):
+    """Sessions' lives, and the looks that fail."""
+
+    lives: tuple[Life, ...]
+    failing: frozenset[int]
+
+    @property
+    def looks(self) -> tuple[Snapshot | Failure, ...]:
+        """Return what each look gives; a pid is unique at a time, and comes again."""
+        lives: list[Life] = []
+        for life in self.lives:
+            if not any(
+                life.pid == other.pid and life.first <= other.last and other.first <= life.last for other in lives
+            ):
+                lives.append(life)
+        return tuple(
+            Failure(reason=Reason.TIMEOUT)
+            if look in self.failing
+            else snapshot(*(s for life in lives if (s := life.seen(look))), at=NOW + look * INTERVAL)
+            for look in range(LOOKS)
+        )
+
+
+TALES = st.builds(
+    Tale,
+    lives=st.lists(LIVES, max_size=10).map(tuple) | st.lists(LIVES, min_size=10, max_size=30).map(tuple),
+    failing=st.frozensets(st.integers(0, LOOKS - 1), max_size=2),
+)
+PROPERTY = settings(max_examples=40, deadline=None)
+
+
+class Course(NamedTuple):
+    """What was said about looks: the state after each, and the events of each."""
+
+    states: tuple[ServerState, ...]
+    events: tuple[tuple[object, ...], ...]
+
+
+def follow(outcomes: Sequence[Snapshot | Failure], policy: Policy | None = None) -> Course:
+    """Take in all looks."""
+    state, states, told = ServerState(server="db"), [], []
+    for i, outcome in enumerate(outcomes):
+        state, events = advance(state, outcome, policy=policy or Policy(), at=NOW + i * INTERVAL, duration=0.01)
+        states.append(state)
+        told.append(tuple(event for event in events if isinstance(event, FindingEvent | Diagnosed)))
+    return Course(tuple(states), tuple(told))
+
+
+def essence(finding: Finding) -> tuple[object, ...]:
+    """Return all of a finding but the order of its sessions."""
+    return finding.key, finding.severity, finding.ids, frozenset(finding.origins), finding.since, finding.total
+
+
+@PROPERTY
+@given(TALES, st.randoms(use_true_random=False))
+def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None:
+    """The server promises none."""
+
+    def shuffled(outcome: Snapshot | Failure) -> Snapshot | Failure:
+        if isinstance(outcome, Failure):
+            return outcome
+        sessions = list(outcome.sessions)
+        random.shuffle(sessions)  # type: ignore[attr-defined]
+        return replace(outcome, sessions=tuple(sessions))
+
+    one, other = follow(tale.looks), follow([shuffled(outcome) for outcome in tale.looks])
+    for state, same in zip(one.states, other.states, strict=True):
+        assert {essence(finding) for finding in state.findings} == {essence(finding) for finding in same.findings}
+        verdicts = {client: diagnosis.verdict for client, diagnosis in state.diagnoses.items()}
+        assert verdicts == {client: diagnosis.verdict for client, diagnosis in same.diagnoses.items()}
+        assert state.exhaustion == same.exhaustion
+
+
+@PROPERTY
+@given(TALES, st.integers(1, LOOKS))
+def test_the_same_look_twice_says_nothing_new(tale: Tale, number: int) -> None:
+    """Nothing changed and no time went by."""
+    course = tale.looks[:number]
+    assert follow((*course, course[-1])).events[-1] == ()
+
+
+@PROPERTY
+@given(TALES)
+def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
+    """After each look; and nothing is opened twice, or closed that was not open."""
+    course, is_open = follow(tale.looks), set()
+    for state, events in zip(course.states, course.events, strict=True):
+        for event in events:
+            match event:
+                case Opened(finding):
+                    assert finding.key not in is_open
+                    is_open.add(finding.key)
+                case Changed(finding, before):  # its site may have become clearer
+                    is_open.remove(before.key)
+                    is_open.add(finding.key)
+                case Closed(finding):
+                    is_open.remove(finding.key)
+        assert {finding.key for finding in state.findings} == is_open
+
+
+def ever_found(course: Course) -> set[tuple[Client, SessionId]]:
+    """Return every session that was in a finding."""
+    return {(f.key.client, identity) for state in course.states for f in state.findings for identity in f.ids}
+
+
+@PROPERTY
+@given(TALES, st.floats(1, 60), st.floats(1, 10))
+def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, factor: float) -> None:
+    """Every session that is found with a long hold limit is found with a shorter one."""
+    lenient = ever_found(follow(tale.looks, Policy(hold_limit=hold_limit * factor)))
+    assert lenient <= ever_found(follow(tale.looks, Policy(hold_limit=hold_limit)))
+
+
+@pytest.mark.parametrize("story", LEAKS[:8], ids=lambda story: story.name)
+def test_a_stricter_policy_finds_no_later(story: Story) -> None:
+    """Of whole stories too: the first finding about the leaking client comes no later."""
+    first = []
+    for hold_limit in (30.0, 60.0, 120.0):
+        played = play(replace(story, minutes=15), policy=Policy(hold_limit=hold_limit))
+        clients = {truth.client for truth in played.story.leaks}
+        first.append(min((at for at, f in played.opened if f.key.client in clients), default=float("inf")))
+    assert first == sorted(first)
+    assert first[0] < float("inf")
+
+
+TIMES = st.none() | st.floats(-1e10, 1e10, allow_nan=False)
+AGES = st.none() | st.integers(-(2**31), 2**31)
+NAMES = st.text(max_size=63) | st.sampled_from(("", "'", '"', "\x00\x1b[31m", "a" * 63, "- 1.2.3.4:5", "{}", "\\"))
+
+
+@st.composite
+def hostile_sessions(draw: st.DrawFn) -> Session:
+    """Draw a session of anybody who means harm, on a server whose clock is anything."""
+    sql = draw(
+        st.none() | st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode(errors="replace"))
+    )
+    return Session(
+        id=SessionId(draw(st.integers(1, 5)), draw(TIMES)),
+        client=client_of(draw(NAMES), draw(NAMES), draw(NAMES), None),
+        client_addr=draw(st.none() | st.sampled_from(("10.0.0.7", "::1"))),
+        client_port=draw(st.none() | st.integers(-1, 65535)),
+        state=draw(st.none() | st.sampled_from(SessionState)),
+        state_change=draw(TIMES),
+        xact_start=draw(TIMES),
+        query_start=draw(TIMES),
+        wait_event_type=draw(st.sampled_from((None, "Lock", "Client"))),
+        wait_event=draw(st.sampled_from((None, "transactionid", "ClientRead"))),
+        backend_xid_age=draw(AGES),
+        backend_xmin_age=draw(AGES),
+        # Circles, oneself, and sessions that are gone.
+        blocked_by=tuple(draw(st.lists(st.integers(0, 6), max_size=3))),
+        statement=parse_statement(sql),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-1e10, 1e10), st.lists(hostile_sessions(), max_size=6, unique_by=lambda session: session.id.pid)
+        ),
+        max_size=5,
+    )
+)
+def test_nothing_that_a_server_shows_breaks_the_core(shown: list[tuple[float, list[Session]]]) -> None:
+    """Any names, statements, ages, clocks, pids that come again, and blockers in a circle."""
+    follow([snapshot(*sessions, at=at) for at, sessions in shown])
