@@ -26,11 +26,11 @@ UNKNOWN_SITE = "(not shown)"
 #: So many held sessions of one site are a case of their own.
 SEVERAL = 3
 #: Holds whose beginnings lie further apart than this part of the limit did not begin together.
-_SPREAD = 0.25
+_SPREAD = 0.3
 #: So many limits long, holds that began together will not end together.
 _LONG = 3.0
 #: The same where it is all that a client has, which was busy before: its pool is gone.
-_LONG_FOR_ALL = 1.5
+_LONG_FOR_ALL = 1.3
 #: Rests after which a client counts as one that was busy.
 _BUSY_RESTS = 20
 #: How much more than the longest hold that ended is still normal.

@@ -20,7 +20,7 @@ from pgwatch_sessions.core.policy import Policy
 #: Starts remembered of a finding, for its rate.
 _MAX_STARTS = 200
 #: A leak is one when it has looked like it for this part of the hold limit.
-_CONFIRM = 0.3
+_CONFIRM = 0.4
 #: A leak that paused for this part of its limit may go on.
 _GRACE = 0.25
 #: One session's harm counts when it has been held for so many limits.
