@@ -23,6 +23,8 @@ _MAX_STARTS = 200
 _CONFIRM = 0.4
 #: A leak that paused for this part of its limit may go on.
 _GRACE = 0.25
+#: A leak without sessions may have been restarted and not mended: the next session is found a limit later.
+_PATIENCE = 2.0
 #: One session's harm counts when it has been held for so many limits.
 _HARMFUL = 3.0
 #: A snapshot so many transactions old keeps vacuum from its work.
@@ -128,7 +130,8 @@ def _taken_over(matched: Iterable[tuple[Tracked, Suspicion | None]]) -> set[Find
 
 
 def _is_over(carried: Tracked, around: Surroundings) -> bool:
-    return carried.empty_since is not None and around.now - carried.empty_since >= around.policy.hold_limit
+    patience = (_PATIENCE if carried.finding.is_leak else 1.0) * around.policy.hold_limit
+    return carried.empty_since is not None and around.now - carried.empty_since >= patience
 
 
 def _continued(

@@ -1,0 +1,131 @@
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pgwatch_sessions.core.history import Cohort, History
+from pgwatch_sessions.core.model import Client, DatabaseCounters, Server, Session, SessionState, Snapshot
+from tests.core.values import NOW, ORDERS, session, snapshot
+
+IDLE, HELD, ACTIVE = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ACTIVE
+SITE = Cohort(ORDERS, "SELECT orders")
+READ = "SELECT * FROM orders WHERE id = 1"
+
+
+def after(*looks: Snapshot) -> History:
+    """Return what is remembered after these looks."""
+    history = History()
+    for look in looks:
+        history, _ = history.follow(history.name(look), rest_limit=30)
+    return history
+
+
+def counters(database: str, *, fatal: int) -> DatabaseCounters:
+    """Return counters of a database that ended so many sessions."""
+    return DatabaseCounters(
+        database=database,
+        established=0,
+        abandoned=0,
+        fatal=fatal,
+        killed=0,
+        session_seconds=0,
+        active_seconds=0,
+        idle_in_transaction_seconds=0,
+    )
+
+
+def resting(*rests: tuple[float, str]) -> list[Snapshot]:
+    """Return looks, 10 s apart, at one session that came to rest at these times with these statements."""
+    return [
+        snapshot(session(1, IDLE, since=since, query=query), at=NOW + 10 * i) for i, (since, query) in enumerate(rests)
+    ]
+
+
+def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
+    """The longest one, to within the time between two looks."""
+    history = after(
+        snapshot(session(1, HELD, since=NOW - 50, query=READ)),
+        snapshot(session(1, ACTIVE, since=NOW + 5, query_start=NOW + 5), at=NOW + 10),
+        snapshot(session(1, HELD, since=NOW + 11, query=READ), at=NOW + 20),
+        snapshot(session(1, IDLE, since=NOW + 25, query_start=NOW + 24), at=NOW + 30),
+    )
+    assert history.longest_ended(SITE) == 55
+    assert history.longest_ended(Cohort(ORDERS, "SELECT stock")) == 0
+
+
+def test_holds_that_ended_with_their_whole_origin_teach_nothing() -> None:
+    """A restart of the application frees what it leaked as well."""
+    held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(5)]
+    elsewhere = session(9, IDLE, client_addr="10.0.0.8")
+    assert after(snapshot(*held), snapshot(elsewhere, at=NOW + 10)).longest_ended(SITE) == 0
+    assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_ended(SITE) == 500
+
+
+def test_a_hold_that_the_server_killed_is_no_norm() -> None:
+    """`idle_in_transaction_session_timeout` ended it: the counter of fatal endings rose."""
+    held = snapshot(session(1, HELD, since=NOW - 60, query=READ), session(2), databases=[counters("shop", fatal=3)])
+    gone = snapshot(session(2), at=NOW + 10, databases=[counters("shop", fatal=4)])
+    history = after(held, gone)
+    assert history.longest_ended(SITE) == 0
+    assert history.clients[ORDERS].killed == {"SELECT orders": ((NOW + 10, 60.0),)}
+
+
+def test_a_restart_of_the_server_ends_no_hold() -> None:
+    """Every session is new."""
+    restarted = snapshot(session(2), at=NOW + 10, server=Server(started_at=NOW + 5))
+    assert after(snapshot(session(1, HELD, since=NOW - 60, query=READ)), restarted).longest_ended(SITE) == 0
+
+
+def test_a_client_that_resets_its_sessions_hands_back() -> None:
+    """As soon as it did a few times; what a session was not used again after says nothing."""
+    looks = resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(4)))
+    assert not after(*looks[:3]).hands_back(ORDERS)
+    assert after(*looks).hands_back(ORDERS)
+    left = snapshot(session(1, IDLE, since=NOW + 39, query="ROLLBACK"), *_kept(range(2, 40)), at=NOW + 40)
+    assert after(*looks, left).hands_back(ORDERS)
+
+
+def _kept(pids: Iterable[int]) -> list[Session]:
+    return [session(pid, IDLE, since=NOW, query=READ) for pid in pids]
+
+
+def test_a_client_that_leaves_its_statements_does_not_hand_back() -> None:
+    """pgx, node-postgres, Django, AUTOCOMMIT: the application's statement is what a free session shows."""
+    looks = resting(*((NOW + 10 * i - 1, READ) for i in range(10)))
+    history = after(*looks)
+    assert not history.hands_back(ORDERS)
+    assert not history.is_held(session(1, IDLE, query=READ))
+
+
+def test_an_idle_session_is_held_where_its_client_hands_back() -> None:
+    """Unless its statement was a reset, or it waits by design as a leader does."""
+    history = after(*resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(5))))
+    assert history.is_held(session(1, IDLE, query=READ))
+    assert not history.is_held(session(1, IDLE, query="COMMIT"))
+    assert not history.is_held(session(1, IDLE, query=""))
+    assert not history.is_held(session(1, IDLE, query="LISTEN jobs"))
+    assert not history.is_held(session(1, IDLE, query="SELECT pg_try_advisory_lock(1)"))
+    assert not history.is_held(session(1, ACTIVE, query=READ))
+    assert history.is_held(session(1, HELD, query="COMMIT"))
+
+
+def test_a_long_rest_that_ended_is_normal_for_as_long_as_it_is_recent() -> None:
+    """A quiet night must not make everything normal for ever."""
+    history = after(*resting((NOW - 200, READ), (NOW + 9, READ), (NOW + 19, READ)))
+    assert history.longest_rest(ORDERS, since=NOW) == 209
+    assert history.longest_rest(ORDERS, since=NOW + 11) == 0
+
+
+def test_a_blank_application_keeps_the_name_that_its_tags_gave() -> None:
+    """A hand-back carries no tags; the session is the same client all the same."""
+    named, blank = Client("shop", "app", "tagged"), Client("shop", "app", "(none)")
+    history = after(snapshot(session(1, client=named)), snapshot(session(1, client=blank), at=NOW + 10))
+    assert {track.session.client for track in history.tracks.values()} == {named}
+    other = snapshot(session(1, client=blank, born=NOW + 5), at=NOW + 20)
+    assert {each.client for each in history.name(other).sessions} == {blank}
+
+
+def test_a_session_is_hidden_for_a_moment_and_has_not_moved() -> None:
+    """Privileges come and go; a hold goes on."""
+    held = session(1, HELD, since=NOW - 60, query=READ)
+    hidden = replace(held, state=None, state_change=None)
+    history = after(snapshot(held), snapshot(hidden, at=NOW + 10), snapshot(held, at=NOW + 20))
+    assert [track.moves for track in history.tracks.values()] == [0]
