@@ -30,6 +30,8 @@ def client_of(database: str | None, user: str | None, application_name: str | No
 
 def tagged_application(statement: Statement) -> str | None:
     """Return what the statement's comment tags call the application."""
+    if not statement.tags:
+        return None
     tags = dict(statement.tags)
     return tags.get("application") or tags.get("app_name")
 

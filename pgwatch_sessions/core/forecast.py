@@ -76,6 +76,8 @@ class Usage:
         series = [(at, used[limit]) for at, used in self.points if limit in used]
         if len(series) < _MIN_POINTS or series[-1][0] - series[0][0] < _MIN_SPAN * window:
             return 0.0
+        if series[-1][1] - series[0][1] < _MIN_RISE:
+            return 0.0  # known without looking at all pairs
         pairs = [(b[0] - a[0], b[1] - a[1]) for i, a in enumerate(series) for b in series[i + 1 :]]
         slope = median(rise / run for run, rise in pairs)  # Theil-Sen
         tau = sum((rise > 0) - (rise < 0) for _, rise in pairs) / len(pairs)

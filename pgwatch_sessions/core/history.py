@@ -209,6 +209,8 @@ class History:
 def _track(session: Session, before: Track | None, first: bool) -> Track:
     if before is None:
         return Track(session, birth_seen=not first, moves=0)
+    if before.session is session:
+        return before
     if session.state is None:  # hidden for the moment: nothing is known to have moved
         return Track(session, before.birth_seen, before.moves)
     old = before.session

@@ -4,7 +4,8 @@ A monitor that connects at each look is blind when the slots are all in use, whi
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -19,11 +20,12 @@ from pgwatch_sessions.postgres.errors import (
     PasswordUnreadableError,
     failure_of,
 )
-from pgwatch_sessions.postgres.rows import snapshot_of
+from pgwatch_sessions.postgres.rows import SeenSession, sessions_of, snapshot_of
 
 APPLICATION_NAME = "pgwatch-sessions"
-_STATEMENTS = ("sessions", "capacity", "databases")
 
+#: How long limits may be stale. Those of the server itself change with a restart only, which ends the connection.
+_CAPACITY_SECONDS = 30.0
 #: How long a session may take to say goodbye before its socket is simply closed.
 _CLOSE_SECONDS = 0.5
 
@@ -59,8 +61,7 @@ class HeldConnection:
         self._timeout = timeout
         self._parse = parse
         self._jitter = jitter
-        self._connection: asyncpg.Connection | None = None
-        self._prepared: Sequence[PreparedStatement] = ()
+        self._open: _Open | None = None
         self._refusals = 0
 
     async def look(self) -> Snapshot | Failure:
@@ -68,21 +69,20 @@ class HeldConnection:
         doing = "looking"
         try:
             async with asyncio.timeout(self._timeout):
-                if self._connection is None or self._connection.is_closed():
+                if self._open is None or self._open.connection.is_closed():
                     doing = "connecting"
-                    await self._reconnect()
+                    self._open = await self._reconnect()
                     doing = "looking"
-                sessions, capacity, databases = [await statement.fetch() for statement in self._prepared]
+                return await self._open.look(self._parse)
         except EXPECTED as error:
-            lost = self._connection is not None and self._connection.is_closed()
+            lost = self._open is not None and self._open.connection.is_closed()
             self.drop()
             return failure_of(error, doing=doing, lost=lost)
         except asyncio.CancelledError:
             self.drop()  # the statement may still be running; only a dropped connection ends it
             raise
-        return snapshot_of(sessions, capacity[0], databases, parse=self._parse)
 
-    async def _reconnect(self) -> None:
+    async def _reconnect(self) -> "_Open":
         """Connect anew, the later and the more scattered the more often it was refused.
 
         The wait stays within a part of the look's deadline, so that the first look after a recovery succeeds, and many
@@ -92,25 +92,71 @@ class HeldConnection:
         if self._refusals:
             await asyncio.sleep(self._jitter(min(0.1 * 2**self._refusals, self._timeout / 4)))
         self._refusals += 1
-        self._connection = await _connect(self._target, self._timeout)
-        await _accept_any_bytes(self._connection)
-        self._prepared = [await self._connection.prepare(sql(name)) for name in _STATEMENTS]
+        connection = await connect(self._target, self._timeout)
+        try:
+            opened = await _prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         self._refusals = 0
+        return opened
 
     def drop(self) -> None:
         """Close the socket without a word."""
-        if self._connection is not None:
-            self._connection.terminate()
-        self._connection, self._prepared = None, ()
+        if self._open is not None:
+            self._open.connection.terminate()
+        self._open = None
 
     async def close(self) -> None:
         """Leave in good order, or at once when the server does not answer."""
-        if self._connection is not None:
+        if self._open is not None:
             try:
-                await self._connection.close(timeout=_CLOSE_SECONDS)
+                await self._open.connection.close(timeout=_CLOSE_SECONDS)
             except EXPECTED:
                 self.drop()
-        self._connection, self._prepared = None, ()
+        self._open = None
+
+
+class _Open:
+    """An open connection, its prepared statements, and what need not be asked or made again at each look."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        sessions: PreparedStatement,
+        capacity: PreparedStatement,
+        databases: PreparedStatement,
+    ) -> None:
+        self.connection = connection
+        self._sessions = sessions
+        self._capacity = capacity
+        self._databases = databases
+        self._seen: Mapping[int, SeenSession] = {}
+        self._capacity_row: asyncpg.Record | None = None
+        self._capacity_until = 0.0
+
+    async def look(self, parse: Callable[[str | None], Statement]) -> Snapshot:
+        """Read once: the sessions in one round trip, the databases in another, and the limits now and then."""
+        rows = await self._sessions.fetch()
+        databases = await self._databases.fetch()
+        if self._capacity_row is None or time.monotonic() >= self._capacity_until:
+            (self._capacity_row,) = await self._capacity.fetch()
+            self._capacity_until = time.monotonic() + _CAPACITY_SECONDS
+        self._seen = sessions_of(rows, self._seen, parse=parse)
+        return snapshot_of(self._seen.values(), self._capacity_row, databases)
+
+
+async def _prepare(connection: asyncpg.Connection) -> _Open:
+    # Statements and names of databases in other encodings reach us as they are: what is not UTF-8 is replaced.
+    for name in ("text", "name"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str.encode, decoder=_decode, format="binary")
+    return _Open(
+        connection,
+        sessions=await connection.prepare(sql("sessions")),
+        capacity=await connection.prepare(sql("capacity")),
+        databases=await connection.prepare(sql("databases")),
+    )
 
 
 def sql(name: str) -> str:
@@ -118,7 +164,8 @@ def sql(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-async def _connect(target: Target, deadline: float) -> asyncpg.Connection:
+async def connect(target: Target, deadline: float) -> asyncpg.Connection:
+    """Open a session that is read only and bounded by the server as well; `deadline` in seconds."""
     try:
         password = target.password() if target.password else None
     except OSError as error:
@@ -155,12 +202,6 @@ def _session_settings(deadline: float) -> dict[str, str]:
         "jit": "off",
         "search_path": "pg_catalog",
     }
-
-
-async def _accept_any_bytes(connection: asyncpg.Connection) -> None:
-    """Replace what is not UTF-8: statements and names of databases in other encodings reach us as they are."""
-    for name in ("text", "name"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=str.encode, decoder=_decode, format="binary")
 
 
 def _decode(value: bytes) -> str:

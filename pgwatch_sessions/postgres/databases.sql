@@ -1,18 +1,18 @@
 -- The session counters of every database since its statistics were last reset: exact between looks, where counting
 -- sessions at each look misses those that come and go. One row a database; the times are milliseconds.
 --
--- The row without a datid counts shared objects. Thousands of databases would be thousands of series: the oldest
--- 500 are read, an order that does not change from look to look.
+-- Not the view pg_stat_database but the functions below it, since the view computes thirty columns to show eight.
+-- Thousands of databases would be thousands of series: the oldest 500 are read, an order that does not change from
+-- look to look.
 SELECT
     datname,
-    sessions AS established,
-    sessions_abandoned AS abandoned,
-    sessions_fatal AS fatal,
-    sessions_killed AS killed,
-    session_time,
-    active_time,
-    idle_in_transaction_time
-FROM pg_stat_database
-WHERE datid <> 0 AND datname IS NOT NULL
-ORDER BY datid
+    pg_stat_get_db_sessions(oid) AS established,
+    pg_stat_get_db_sessions_abandoned(oid) AS abandoned,
+    pg_stat_get_db_sessions_fatal(oid) AS fatal,
+    pg_stat_get_db_sessions_killed(oid) AS killed,
+    pg_stat_get_db_session_time(oid) AS session_time,
+    pg_stat_get_db_active_time(oid) AS active_time,
+    pg_stat_get_db_idle_in_transaction_time(oid) AS idle_in_transaction_time
+FROM pg_database
+ORDER BY oid
 LIMIT 500

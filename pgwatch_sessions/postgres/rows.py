@@ -1,8 +1,8 @@
 """Rows into a Snapshot: the one place where what the server sent becomes values, redacted."""
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from pgwatch_sessions.core.clients import client_of, tagged_application
 from pgwatch_sessions.core.model import (
@@ -28,16 +28,36 @@ _STATES = {str(state): state for state in SessionState}
 _MILLISECONDS = 1000.0
 
 
-def snapshot_of(
-    sessions: Iterable[Row], capacity: Row, databases: Iterable[Row], *, parse: Callable[[str | None], Statement]
-) -> Snapshot:
-    """Build the snapshot of one look from the rows of sessions.sql, capacity.sql and databases.sql."""
+class SeenSession(NamedTuple):
+    """A session and the row it was made of: while the row stays the same, so does the session."""
+
+    row: Row
+    session: Session
+
+
+def sessions_of(
+    rows: Iterable[Row], seen: Mapping[int, SeenSession], *, parse: Callable[[str | None], Statement]
+) -> dict[int, SeenSession]:
+    """Make a session of each row of sessions.sql, by pid, or take the one that was `seen`, if the row is unchanged.
+
+    Most sessions of most servers are idle from look to look; comparing is ten times as fast as making.
+    """
+    sessions = {}
+    for row in rows:
+        pid = row["pid"]
+        known = seen.get(pid)
+        sessions[pid] = known if known is not None and known.row == row else SeenSession(row, _session(row, parse))
+    return sessions
+
+
+def snapshot_of(sessions: Iterable[SeenSession], capacity: Row, databases: Iterable[Row]) -> Snapshot:
+    """Build the snapshot of one look from sessions, and the rows of capacity.sql and databases.sql."""
     own, others = None, []
-    for row in sessions:
-        if row["taken_at"] is None:
-            others.append(_session(row, parse))
+    for each in sessions:
+        if each.row["taken_at"] is None:
+            others.append(each.session)
         else:
-            own = row
+            own = each.row
     if own is None:
         raise LookupError("the server did not show us our own session")
     return Snapshot(

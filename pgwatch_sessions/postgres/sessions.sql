@@ -12,7 +12,11 @@
 -- user then either, which tells them from clients.
 --
 -- pg_blocking_pids grows with the square of the waiters, so only the fifty that wait longest are asked. The array
--- is evaluated on the first row that waits, and not at all when none does.
+-- is evaluated on the first row that waits, and not at all when none does: hence one CASE inside the other, since
+-- NULL AND … would evaluate it for every row that waits for nothing.
+--
+-- The condition is a CASE because the planner takes OR for so selective that it would scan pg_database anew for each
+-- session.
 SELECT
     s.pid,
     date_part('epoch', s.backend_start) AS backend_start,
@@ -31,17 +35,22 @@ SELECT
     age(s.backend_xid) AS backend_xid_age,
     age(s.backend_xmin) AS backend_xmin_age,
     CASE
-        WHEN s.wait_event_type = 'Lock' AND s.pid = ANY (ARRAY(
-            SELECT w.pid
-            FROM pg_stat_get_activity(NULL) AS w
-            WHERE w.wait_event_type = 'Lock'
-            ORDER BY w.state_change
-            LIMIT 50
-        )) THEN pg_blocking_pids(s.pid)
+        WHEN s.wait_event_type = 'Lock' THEN
+            CASE
+                WHEN s.pid = ANY (ARRAY(
+                    SELECT w.pid
+                    FROM pg_stat_get_activity(NULL) AS w
+                    WHERE w.wait_event_type = 'Lock'
+                    ORDER BY w.state_change
+                    LIMIT 50
+                )) THEN pg_blocking_pids(s.pid)
+            END
     END AS blocked_by,
     CASE WHEN octet_length(s.query) > 8192 THEN left(s.query, 8192) ELSE s.query END AS query,
     CASE WHEN s.pid = pg_backend_pid() THEN date_part('epoch', clock_timestamp()) END AS taken_at
 FROM pg_stat_get_activity(NULL) AS s
 LEFT JOIN pg_database AS d ON d.oid = s.datid
-WHERE s.backend_type = 'client backend'
-   OR (s.backend_type IS NULL AND s.usesysid IS NOT NULL AND s.datid IS NOT NULL)
+WHERE CASE
+    WHEN s.backend_type IS NULL THEN s.usesysid IS NOT NULL AND s.datid IS NOT NULL
+    ELSE s.backend_type = 'client backend'
+END

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    PlainSerializer,
     SecretStr,
     field_serializer,
 )
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pgwatch_sessions.core.tools import KNOWN_TOOLS
 from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn
 from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.secret_files import explained_secret, read_secret
@@ -61,6 +63,11 @@ class Address:
 
 def _off(value: object) -> object:
     return "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
+
+
+def _patterns(value: object) -> object:
+    """Read patterns as a list, or as one text with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _printable(name: str) -> str:
@@ -157,6 +164,11 @@ class Settings(BaseSettings):
     )
     max_clients: Annotated[int, count(1, 10_000)] = Field(
         100, description="Clients per server that get metrics of their own; the rest is folded into one, `other`."
+    )
+    tools: Annotated[tuple[str, ...], BeforeValidator(_patterns), PlainSerializer(", ".join)] = Field(
+        KNOWN_TOOLS,
+        description="Application names, as shell patterns separated by commas, of consoles, dumps, backups and the "
+        "like: they are counted like everybody, and judged by the harm that they do only.",
     )
     statements: Annotated[Literal["redacted", "off"], BeforeValidator(_off)] = Field(
         "redacted",

@@ -8,7 +8,7 @@ import pytest
 
 from pgwatch_sessions.core.model import Reason, Scope
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
 from tests.conftest import OwnPostgresFactory
 from tests.postgres.looking import failed, held, look, looking, seen
 from tests.proxy import proxy_to
@@ -50,14 +50,14 @@ def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
         "application_name": APPLICATION_NAME,
     }
 
-    async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
-        own = connection._connection  # noqa: SLF001  # the settings of a session can be asked in that session only
-        assert own is not None
-        for name, value in expected.items():
-            assert await own.fetchval(f"SHOW {name}") == value
+    async def settings() -> dict[str, str]:
+        connection = await connect(Target(name="db", dsn=database.dsn()), 1.5)
+        try:
+            return {name: await connection.fetchval(f"SHOW {name}") for name in expected}
+        finally:
+            await connection.close()
 
-    looking(use, held(database.dsn(), timeout=1.5))
+    assert asyncio.run(settings()) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""`python -m tests.bench [NAME ...]`: print what things cost. An exit code other than 0 means that a bench broke."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from pgwatch_sessions.demo.postgres import packaged
+from tests.bench import core, look, memory, scrape, spill
+
+#: Each yields blocks of text as it gets on.
+BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "look": look.bench,
+    "spill": spill.bench,
+    "scrape": scrape.bench,
+    "memory": memory.bench,
+    "core": core.bench,
+}
+
+
+def main() -> None:
+    """Run the benches that the arguments name, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Print what looks and scrapes cost.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; all unless told")
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"no such bench: {', '.join(unknown)}")
+    _show(_machine())
+    for name in names:
+        begun = time.monotonic()
+        for block in BENCHES[name]():
+            _show(block)
+        _show(f"({name}: {time.monotonic() - begun:.0f} s)\n")
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _machine() -> str:
+    """Say what the numbers were measured on; other work at the same time makes them worse than they are."""
+    postgres = subprocess.run([packaged(18) / "postgres", "--version"], capture_output=True, text=True, check=True)
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return (
+        f"{cores} cores ({platform.machine()}), load {load:.1f} before, Linux {platform.release()}\n"
+        f"{platform.python_implementation()} {platform.python_version()}, {postgres.stdout.strip()}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""What the daemon keeps in memory: the real program after its start, and its growth over many looks."""
+
+import asyncio
+import contextlib
+import gc
+import http.client
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from statistics import linear_regression
+from typing import NamedTuple
+
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+
+import pgwatch_sessions.cli
+from pgwatch_sessions.board import Board
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.statements import parse_statement
+from pgwatch_sessions.demo.kept import kept, temporary_folder
+from pgwatch_sessions.demo.postgres import ENVIRONMENT, Postgres, running_postgres
+from pgwatch_sessions.exposition.collector import registry_of
+from pgwatch_sessions.poller import Poller
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from tests.bench.crowd import crowd, prepare
+from tests.bench.exporter import free_address
+from tests.bench.processes import resident_kib, resident_peak_kib, result_of
+from tests.bench.tables import Limit, limits, table
+from tests.waiting import until
+
+_SESSIONS, _MOVING = 200, 20
+_LOOKS, _WARM_UP, _SAMPLE_EVERY = 20_000, 8_000, 250
+_SCRAPE_EVERY = 20
+_MIB = 1024
+#: structlog loads rich (3 MiB) where it finds it: a tool for development brings it, an installation does not.
+_AS_INSTALLED = "import sys; sys.modules['rich'] = None; from pgwatch_sessions.cli import main; main()"
+#: Loaded in the process that looks, so that its memory is the program's.
+_PROGRAM = pgwatch_sessions.cli
+
+
+class Sample(NamedTuple):
+    """Memory after so many looks."""
+
+    looks: int
+    kib: int
+    #: Python's own blocks: they show what grows below the size of a page.
+    blocks: int
+
+
+def bench() -> Iterator[str]:
+    """Measure with sessions of which a tenth is at work."""
+    with running_postgres(18, settings={"max_connections": str(_SESSIONS + 50)}) as server:
+        asyncio.run(prepare(server.dsn()))
+        with crowd(server.dsn(), still=_SESSIONS - _MOVING, moving=_MOVING):
+            states = list(_daemon(server))
+            rows = [[what, kib / _MIB, peak / _MIB] for what, kib, peak in states]
+            yield table(f"memory: the daemon at {_SESSIONS} sessions, MiB", ["", "resident", "peak"], rows)
+            begun = time.monotonic()
+            samples: list[Sample] = result_of(_look_on_and_on, server.dsn())
+    yield _shown(samples, time.monotonic() - begun)
+    warm = [sample for sample in samples if sample.looks >= _WARM_UP]
+    looks = [sample.looks / 1000 for sample in warm]
+    slope = linear_regression(looks, [sample.kib for sample in warm]).slope
+    blocks = linear_regression(looks, [sample.blocks for sample in warm]).slope
+    yield limits(
+        Limit(
+            what=f"{_SESSIONS} sessions: the daemon, at its peak", measured=states[-1][2] / _MIB, bound=50, unit=" MiB"
+        ),
+        Limit(what="growth per 1,000 looks after warm-up", measured=slope, bound=20, unit=" KiB"),
+        Limit(what="growth per 1,000 looks after warm-up, blocks", measured=blocks, bound=100),
+    )
+
+
+def _daemon(server: Postgres) -> Iterator[tuple[str, int, int]]:
+    """Run the program; yield when, and what it has resident and had at most, in KiB.
+
+    It has run before: compiling the modules leaves 8 MiB behind in the process that does it.
+    """
+    address = free_address()
+    program = [sys.executable, "-c", _AS_INSTALLED]
+    subprocess.run([*program, "--version"], check=True, stdout=subprocess.DEVNULL)
+    command = [*program, "run", "--dsn", server.dsn(), "--listen", address, "--interval", "100ms"]
+    with temporary_folder() as folder, kept(command, env=ENVIRONMENT, log=folder.path / "log") as process:
+        for looks in (1, 100):
+            _until_looked(address, looks)
+            yield f"after {looks} looks", resident_kib(process.pid), resident_peak_kib(process.pid)
+        for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
+            _metrics(address, {"Accept": accept, "Accept-Encoding": "gzip"})
+        yield "after scrapes in every form", resident_kib(process.pid), resident_peak_kib(process.pid)
+
+
+def _until_looked(address: str, times: int) -> None:
+    until(lambda: _looks_of(address) >= times, within=60)
+
+
+def _looks_of(address: str) -> int:
+    """Return how many looks the daemon has done; 0 while it does not answer."""
+    try:
+        found = re.search(rb"\npgwatch_sessions_look_duration_seconds_count\{[^}]*\} (\d+)", _metrics(address, {}))
+    except ConnectionRefusedError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _metrics(address: str, headers: dict[str, str]) -> bytes:
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+        connection.request("GET", "/metrics", headers=headers)
+        return connection.getresponse().read()
+
+
+def _look_on_and_on(parent: Connection, dsn: str) -> None:
+    """Poll as fast as it goes, in a process of its own, and send the samples."""
+    structlog.configure(processors=[_drop])
+    parent.send(asyncio.run(_samples(dsn)))
+
+
+async def _samples(dsn: str) -> list[Sample]:
+    board = Board(["bench"])
+    held = HeldConnection(Target(name="bench", dsn=dsn), timeout=10, parse=parse_statement, jitter=lambda _: 0.0)
+    # Windows of time that pass many times over: in life a look takes 10 s, here some milliseconds.
+    policy = Policy(hold_limit=1, growth_window=5)
+    poller = Poller(board.states()["bench"], held, policy=policy, publish=board.publish, log=structlog.get_logger())
+    registry: CollectorRegistry = registry_of(lambda: board.states().values())
+    samples = []
+    for looks in range(1, _LOOKS + 1):
+        await poller.poll()
+        if looks % _SCRAPE_EVERY == 0:
+            generate_latest(registry)
+        if looks % _SAMPLE_EVERY == 0:
+            gc.collect()
+            samples.append(Sample(looks=looks, kib=resident_kib(), blocks=sys.getallocatedblocks()))
+    await poller.close()
+    return samples
+
+
+def _drop(_logger: object, _method: str, _event: object) -> str:
+    raise structlog.DropEvent
+
+
+def _shown(samples: list[Sample], seconds: float) -> str:
+    shown = [sample for sample in samples if sample.looks in {_SAMPLE_EVERY, 1_000} or sample.looks % 5_000 == 0]
+    return table(
+        f"memory: polling without a pause, {_LOOKS / seconds:,.0f} looks a second",
+        ["looks", *(f"{sample.looks:,}" for sample in shown)],
+        [["resident, MiB", *(s.kib / _MIB for s in shown)], ["blocks", *(s.blocks for s in shown)]],
+    )

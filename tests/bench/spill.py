@@ -1,0 +1,68 @@
+"""What looks make the server write to temporary files, with the work_mem of the held session and with the default."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import asyncpg
+
+from pgwatch_sessions.core.statements import parse_statement
+from pgwatch_sessions.demo.postgres import Postgres, running_postgres
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, sql
+from tests.bench.crowd import crowd, prepare
+from tests.bench.tables import Limit, limits, table
+
+_SESSIONS, _STATEMENT_LENGTH, _LOOKS = 3_000, 2_000, 20
+
+
+def bench() -> Iterator[str]:
+    """Look at many sessions with long statements, on a server that keeps more of them than the default of 1 kB."""
+    settings = {"max_connections": str(_SESSIONS + 100), "autovacuum": "off", "track_activity_query_size": "4096"}
+    with running_postgres(18, settings=settings) as server:
+        asyncio.run(prepare(server.dsn()))
+        with crowd(server.dsn(), still=_SESSIONS, length=_STATEMENT_LENGTH):
+            ours, default = asyncio.run(_compared(server))
+    title = f"spill: {_LOOKS} looks at {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
+    rows = [["as the daemon looks", *ours], ["sessions.sql with the default work_mem", *default]]
+    yield table(title, ["temporary", "files", "MiB"], rows)
+    yield limits(Limit(what="temporary files as the daemon looks", measured=ours[0], bound=0))
+
+
+async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Return number and MiB of temporary files, the daemon's first."""
+
+    async def as_the_daemon() -> None:
+        target = Target(name="bench", dsn=server.dsn())
+        held = HeldConnection(target, timeout=30, parse=parse_statement, jitter=lambda _: 0.0)
+        for _ in range(_LOOKS):
+            await held.look()
+        await held.close()
+
+    async def by_default() -> None:
+        connection = await asyncpg.connect(server.dsn(), server_settings={"application_name": APPLICATION_NAME})
+        for _ in range(_LOOKS):
+            await connection.fetch(sql("sessions"))
+        await connection.close()
+
+    observer = await asyncpg.connect(server.dsn(), server_settings={"work_mem": "64MB"})
+    compared = await _spilled(observer, as_the_daemon), await _spilled(observer, by_default)
+    await observer.close()
+    return compared
+
+
+async def _spilled(observer: asyncpg.Connection, look: Callable[[], Awaitable[None]]) -> tuple[int, float]:
+    """Return what was written while looking."""
+    before = await _temporary_files(observer)
+    await look()
+    ours = "SELECT FROM pg_stat_activity WHERE application_name = $1"
+    while await observer.fetch(ours, APPLICATION_NAME):
+        pass  # a session tells at its end what it wrote
+    files, mebibytes = await _temporary_files(observer)
+    return files - before[0], mebibytes - before[1]
+
+
+async def _temporary_files(observer: asyncpg.Connection) -> tuple[int, float]:
+    row = await observer.fetchrow(
+        "SELECT sum(temp_files)::int, sum(temp_bytes)::float8 / 1048576 FROM pg_stat_database"
+    )
+    assert row is not None
+    return row[0], row[1]
