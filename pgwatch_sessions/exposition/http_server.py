@@ -45,11 +45,12 @@ class CannotListenError(Exception):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the address; port 0 lets the system choose.
+    """Return a socket that listens on the address; port 0 lets the system choose, an empty host is every interface.
 
     It listens at once: with SO_REUSEADDR, Linux reports an address in use only when one of both listens.
     """
     try:
+        host = host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104  # asked for
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, dualstack_ipv6=address[0] == "::")

@@ -8,9 +8,10 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from itertools import pairwise
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.exposition.http_server import Bounds, CannotListenError, bind, serving, url
 from pgwatch_sessions.exposition.web import Health, web_app
 
@@ -27,6 +29,7 @@ PROMETHEUS = (
     "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
+PATHS = ("/metrics", "/api/v1/leaks", "/api/v1/sessions", "/api/v1/diagnosis", "/healthz", "/readyz")
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
 QUICK = Bounds(deadline=0.3)
 #: What a test gives to what should come at once, on a machine that has other work.
@@ -37,10 +40,10 @@ Writer = asyncio.StreamWriter
 
 
 class Watched(Collector):
-    """A collector of a published state: a number that the tests replace, and how often it was collected."""
+    """A collector of published states, which the tests replace; it knows how often it was collected."""
 
     def __init__(self, *, padding: int = 0) -> None:
-        self.state: object = object()
+        self.state: Mapping[str, ServerState] = {}
         self.collected = 0
         self.error: Exception | None = None
         self._text = "Sessions." + "x" * padding
@@ -79,7 +82,7 @@ async def served(
     app = web_app(
         version=version,
         registry=registry,
-        published=lambda: watched.state,
+        states=lambda: watched.state,
         health=passed,
         readiness=readiness,
     )
@@ -182,7 +185,7 @@ def test_head_answers_like_get_without_a_body() -> None:
 
     async def run() -> None:
         async with served() as client:
-            for path in ("/", "/metrics", "/healthz", "/readyz"):
+            for path in ("/", *PATHS):
                 head, get = await client.head(path), await client.get(path)
                 assert head.status_code == get.status_code == 200
                 assert head.content == b""
@@ -203,7 +206,7 @@ def test_one_rendering_for_each_published_state_and_form() -> None:
             assert "sessions 1.0\n" in first[0].text
             await client.get("/metrics", headers={"Accept": PROMETHEUS})
             assert watched.collected == 2
-            watched.state = object()
+            watched.state = dict(watched.state)
             assert "sessions 3.0\n" in (await client.get("/metrics")).text
 
     asyncio.run(run())
@@ -258,7 +261,7 @@ def test_selections_cannot_make_the_daemon_render_without_end() -> None:
             assert await status(*reversed(known)) == 200
             assert watched.collected == collected
             assert (await client.get("/metrics")).status_code == 200
-            watched.state = object()
+            watched.state = dict(watched.state)
             assert await status("sessions", "29") == 200
 
     asyncio.run(run())
@@ -297,17 +300,18 @@ def test_probes_say_why() -> None:
     asyncio.run(run())
 
 
-def test_index_leads_to_every_address() -> None:
+def test_page_leads_to_every_address() -> None:
     """The page names the version, escaped, and links addresses that all answer; it needs and allows nothing else."""
 
     async def run() -> None:
         async with served(version="1<script>") as client:
             page = await client.get("/")
+            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
             assert "1&lt;script&gt;" in page.text
             assert "<script" not in page.text
-            paths = re.findall(r'href="([^"]*)"', page.text)
-            assert paths == ["/metrics", "/healthz", "/readyz"]
-            assert {(await client.get(path)).status_code for path in paths} == {200}
+            links = re.findall(r'href="([^"]*)"', page.text)
+            assert links == ["?refresh=off", *(path.lstrip("/") for path in PATHS)]
+            assert {(await client.get(urljoin("/", link))).status_code for link in links} == {200}
             policy = page.headers["Content-Security-Policy"]
             (style,) = re.findall(r"<style>(.*)</style>", page.text, re.DOTALL)
             digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -329,7 +333,7 @@ def test_wrong_addresses_and_methods_are_answered_with_the_right_ones(method: st
         async with served() as client:
             response = await client.request(method, path)
             assert response.status_code == status
-            assert response.text.endswith("Known addresses: /, /metrics, /healthz, /readyz\n")
+            assert response.text.endswith(f"Known addresses: /, {', '.join(PATHS)}\n")
             assert response.headers["Content-Type"].startswith("text/plain")
             if status == 405:
                 assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
@@ -593,3 +597,9 @@ def test_ipv6_wildcard_takes_ipv4_too() -> None:
         assert url(listener) == f"http://[::]:{port}"
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port)).close()
+
+
+def test_an_empty_host_is_every_interface() -> None:
+    """`:9488` is a usual way to write it."""
+    with bind("", 0) as listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        pass
