@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import functools
 import random
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -21,13 +21,14 @@ from pgwatch_sessions import __version__
 from pgwatch_sessions.board import Board
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement
-from pgwatch_sessions.exposition.http_server import serving, url
 from pgwatch_sessions.exposition.collector import registry_of
+from pgwatch_sessions.exposition.http_server import serving, url
 from pgwatch_sessions.exposition.web import Health, web_app
-from pgwatch_sessions.poller import Poller
+from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.recording import Recorder
+from pgwatch_sessions.signals import ended_by_signals
 
-_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: So many looks may fail to end before the loop counts as stuck.
 _PATIENCE = 3
 
@@ -41,6 +42,9 @@ class Watch:
     timeout: float
     policy: Policy
     parse: Callable[[str | None], Statement]
+    #: Where looks are recorded; nowhere when None.
+    record_dir: Path | None = None
+    record_max_bytes: int = 0
 
 
 async def run(watch: Watch, listener: socket.socket) -> None:
@@ -63,12 +67,12 @@ async def running(watch: Watch, listener: socket.socket) -> AsyncIterator[Runnin
     """Watch, and answer on the listener, while inside."""
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    with _ended_by_signals(end):
-        async with _watching(watch, end) as (board, pollers):
+    with ended_by_signals(end), _recording(watch) as record:
+        async with _watching(watch, end, record) as (board, pollers):
             app = web_app(
                 version=__version__,
                 registry=registry_of(lambda: board.states().values()),
-                published=board.states,
+                states=board.states,
                 health=lambda: _health(watch, pollers),
                 readiness=lambda: _readiness(board),
             )
@@ -78,11 +82,27 @@ async def running(watch: Watch, listener: socket.socket) -> AsyncIterator[Runnin
     log.info("stopped")
 
 
+@contextlib.contextmanager
+def _recording(watch: Watch) -> Iterator[Record | None]:
+    """Yield what records looks, if they are to be recorded; leaving ends the files in good order."""
+    if watch.record_dir is None:
+        yield None
+        return
+    recorder = Recorder(watch.record_dir, max_bytes=watch.record_max_bytes)
+    try:
+        yield lambda server, outcome, at: recorder.record(server, outcome, at=at)
+    finally:
+        with contextlib.suppress(OSError):  # each look is in its file already
+            recorder.close()
+
+
 @contextlib.asynccontextmanager
-async def _watching(watch: Watch, end: "asyncio.Future[None]") -> AsyncIterator[tuple[Board, Sequence[Poller]]]:
+async def _watching(
+    watch: Watch, end: "asyncio.Future[None]", record: Record | None
+) -> AsyncIterator[tuple[Board, Sequence[Poller]]]:
     """Look at every server on schedule while inside; leaving gives every slot back. A job's error is set on `end`."""
     board = Board(target.name for target in watch.targets)
-    pollers = [_poller(watch, target, board) for target in watch.targets]
+    pollers = [_poller(watch, target, board, record) for target in watch.targets]
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.add_listener(functools.partial(_fail, end), EVENT_JOB_ERROR)
     # The job is the awaited look itself: a slow one is never overtaken, and delays no other server.
@@ -108,12 +128,19 @@ async def _watching(watch: Watch, end: "asyncio.Future[None]") -> AsyncIterator[
         await asyncio.gather(*(poller.close() for poller in pollers))
 
 
-def _poller(watch: Watch, target: Target, board: Board) -> Poller:
+def _poller(watch: Watch, target: Target, board: Board, record: Record | None) -> Poller:
     connection = HeldConnection(
         target, timeout=watch.timeout, parse=watch.parse, jitter=lambda limit: random.uniform(0, limit)
     )
     state = board.states()[target.name]
-    return Poller(state, connection, policy=watch.policy, publish=board.publish, log=structlog.get_logger())
+    return Poller(
+        state,
+        connection,
+        policy=watch.policy,
+        publish=board.publish,
+        log=structlog.get_logger(),
+        record=record,
+    )
 
 
 async def keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
@@ -132,22 +159,6 @@ async def keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
 def _fail(end: "asyncio.Future[None]", event: JobExecutionEvent) -> None:
     if not end.done() and not isinstance(event.exception, asyncio.CancelledError):
         end.set_exception(event.exception)
-
-
-@contextlib.contextmanager
-def _ended_by_signals(end: "asyncio.Future[None]") -> Iterator[None]:
-    def on_signal() -> None:
-        if not end.done():
-            end.set_result(None)
-
-    loop = asyncio.get_running_loop()
-    for number in _ENDING_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in _ENDING_SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 def _health(watch: Watch, pollers: Sequence[Poller]) -> Health:

@@ -1,5 +1,6 @@
-"""Looks at one server on schedule, publishes what was seen, and logs what changed."""
+"""Looks at one server on schedule, publishes what was seen, logs what changed, and records it if asked to."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -8,10 +9,17 @@ from structlog.typing import FilteringBoundLogger
 
 from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown
 from pgwatch_sessions.core.findings import Changed, Opened
+from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.telling import told
+
+#: Records what a look at a server gave, at the daemon's time; blocks, and raises OSError when the system refuses.
+Record = Callable[[str, Snapshot | Failure, float], None]
+
+#: A disk that takes longer has the looks go on without it.
+_RECORDING_SECONDS = 2.0
 
 _LEVELS = {
     Opened: logging.WARNING,
@@ -33,6 +41,7 @@ class Poller:
         policy: Policy,
         publish: Callable[[ServerState], None],
         log: FilteringBoundLogger,
+        record: Record | None = None,
     ) -> None:
         """Begin from a state, usually one that has seen nothing."""
         #: When the last look ended, by time.monotonic; the beginning until there was one.
@@ -42,23 +51,52 @@ class Poller:
         self._policy = policy
         self._publish = publish
         self._log = log.bind(server=state.server)
+        self._record = record
+        self._writing: asyncio.Task[None] | None = None
+        self._recording_fails = False
 
     async def poll(self) -> None:
         """Look once and publish."""
         begun = time.monotonic()
         outcome = await self._connection.look()
-        self.looked_at = time.monotonic()
-        self._state, events = advance(
-            self._state, outcome, policy=self._policy, at=time.time(), duration=self.looked_at - begun
-        )
+        self.looked_at, at = time.monotonic(), time.time()
+        self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.looked_at - begun)
         self._publish(self._state)
         for event in events:
             self._tell(event)
+        if self._record:
+            await self._keep(self._record, outcome, at)
 
     async def close(self) -> None:
         """Give the slot back."""
         await self._connection.close()
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_RECORDING_SECONDS)
+
+    async def _keep(self, record: Record, outcome: Snapshot | Failure, at: float) -> None:
+        """Record a look. What the disk does to us is logged once, and does not keep the looks from going on."""
+        try:
+            if self._writing is not None and not self._writing.done():
+                raise TimeoutError("an earlier look is still being written")
+            self._writing = asyncio.create_task(asyncio.to_thread(record, self._state.server, outcome, at))
+            self._writing.add_done_callback(_seen)
+            async with asyncio.timeout(_RECORDING_SECONDS):
+                await asyncio.shield(self._writing)  # a thread that writes cannot be called back
+        except OSError as error:
+            if not self._recording_fails:
+                self._log.error("recording_failed", error=str(error) or "the disk does not answer")
+            self._recording_fails = True
+        else:
+            if self._recording_fails:
+                self._log.info("recording_resumed")
+            self._recording_fails = False
 
     def _tell(self, event: Event) -> None:
         name, fields = told(event)
         self._log.log(_LEVELS.get(type(event), logging.INFO), name, **fields)
+
+
+def _seen(task: "asyncio.Task[None]") -> None:
+    """Keep asyncio from complaining of an error that came too late for anybody to wait for."""
+    if not task.cancelled():
+        task.exception()

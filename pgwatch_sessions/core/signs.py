@@ -1,7 +1,8 @@
 """What sessions' statements give away about the software that sent them; nothing that they do not show.
 
-Read off real servers: asyncpg ends its own BEGIN, COMMIT and ROLLBACK with `;` and names its savepoints; its pool resets
-with a block of its own; SQLAlchemy 2 casts parameters to type names in capitals (`$1::INTEGER`), whichever the driver.
+Read off real servers: asyncpg ends its own BEGIN, COMMIT and ROLLBACK with `;` and names its savepoints; its pool
+resets with a block of its own; SQLAlchemy 2 casts parameters to type names in capitals (`$1::INTEGER`), whichever
+the driver.
 A person at a console writes `BEGIN;` as well, which is why tools are told apart first.
 """
 

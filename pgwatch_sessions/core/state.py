@@ -35,7 +35,7 @@ from pgwatch_sessions.core.model import (
 )
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.tools import recognise
-from pgwatch_sessions.core.tracking import Surroundings, Tracked, rates, track
+from pgwatch_sessions.core.tracking import Surroundings, Tracked, track
 from pgwatch_sessions.core.view import View, view_of
 
 #: From a statement's pause to an afternoon.
@@ -128,32 +128,30 @@ def _judge(
 ) -> tuple[ServerState, tuple[FindingEvent | Diagnosed, ...]]:
     """Look for leaks in what a look has shown, and give the verdicts."""
     now, history = view.snapshot.taken_at, after.history
-    leaking = rates(before.tracked, now=now, window=policy.growth_window)
-    exhaustion = forecast(view.slots, leaking, after.usage, window=policy.growth_window)
     around = Surroundings(
         now=now,
         history=history,
         policy=policy,
         blocking=blocking,
         slots=view.slots,
-        exhaustion=exhaustion,
+        forecast=lambda leaking: forecast(view.slots, leaking, after.usage, window=policy.growth_window),
         is_tool=recognise(policy.tools),
     )
-    tracked, found = track(before.tracked, suspects(history, policy), around)
+    tracking = track(before.tracked, suspects(history, policy), around)
+    findings = [each.finding for each in tracking.tracked]
     chart, verdicts = diagnose(
         before.chart,
         before.history,
         history,
         clients=after.labelled.seen_at,
-        findings=[each.finding for each in tracked],
+        findings=findings,
         slots=view.slots,
         blocking=blocking,
         policy=policy,
     )
-    leaks = after.leaks.count(
-        found, before.findings, [each.finding for each in tracked], max_clients=policy.max_clients
-    )
-    return replace(after, exhaustion=exhaustion, tracked=tracked, chart=chart, leaks=leaks), (*found, *verdicts)
+    leaks = after.leaks.count(tracking.events, before.findings, findings, max_clients=policy.max_clients)
+    judged = replace(after, exhaustion=tracking.exhaustion, tracked=tracking.tracked, chart=chart, leaks=leaks)
+    return judged, (*tracking.events, *verdicts)
 
 
 def _admit(

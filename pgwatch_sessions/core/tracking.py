@@ -13,9 +13,10 @@ from pgwatch_sessions.core.events import FindingEvent
 from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey, Harm, Opened, Severity
 from pgwatch_sessions.core.forecast import Limit, Slots, rate_per_second
 from pgwatch_sessions.core.harm import Blocking, harm_of
-from pgwatch_sessions.core.history import History, Track
-from pgwatch_sessions.core.model import Client, Scope, SessionId
+from pgwatch_sessions.core.history import History
+from pgwatch_sessions.core.model import Client, SessionId
 from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.severity import judge
 
 #: Starts remembered of a finding, for its rate.
 _MAX_STARTS = 200
@@ -25,15 +26,6 @@ _CONFIRM = 0.4
 _GRACE = 0.25
 #: A leak without sessions may have been restarted and not mended: the next session is found a limit later.
 _PATIENCE = 2.0
-#: One session's harm counts when it has been held for so many limits.
-_HARMFUL = 3.0
-#: A snapshot so many transactions old keeps vacuum from its work.
-_XMIN_HARM = 1_000_000
-#: Nearly full, and held sessions a large part of it.
-_NEARLY_FULL = 0.9
-_LARGE_PART = 1 / 3
-#: A forecast must recede this far behind the horizon before a finding is critical no more.
-_RELIEF = 1.5
 #: What counts as moved.
 _FIFTH = 0.2
 
@@ -65,43 +57,67 @@ class Surroundings:
     policy: Policy
     blocking: Blocking
     slots: tuple[Slots, ...]
-    #: Seconds until each limit is reached.
-    exhaustion: Mapping[Limit, float]
+    #: Returns the seconds until each limit is reached, from the sessions a second that each client leaks.
+    forecast: Callable[[Mapping[Client, float]], Mapping[Limit, float]]
     is_tool: Callable[[str], bool]
 
 
-def track(
-    open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], around: Surroundings
-) -> tuple[tuple[Tracked, ...], tuple[FindingEvent, ...]]:
-    """Carry the open findings on with what looks leaked now: those open after it, and what changed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracking:
+    """What comes of a look."""
+
+    tracked: tuple[Tracked, ...]
+    events: tuple[FindingEvent, ...]
+    #: Seconds until each limit is reached.
+    exhaustion: Mapping[Limit, float]
+
+
+def track(open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], around: Surroundings) -> Tracking:
+    """Carry the open findings on with what looks leaked now, and open the new ones.
+
+    First who belongs to which finding, then, from what leaks now, the forecast, and by that how much each matters.
+    """
     matched, new = _match(open_findings, suspicions)
     taken_over = _taken_over(matched)
+    carried = [_carry_on(tracked, suspicion, around) for tracked, suspicion in matched]
+    opened = [_carry_on(_begin(suspicion, around), suspicion, around) for suspicion in new]
+    exhaustion = around.forecast(_leaking([*carried, *opened]))
     after, events = [], list[FindingEvent]()
-    for tracked, suspicion in matched:
-        carried = _carry_on(tracked, suspicion, around)
-        if tracked.finding.key in taken_over or _is_over(carried, around):
-            events.append(Closed(carried.finding))
-            continue
-        if _worth_telling(carried.finding, carried.told):
-            events.append(Changed(carried.finding, carried.told))
-            carried = replace(carried, told=carried.finding)
-        after.append(carried)
-    for suspicion in new:
-        opened = _open(suspicion, around)
-        if opened is not None:
-            after.append(opened)
-            events.append(Opened(opened.finding))
-    return tuple(after), tuple(events)
+    for each in (_judged(each, exhaustion, around) for each in carried):
+        if each.finding.opened_as in taken_over or _is_over(each, around):
+            events.append(Closed(each.finding))
+        elif _worth_telling(each.finding, each.told):
+            events.append(Changed(each.finding, each.told))
+            after.append(replace(each, told=each.finding))
+        else:
+            after.append(each)
+    for each in (_judged(each, exhaustion, around) for each in opened):
+        if each.finding.severity is not Severity.NOTICE or not around.is_tool(each.finding.key.client.application):
+            events.append(Opened(each.finding))
+            after.append(replace(each, told=each.finding))
+    return Tracking(tracked=tuple(after), events=tuple(events), exhaustion=exhaustion)
 
 
-def rates(open_findings: Iterable[Tracked], *, now: float, window: float) -> Mapping[Client, float]:
+def _leaking(tracked: Iterable[Tracked]) -> Mapping[Client, float]:
     """Return the sessions a second that each client leaks at present; batches and single sessions do not count."""
     leaking: dict[Client, float] = {}
-    for tracked in open_findings:
-        if tracked.finding.is_leak and tracked.members:
-            client = tracked.finding.key.client
-            leaking[client] = leaking.get(client, 0.0) + _rate(tracked.starts, tracked.limit, now, window)
+    for finding in (each.finding for each in tracked):
+        if finding.is_leak and finding.sessions:
+            leaking[finding.key.client] = leaking.get(finding.key.client, 0.0) + finding.rate_per_minute / 60
     return leaking
+
+
+def _judged(tracked: Tracked, exhaustion: Mapping[Limit, float], around: Surroundings) -> Tracked:
+    sessions = tracked.finding.sessions
+    held = around.now - held_since(around.history.tracks[sessions[0].id]) if sessions else 0.0
+    finding = judge(
+        tracked.finding,
+        limits_held=held / tracked.limit,
+        slots=around.slots,
+        exhaustion=exhaustion,
+        policy=around.policy,
+    )
+    return replace(tracked, finding=finding)
 
 
 def _match(
@@ -120,10 +136,10 @@ def _match(
 
 
 def _taken_over(matched: Iterable[tuple[Tracked, Suspicion | None]]) -> set[FindingKey]:
-    """Return the findings all of whose sessions now belong to a wider one."""
+    """Return, by the keys that they were opened as, the findings all of whose sessions now belong to a wider one."""
     claimed = {identity for _, suspicion in matched if suspicion is not None for identity in _ids(suspicion)}
     return {
-        tracked.finding.key
+        tracked.finding.opened_as
         for tracked, suspicion in matched
         if suspicion is None and tracked.members and tracked.members.keys() <= claimed
     }
@@ -148,7 +164,8 @@ def _continued(
     return None
 
 
-def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
+def _begin(suspicion: Suspicion, around: Surroundings) -> Tracked:
+    """Return a finding that has no session yet."""
     finding = Finding(
         key=suspicion.key,
         opened_as=suspicion.key,
@@ -163,7 +180,7 @@ def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
         exhaustion_seconds=math.inf,
         harm=Harm(slots=0),
     )
-    fresh = Tracked(
+    return Tracked(
         finding=finding,
         told=finding,
         members={},
@@ -172,10 +189,6 @@ def _open(suspicion: Suspicion, around: Surroundings) -> Tracked | None:
         leak_since=None,
         empty_since=None,
     )
-    opened = _carry_on(fresh, suspicion, around)
-    if around.is_tool(suspicion.key.client.application) and opened.finding.severity is Severity.NOTICE:
-        return None
-    return replace(opened, told=opened.finding)
 
 
 def _carry_on(tracked: Tracked, suspicion: Suspicion | None, around: Surroundings) -> Tracked:
@@ -193,7 +206,7 @@ def _carry_on(tracked: Tracked, suspicion: Suspicion | None, around: Surrounding
         leak_since=leak_since,
         empty_since=None if members else tracked.empty_since if tracked.empty_since is not None else around.now,
     )
-    return replace(carried, finding=_judged(carried, suspicion, len(joining), around))
+    return replace(carried, finding=_described(carried, suspicion, len(joining), around))
 
 
 def _still_held(tracked: Tracked, history: History) -> dict[SessionId, int]:
@@ -211,13 +224,13 @@ def _leak_since(tracked: Tracked, suspicion: Suspicion | None, around: Surroundi
     return tracked.leak_since if tracked.finding.is_leak else None
 
 
-def _judged(carried: Tracked, suspicion: Suspicion | None, joined: int, around: Surroundings) -> Finding:
+def _described(carried: Tracked, suspicion: Suspicion | None, joined: int, around: Surroundings) -> Finding:
     """Work out the finding from its sessions as they are now."""
     before = carried.finding
     held = sorted((around.history.tracks[identity] for identity in carried.members), key=longest_first)
     sessions = tuple(each.session for each in held)
     key = before.key if suspicion is None or carried.members.keys() - _ids(suspicion) else suspicion.key
-    finding = replace(
+    return replace(
         before,
         key=key,
         is_leak=_confirmed(carried, around),
@@ -226,10 +239,8 @@ def _judged(carried: Tracked, suspicion: Suspicion | None, joined: int, around: 
         since=min(before.since, carried.starts[0]),
         total=before.total + joined,
         rate_per_minute=60 * _rate(carried.starts, carried.limit, around.now, around.policy.growth_window),
-        exhaustion_seconds=_exhaustion(key.client, around) if sessions else math.inf,
         harm=harm_of(sessions, around.blocking),
     )
-    return replace(finding, severity=_severity(finding, carried, around))
 
 
 def _ids(suspicion: Suspicion) -> set[SessionId]:
@@ -248,47 +259,6 @@ def _confirmed(carried: Tracked, around: Surroundings) -> bool:
 
 def _rate(starts: Sequence[float], limit: float, now: float, window: float) -> float:
     return rate_per_second(starts, now=now - limit, window=window, grace=_GRACE * limit)
-
-
-def _exhaustion(client: Client, around: Surroundings) -> float:
-    """Return the time until the nearest limit that the client's sessions count against is reached."""
-    return min((seconds for limit, seconds in around.exhaustion.items() if limit.concerns(client)), default=math.inf)
-
-
-def _severity(finding: Finding, carried: Tracked, around: Surroundings) -> Severity:
-    """Judge by persistence, growth and harm. While its sessions are there, a warning stays one."""
-    before = finding.severity
-    if not finding.sessions:
-        return before
-    harmful = _is_harmful(finding, carried, around)
-    if not (finding.is_leak or harmful):
-        return before if before is not Severity.CRITICAL else Severity.WARNING
-    near = around.policy.horizon * (_RELIEF if before is Severity.CRITICAL else 1.0)
-    growing = finding.is_leak and finding.rate_per_minute > 0 and finding.exhaustion_seconds < near
-    blocking = finding.is_leak and finding.harm.blocked > 0
-    if growing or blocking or _fills(finding, around):
-        return Severity.CRITICAL
-    return Severity.WARNING
-
-
-def _is_harmful(finding: Finding, carried: Tracked, around: Surroundings) -> bool:
-    held_for = around.now - held_since(_track_of(finding, around))
-    if held_for < _HARMFUL * carried.limit:
-        return False
-    return finding.harm.blocked > 0 or (finding.harm.xmin_age_max or 0) >= _XMIN_HARM
-
-
-def _track_of(finding: Finding, around: Surroundings) -> Track:
-    return around.history.tracks[finding.sessions[0].id]
-
-
-def _fills(finding: Finding, around: Surroundings) -> bool:
-    """Tell whether the server is nearly full, and the held sessions are a large part of it."""
-    return finding.is_leak and any(
-        slots.used >= _NEARLY_FULL * slots.capacity and len(finding.sessions) >= _LARGE_PART * slots.used
-        for slots in around.slots
-        if slots.scope is Scope.SERVER
-    )
 
 
 def _worth_telling(finding: Finding, told: Finding) -> bool:

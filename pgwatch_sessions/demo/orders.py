@@ -52,8 +52,8 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: Seconds, the latest thousand.
-        self.waits: deque[float] = deque(maxlen=1000)
+        #: When the latest thousand waits ended, by time.monotonic, and their seconds.
+        self.waits: deque[tuple[float, float]] = deque(maxlen=1000)
         self.timeouts = 0
 
     def connect(self) -> PoolProxiedConnection:
@@ -65,7 +65,14 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self.timeouts += 1
             raise
         finally:
-            self.waits.append(time.monotonic() - start)
+            now = time.monotonic()
+            self.waits.append((now, now - start))
+
+    def wait_p95(self, window: float = 10.0) -> float:
+        """Return how long, in seconds, all but the unluckiest twentieth waited of late; 0 if nobody did."""
+        since = time.monotonic() - window
+        waits = sorted(wait for at, wait in self.waits if at >= since)
+        return waits[int(0.95 * len(waits))] if waits else 0.0
 
 
 def engine_from_environment() -> AsyncEngine:

@@ -137,13 +137,12 @@ async def fix() -> None:
 async def show_pool() -> dict[str, object]:
     """Show the pool as only the application can see it; times in seconds."""
     pool: MeasuredPool = app.state.engine.pool
-    waits = sorted(pool.waits)
     return {
         "size": pool.size(),
         "checked_out": pool.checkedout(),
         "overflow": max(0, pool.overflow()),  # SQLAlchemy counts from -size
         "timeouts": pool.timeouts,
-        "wait_p95": waits[int(0.95 * len(waits))] if waits else 0.0,
+        "wait_p95": pool.wait_p95(),
         "fixed": app.state.fixed,
     }
 

@@ -1,6 +1,6 @@
 """The web side: what each address answers, always from what is published, never from a database."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 
@@ -9,12 +9,25 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pgwatch_sessions.exposition.pages import CONTENT_SECURITY_POLICY, Link, index_page
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.exposition import api
+from pgwatch_sessions.exposition.pages import Link, page
 from pgwatch_sessions.exposition.rendering import RenderedMetrics, accepted_form
+from pgwatch_sessions.exposition.renderings import Renderings
+from pgwatch_sessions.exposition.style import CONTENT_SECURITY_POLICY
+
+#: The published states by server: the same object until the next look at any of them.
+States = Callable[[], Mapping[str, ServerState]]
+
+_DOCUMENT_MEANINGS = {
+    "leaks": "the open findings",
+    "sessions": "what the last looks showed",
+    "diagnosis": "verdicts and limits",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,31 +49,40 @@ def web_app(
     *,
     version: str,
     registry: CollectorRegistry,
-    published: Callable[[], object],
+    states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
 ) -> ASGIApp:
     """Build the application.
 
-    `published` returns the published state: the same object until the next one, since metrics are rendered once per
+    `states` returns the published states: the same object until the next one, since everything is rendered once per
     object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
     """
+    # Apart, so that questions without end cannot keep anybody from the page and the whole documents.
+    whole, narrowed = Renderings(states), Renderings(states)
     addresses = (
         _Address(
             path="/metrics",
             meaning="metrics for Prometheus",
-            answer=_metrics(RenderedMetrics(registry=registry, published=published)),
+            answer=_metrics(RenderedMetrics(registry=registry, published=states)),
+        ),
+        *(
+            _Address(
+                path=f"/api/v1/{name}",
+                meaning=meaning,
+                answer=_document(api.DOCUMENTS[name], states, whole=whole, narrowed=narrowed),
+            )
+            for name, meaning in _DOCUMENT_MEANINGS.items()
         ),
         _Address(path="/healthz", meaning="is the daemon itself alive", answer=_probe(health)),
         _Address(path="/readyz", meaning="has it looked at its servers", answer=_probe(readiness)),
     )
-    index = index_page(version=version, links=[Link(path=each.path, meaning=each.meaning) for each in addresses])
-
-    async def page(_request: Request) -> Response:
-        return HTMLResponse(index)
-
+    links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
     known = ", ".join(("/", *(each.path for each in addresses)))
-    routes = [Route("/", page), *(Route(each.path, each.answer) for each in addresses)]
+    routes = [
+        Route("/", _page(states, whole, version=version, links=links)),
+        *(Route(each.path, each.answer) for each in addresses),
+    ]
     app = Starlette(
         routes=routes,
         exception_handlers={
@@ -91,6 +113,46 @@ def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Respons
         return Response(exposition.body, headers=headers)
 
     return metrics
+
+
+def _page(
+    states: States, renderings: Renderings, *, version: str, links: Sequence[Link]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        refreshing = request.query_params.get("refresh") != "off"
+
+        def render() -> bytes:
+            return page(tuple(states().values()), version=version, links=links, refreshing=refreshing).encode(
+                errors="replace"
+            )
+
+        return _rendered(renderings.once(("page", refreshing), render), "text/html; charset=utf-8")
+
+    return answer
+
+
+def _document(
+    document: api.Document, states: States, *, whole: Renderings, narrowed: Renderings
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        now = states()
+        try:
+            selection = api.selection_of(request.query_params, servers=now)
+        except LookupError as error:
+            return JSONResponse({"error": str(error)}, status_code=404)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        renderings = whole if selection == api.Selection() else narrowed
+        body = renderings.once((document, selection), lambda: api.rendered(document(now, selection)))
+        return _rendered(body, "application/json")
+
+    return answer
+
+
+def _rendered(body: bytes | None, media_type: str) -> Response:
+    if body is None:
+        return PlainTextResponse("Too many different questions since the last look; ask again.\n", status_code=503)
+    return Response(body, media_type=media_type)
 
 
 def _probe(judge: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:

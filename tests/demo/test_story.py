@@ -73,9 +73,6 @@ def short_demo() -> Iterator[Demo]:
         yield demonstration
 
 
-HELD = r"(\d+) idle in transaction"
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_the_demonstration_in_order(short_demo: Demo, number: signal.Signals) -> None:  # noqa: ARG001
     """Exit 0 in a few seconds; the page and the metrics were where the output said."""
@@ -125,13 +122,79 @@ def test_ctrl_c_during_the_start_is_quiet() -> None:
         assert demonstration.said("Traceback|Error") == []
 
 
-def test_once_shows_a_growing_leak_and_ends(short_demo: Demo) -> None:
-    """In half a minute the sessions that are held grow from few to many; then all ends by itself with exit 0."""
+def test_the_statement_it_shows_is_about_one_leaked_session(short_demo: Demo) -> None:  # noqa: ARG001
+    """What a person can paste concerns exactly one session, a leaked one; Ctrl-C then ends this act too."""
+    with demo("--once") as demonstration:
+        _, dsn = introduced(demonstration)
+        where = until(lambda: demonstration.said(r"pg_terminate_backend\(pid\) FROM (.*\n.*);\n"), within=40)[0]
+        with psycopg.connect(dsn) as visitor:
+            assert visitor.execute(f"SELECT application_name, state FROM {where}").fetchall() == [
+                ("orders-api", "idle in transaction")
+            ]
+        demonstration.signal(signal.SIGINT)
+        assert demonstration.process.wait(timeout=20) == 0
+        assert demonstration.said("Traceback|error") == []
+
+
+def test_once_tells_the_whole_story(short_demo: Demo) -> None:
+    """The leak is found while there are connections left, with all its particulars, and is over after the fix."""
     assert short_demo.process.wait(timeout=60) == 0
-    held = [int(number) for number in short_demo.said(HELD)]
-    assert len(held) >= 6
-    assert held == sorted(held), "a leak does not shrink"
-    assert held[-1] >= held[0] + 5
-    assert short_demo.said(r"orders") != []
+    text = re.sub(r"\n {10}", " ", short_demo.log.read_text())  # as before lines were broken
+    story = [
+        r"\n1\. Healthy\n",
+        r"\n2\. Leaking\n",
+        r"CRITICAL: orders-api leaks at /orders: \d+ sessions idle in transaction since [\d:]{8}, \d+ a minute, role",
+        r"diagnosis of orders-api: leaking \(\d+ held at /orders\)",
+        r"the first request is refused \(503\)",
+        r"\n3\. Fixed\n",
+        r"diagnosis of orders-api: ok, was leaking",
+        r"CLOSED: orders-api leaks no more at /orders",
+        r"\n +healthy +leaking +fixed\n",
+        r"PostgreSQL, the service and their files are gone",
+    ]
+    found = [re.search(pattern, text) for pattern in story]
+    assert [pattern for pattern, match in zip(story, found, strict=True) if match is None] == []
+    places = [match.start() for match in found if match]
+    assert places == sorted(places)
     assert short_demo.leftovers() == []
     assert short_demo.said("Traceback|error") == []
+
+
+def test_the_leak_is_named_with_its_rate(short_demo: Demo) -> None:
+    """One connection is lost every 0.8 s: 75 a minute, to a fifth."""
+    short_demo.process.wait(timeout=60)
+    rates = [int(rate) for rate in short_demo.said(r"leak at /orders: \d+ sessions, (\d+) a minute")]
+    assert rates
+    assert all(60 <= rate <= 90 for rate in rates)
+
+
+def table_rows(demonstration: Demo) -> dict[str, list[float]]:
+    """Return the numbers of each row of the table; times are milliseconds."""
+    _, _, table = demonstration.log.read_text().partition("-" * 70)
+    rows = re.findall(r"^ *(\S.*?)" + r"  +([\d.]+)(?: ms)?" * 3 + "$", table, re.MULTILINE)
+    return {label: [float(number) for number in numbers] for label, *numbers in rows}
+
+
+def test_the_table_compares_what_was_measured(short_demo: Demo) -> None:
+    """With the leak connections are lost and requests refused; before and after none are."""
+    short_demo.process.wait(timeout=60)
+    rows = table_rows(short_demo)
+    healthy, leaking, fixed = ({label: row[column] for label, row in rows.items()} for column in range(3))
+    for act in (healthy, fixed):
+        assert act["leaked sessions, found by the daemon"] == 0
+        assert act["pool time-outs"] == 0
+        assert act["refused for want of a connection (503)"] == 0
+        assert act["requests answered"] > 0
+    assert leaking["leaked sessions, found by the daemon"] > 0
+    assert leaking["connections in use, out of the pool"] == 12
+    assert leaking["pool time-outs"] > 0
+    assert leaking["p95 wait for a connection"] >= 1000
+    assert fixed["p95 wait for a connection"] < 100
+    assert fixed["failed on the broken order (500)"] > 0, "the same requests still come"
+
+
+def test_its_lines_fit(short_demo: Demo) -> None:
+    """No line is wider than 100 columns, and none is coloured where nobody looks at a terminal."""
+    short_demo.process.wait(timeout=60)
+    assert short_demo.said(r".{101,}") == []
+    assert short_demo.said("\x1b") == []

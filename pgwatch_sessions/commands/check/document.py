@@ -1,0 +1,66 @@
+"""The result of a check as JSON."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pgwatch_sessions.commands.check.result import Result
+from pgwatch_sessions.core.advice import advice_of
+from pgwatch_sessions.core.clients import ClientSummary
+from pgwatch_sessions.core.findings import Finding, Severity
+from pgwatch_sessions.recording.times import text_of
+from pgwatch_sessions.telling import client_fields, finding_fields
+
+
+def document_of(results: Iterable[Result], *, fail_on: Severity, code: int) -> dict[str, Any]:
+    """Return all that the check found, fit for JSON."""
+    return {"exit_code": code, "fail_on": str(fail_on), "servers": [_server(result, fail_on) for result in results]}
+
+
+def _server(result: Result, fail_on: Severity) -> dict[str, Any]:
+    state = result.state
+    diagnosis = state.diagnoses.get(None)
+    return {
+        "server": state.server,
+        "exit_code": result.exit_code(fail_on),
+        "taken_at": text_of(result.at) if state.last_view else None,
+        "looks": result.looks,
+        "failed_looks": sum(state.failures.values()),
+        "failure": {"reason": str(state.failure.reason), "detail": state.failure.detail} if state.failure else None,
+        "hidden_sessions": result.hidden,
+        "diagnosis": str(diagnosis.verdict) if diagnosis else "unknown",
+        "slots": [
+            {"scope": str(slots.scope), "name": slots.name, "capacity": slots.capacity, "used": slots.used}
+            for slots in (state.last_view.slots if state.last_view else ())
+        ],
+        "clients": [_client(summary, result) for summary in result.clients],
+        "findings": [_finding(finding, result) for finding in result.findings],
+        "too_young_to_judge": [
+            {**client_fields(young.client), "sessions": young.sessions, "age_seconds": round(young.age, 3)}
+            for young in result.young
+        ],
+    }
+
+
+def _client(summary: ClientSummary, result: Result) -> dict[str, Any]:
+    diagnosis = result.state.diagnoses.get(summary.client)
+    return {
+        **client_fields(summary.client),
+        "sessions": summary.sessions,
+        "hidden_sessions": summary.hidden,
+        "states": {str(state): number for state, number in summary.states.items() if number},
+        "state_age_max_seconds": {str(state): round(age, 3) for state, age in summary.state_age_max.items()},
+        "diagnosis": str(diagnosis.verdict) if diagnosis else None,
+    }
+
+
+def _finding(finding: Finding, result: Result) -> dict[str, Any]:
+    advice = advice_of(finding, result.sessions_of(finding.key.client))
+    return {
+        **finding_fields(finding),
+        "since": text_of(finding.since),
+        "age_seconds": round(result.at - finding.since, 3),
+        "cause": advice.cause,
+        "steps": advice.steps,
+        "terminate": advice.terminate,
+        "runbook": advice.runbook,
+    }

@@ -1,0 +1,143 @@
+"""The result of a check for people: who has which sessions, what was found, and what to do."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from pgwatch_sessions.commands.check.result import Result, Young
+from pgwatch_sessions.commands.terminal import Colour, Paint, folded, printable, table
+from pgwatch_sessions.commands.wording import (
+    COLOURS,
+    client_name,
+    counted,
+    diagnosis_text,
+    failure_text,
+    finding_text,
+    moment,
+    span,
+)
+from pgwatch_sessions.core.advice import advice_of
+from pgwatch_sessions.core.clients import ClientSummary
+from pgwatch_sessions.core.events import PrivilegeMissing
+from pgwatch_sessions.core.findings import Finding, Severity
+from pgwatch_sessions.core.model import Scope, Session, SessionState
+from pgwatch_sessions.settings.quantities import duration_text
+from pgwatch_sessions.telling import told
+
+#: Clients and sessions that are listed, the most important first.
+_MAX_CLIENTS = 100
+_MAX_SESSIONS = 10
+
+
+def text_of_results(results: Sequence[Result], *, fail_on: Severity, hold_limit: float, paint: Paint) -> Iterator[str]:
+    """Yield the lines of the report."""
+    for result in results:
+        yield from _server(result, paint)
+        for finding in result.findings:
+            yield ""
+            yield from _finding(finding, result, paint)
+        for young in result.young:
+            yield ""
+            yield _young(young, hold_limit)
+        yield ""
+        yield _conclusion(result, fail_on, paint)
+        if result is not results[-1]:
+            yield ""
+
+
+def _server(result: Result, paint: Paint) -> Iterator[str]:
+    state = result.state
+    looks = f"{counted(result.looks, 'look')}{_failed(sum(state.failures.values()))}"
+    name = paint(printable(state.server), Colour.BOLD)
+    if state.last_view is None:
+        yield f"{name}: {looks}"
+        return
+    used = [
+        f", {each.used} of {each.capacity} slots used" for each in state.last_view.slots if each.scope is Scope.SERVER
+    ]
+    diagnosis = state.diagnoses.get(None)
+    yield f"{name}: {looks}{''.join(used)}{f', {diagnosis_text(diagnosis)}' if diagnosis else ''}"
+    yield ""
+    yield from _clients(result, paint) if result.clients else ["No client has a session."]
+
+
+def _failed(number: int) -> str:
+    return f", {number} failed" if number else ""
+
+
+def _clients(result: Result, paint: Paint) -> Iterator[str]:
+    shown = result.clients[:_MAX_CLIENTS]
+    states = [state for state in SessionState if any(client.states[state] for client in shown)]
+    hidden = ["hidden"] if result.hidden else []
+    header, *rows = table(
+        ["client", "sessions", *states, *hidden, "diagnosis"],
+        [_client_row(client, states, result) for client in shown],
+    )
+    yield paint(header, Colour.BOLD)
+    yield from rows
+    if len(result.clients) > len(shown):
+        yield f"and {len(result.clients) - len(shown)} more"
+
+
+def _client_row(client: ClientSummary, states: Iterable[SessionState], result: Result) -> list[str]:
+    diagnosis = result.state.diagnoses.get(client.client)
+    return [
+        client_name(client.client),
+        str(client.sessions),
+        *(_in_state(client, state) for state in states),
+        *([str(client.hidden)] if result.hidden else []),
+        str(diagnosis.verdict) if diagnosis else "",
+    ]
+
+
+def _in_state(client: ClientSummary, state: SessionState) -> str:
+    number, age = client.states[state], client.state_age_max.get(state)
+    if not number:
+        return "-"
+    return str(number) if age is None else f"{number}, {span(age)}"
+
+
+def _finding(finding: Finding, result: Result, paint: Paint) -> Iterator[str]:
+    advice = advice_of(finding, result.sessions_of(finding.key.client))
+    severity = paint(finding.severity.upper(), COLOURS[finding.severity])
+    yield f"{severity}  {client_name(finding.key.client)}: {finding_text(finding, at=result.at)}"
+    for session in finding.sessions[:_MAX_SESSIONS]:
+        yield f"  {_session(session)}"
+    if len(finding.sessions) > _MAX_SESSIONS:
+        yield f"  and {len(finding.sessions) - _MAX_SESSIONS} more"
+    for heading, paragraphs in (("likely cause", (advice.cause,)), ("what to do", advice.steps)):
+        yield f"  {paint(heading, Colour.BOLD)}"
+        for paragraph in paragraphs:
+            yield from folded(printable(paragraph), sys.stdout, indent="    ")
+    if advice.terminate:
+        yield f"  {paint('to end them', Colour.BOLD)}"
+        yield from (f"    {statement}" for statement in advice.terminate)
+    yield f"  {paint('read on', Colour.BOLD)}  {advice.runbook}"
+
+
+def _session(session: Session) -> str:
+    since = "" if session.state_change is None else f" since {moment(session.state_change)}"
+    statement = f": {session.statement.text}" if session.statement.text else ""
+    return printable(
+        f"pid {session.id.pid} from {session.client_addr or 'a local socket'}, {session.state}{since}{statement}"
+    )
+
+
+def _young(young: Young, hold_limit: float) -> str:
+    limit = duration_text(hold_limit)
+    return (
+        f"Too young to judge: {client_name(young.client)} has {counted(young.sessions, 'session')} idle in "
+        f"transaction, up to {span(young.age)}, and the hold limit is {limit}. --for {limit} waits it out."
+    )
+
+
+def _conclusion(result: Result, fail_on: Severity, paint: Paint) -> str:
+    failure, view = result.state.failure, result.state.last_view
+    if failure is not None:
+        return paint(f"It cannot be seen: {failure_text(failure)}", Colour.RED)
+    if result.hidden and view is not None:
+        _, fields = told(PrivilegeMissing(view.snapshot.own_user, result.hidden))
+        return paint(f"{counted(result.hidden, 'session')} hidden from us: {fields['remedy']}", Colour.RED)
+    failing = sum(finding.severity.rank >= fail_on.rank for finding in result.findings)
+    if failing:
+        return paint(f"{counted(failing, 'finding')} of {fail_on} or above.", Colour.RED)
+    return paint(f"Nothing of {fail_on} or above.", Colour.GREEN)

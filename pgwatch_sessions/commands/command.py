@@ -1,0 +1,101 @@
+"""What a command is: a name, its help, its options, and what it does; and what its exit code means."""
+
+import argparse
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from pgwatch_sessions.settings import Settings, describe, load
+from pgwatch_sessions.settings.quantities import read_count, read_duration
+
+EXIT_OK = 0
+#: `run` and `demo`: a fault of the program. `check` and `replay`: something was found.
+EXIT_FAULT = EXIT_FOUND = 1
+EXIT_USAGE = 2
+EXIT_UNSEEN = 3
+
+#: The settings that say which server, and how to get in.
+CONNECTION = ("name", "dsn", "password_file", "timeout")
+#: The settings that say how to judge what is seen.
+JUDGEMENT = ("hold_limit", "growth_window", "horizon", "max_clients", "tools", "statements")
+#: Settings of the loading itself.
+_LOADING = ("config", "secrets_dir")
+
+
+class CommandError(Exception):
+    """What the user has to put right, in one line; the exit code says wrong usage."""
+
+
+def _none(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand."""
+
+    name: str
+    #: One line for the overview.
+    purpose: str
+    #: A paragraph for its own help; the purpose when empty.
+    description: str = ""
+    #: Examples and exit codes, laid out.
+    epilog: str
+    #: Settings that it takes as options.
+    settings: Collection[str] = ()
+    add_options: Callable[[argparse.ArgumentParser], None] = _none
+    #: Returns the exit code; raises SettingsError, CommandError and CannotListenError.
+    obey: Callable[[argparse.Namespace], int]
+
+
+def every_setting() -> tuple[str, ...]:
+    """Return the names of all settings that can be options."""
+    return tuple(setting.name for setting in describe())
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """Add these settings as options, and those that say where the others are read from."""
+    loading = parser.add_argument_group("configuration")
+    loading.add_argument("--config", metavar="FILE", help="YAML file of settings [PGWATCH_SESSIONS_CONFIG]")
+    loading.add_argument(
+        "--secrets-dir", metavar="DIR", help="directory of secret files [PGWATCH_SESSIONS_SECRETS_DIR]"
+    )
+    settings = parser.add_argument_group(
+        "settings", "Each can also be set in the file and by the environment variable in brackets."
+    )
+    for setting in describe():
+        if setting.name in names:
+            default = f" Default: {setting.default}." if setting.default else ""
+            settings.add_argument(
+                setting.option,
+                dest=setting.name,
+                metavar="VALUE",
+                help=f"{setting.description}{default} [{setting.variable}]".replace("%", "%%"),
+            )
+
+
+def load_settings(options: argparse.Namespace) -> Settings:
+    """Return the settings in effect; SettingsError with all mistakes."""
+    names = {*every_setting(), *_LOADING}
+    return load({name: value for name, value in vars(options).items() if name in names})
+
+
+def positive_duration(text: str) -> float:
+    """Read an option's seconds, which must be more than none."""
+    try:
+        seconds = read_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("must be longer than 0s")
+    return seconds
+
+
+def positive_count(text: str) -> int:
+    """Read an option's whole number, which must be at least 1."""
+    try:
+        number = read_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

@@ -1,0 +1,153 @@
+"""`pgwatch-sessions record`: look, and write what was seen."""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgwatch_sessions.commands.command import (
+    CONNECTION,
+    EXIT_OK,
+    EXIT_UNSEEN,
+    Command,
+    CommandError,
+    load_settings,
+    positive_count,
+)
+from pgwatch_sessions.commands.terminal import Progress, bar, printable
+from pgwatch_sessions.commands.wiring import connections_of
+from pgwatch_sessions.commands.wording import counted, failure_text, span
+from pgwatch_sessions.core.model import Failure
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.recording import RecordingFile, open_recording, written
+from pgwatch_sessions.signals import ended_by_signals
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """What was recorded so far."""
+
+    looks: int = 0
+    failed: int = 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    settings = load_settings(options)
+    path: Path = options.out
+    tally = _Tally()
+    try:
+        with open_recording(path, overwrite=options.force) as file, Progress(sys.stderr) as progress:
+            asyncio.run(
+                _until_ended(
+                    _Recording(file, connections_of(settings), tally, progress, interval=settings.interval),
+                    count=options.count,
+                )
+            )
+    except FileExistsError:
+        raise CommandError(f"{path} is there already; --force overwrites it") from None
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}") from None
+    failed = f", {tally.failed} of them failed" if tally.failed else ""
+    sys.stderr.write(f"pgwatch-sessions: recorded {counted(tally.looks, 'look')}{failed} in {path}\n")
+    return EXIT_UNSEEN if tally.looks and tally.failed == tally.looks else EXIT_OK
+
+
+class _Recording:
+    """Looks at some servers on schedule, into one file."""
+
+    def __init__(
+        self,
+        file: RecordingFile,
+        connections: Mapping[str, HeldConnection],
+        tally: _Tally,
+        progress: Progress,
+        *,
+        interval: float,
+    ) -> None:
+        """`interval` is the time between looks in seconds."""
+        self._file = file
+        self._connections = connections
+        self._tally = tally
+        self._progress = progress
+        self._interval = interval
+        self._failing: dict[str, Failure] = {}
+
+    async def look(self, count: int | None) -> None:
+        """Look so many times at each server, for ever when None, and write each look once all have ended."""
+        begun = time.monotonic()
+        done = 0
+        while count is None or done < count:
+            await asyncio.sleep(begun + done * self._interval - time.monotonic())
+            outcomes = await asyncio.gather(*(connection.look() for connection in self._connections.values()))
+            for server, outcome in zip(self._connections, outcomes, strict=True):
+                self._file.write(written(outcome, server=server, at=time.time()))
+                self._tally.looks += 1
+                self._tally.failed += isinstance(outcome, Failure)
+                self._tell_failure(server, outcome if isinstance(outcome, Failure) else None)
+            done += 1
+            share = "" if count is None else f"{bar(done / count)}  "
+            lasts = span(time.monotonic() - begun)
+            self._progress.show(f"{share}{counted(self._tally.looks, 'look')}, {self._file.size:,} B, {lasts}")
+
+    async def close(self) -> None:
+        """Give the slots back."""
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+
+    def _tell_failure(self, server: str, failure: Failure | None) -> None:
+        """Say once that a server cannot be seen."""
+        if failure is None:
+            self._failing.pop(server, None)
+        elif self._failing.get(server) != failure:
+            self._failing[server] = failure
+            self._progress.clear()
+            sys.stderr.write(f"pgwatch-sessions: {printable(server)} cannot be seen: {failure_text(failure)}\n")
+
+
+async def _until_ended(recording: _Recording, *, count: int | None) -> None:
+    """Record until so many looks were taken, or SIGTERM or SIGINT."""
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with ended_by_signals(end):
+        looking = asyncio.create_task(recording.look(count))
+        try:
+            await asyncio.wait({looking, end}, return_when=asyncio.FIRST_COMPLETED)
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+        finally:
+            await recording.close()
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="file to write; compressed when it ends in .gz"
+    )
+    parser.add_argument(
+        "--count", metavar="N", type=positive_count, help="looks at each server; until Ctrl-C or SIGTERM without it"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the file when it is there")
+
+
+RECORD = Command(
+    name="record",
+    purpose="write what is seen into a file, for replay",
+    description="""\
+Looks at the servers on schedule and writes what is seen, statements redacted, failed looks included, one look a
+line. Ctrl-C or SIGTERM ends it in order. `pgwatch-sessions replay` reads the file.""",
+    settings=(*CONNECTION, "interval", "statements"),
+    add_options=_add_options,
+    obey=_record,
+    epilog="""\
+examples:
+  pgwatch-sessions record --out night.jsonl.gz --dsn postgresql://pgwatch@db/postgres
+  pgwatch-sessions record --out minute.jsonl --interval 1s --count 60
+
+exit codes:
+  0  recorded as asked, also when Ctrl-C or SIGTERM ended it
+  2  wrong usage or configuration, or a file that is there already or cannot be written
+  3  no server could be seen, not once; the failures are in the file
+""",
+)

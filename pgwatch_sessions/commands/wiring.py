@@ -1,0 +1,66 @@
+"""The settings, as the parts of the program want them."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.statements import Statement, parse_statement
+from pgwatch_sessions.daemon import Watch
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.settings import Server, Settings, read_secret
+
+
+def watch_of(settings: Settings) -> Watch:
+    """Return what the daemon needs."""
+    return Watch(
+        targets=tuple(map(_target, settings.servers)),
+        interval=settings.interval,
+        timeout=settings.timeout,
+        policy=policy_of(settings),
+        parse=parse_of(settings),
+        record_dir=settings.record_dir,
+        record_max_bytes=settings.record_max_bytes,
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return how to judge what is seen."""
+    return Policy(
+        hold_limit=settings.hold_limit,
+        growth_window=settings.growth_window,
+        horizon=settings.horizon,
+        max_clients=settings.max_clients,
+        tools=settings.tools,
+    )
+
+
+def parse_of(settings: Settings) -> Callable[[str | None], Statement]:
+    """Return how statements are taken apart, and what is kept of them."""
+    return parse_statement if settings.statements == "redacted" else _parse_without_text
+
+
+def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
+    """Return a connection to each server by its name, none of them opened yet."""
+    return {
+        server.name: HeldConnection(
+            _target(server),
+            timeout=settings.timeout,
+            parse=parse_of(settings),
+            jitter=lambda limit: random.uniform(0, limit),
+        )
+        for server in settings.servers
+    }
+
+
+def _target(server: Server) -> Target:
+    file = server.password_file
+    return Target(
+        name=server.name,
+        dsn=server.dsn.get_secret_value() if server.dsn else None,
+        password=(lambda: read_secret(file)) if file else None,
+    )
+
+
+def _parse_without_text(sql: str | None) -> Statement:
+    return replace(parse_statement(sql), text="", summary="(statement)")
