@@ -55,7 +55,7 @@ def _server(result: Result, paint: Paint) -> Iterator[str]:
         f", {each.used} of {each.capacity} slots used" for each in state.last_view.slots if each.scope is Scope.SERVER
     ]
     diagnosis = state.diagnoses.get(None)
-    yield f"{name}: {looks}{''.join(used)}{f', {diagnosis_text(diagnosis)}' if diagnosis else ''}"
+    yield f"{name}: {looks}{''.join(used)}{f', diagnosis: {diagnosis_text(diagnosis)}' if diagnosis else ''}"
     yield ""
     yield from _clients(result, paint) if result.clients else ["No client has a session."]
 

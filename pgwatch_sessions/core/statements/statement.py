@@ -51,8 +51,8 @@ class Statement:
 
     @property
     def recordable(self) -> str | None:
-        """The text with its tags as a comment, which parses to an equal statement; None when unknown."""
-        if self.kind is Kind.UNKNOWN:
+        """The text with its tags as a comment, which parses to an equal statement; None when unknown or withheld."""
+        if self.kind is Kind.UNKNOWN or (self.kind is not Kind.NEVER_USED and not self.text):
             return None
         return " ".join(filter(None, (written(self.tags), self.text)))
 

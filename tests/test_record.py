@@ -1,0 +1,307 @@
+"""Recording as processes: `pgwatch-sessions record`, and the daemon with `record_dir`."""
+
+import asyncio
+import gzip
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from pgwatch_sessions.core.model import Failure, Reason, SessionState, Snapshot
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.core.statements import parse_statement
+from pgwatch_sessions.poller import Poller, Record
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.recording import Look, read_looks
+from tests.conftest import OwnPostgresFactory
+from tests.daemons import daemon, own_sessions
+from tests.programs import PROGRAM, environment, finished
+from tests.servers import Database
+from tests.situations import idle_in_transaction
+from tests.terminals import at_terminal
+from tests.waiting import until
+
+SECRET = "s3cret@example.org"
+LEAKED = f"SELECT '{SECRET}' AS email /*route='/orders/{{id}}'*/"
+FAST = ("--interval", "100ms")
+
+
+def looks_in(file: Path) -> list[Look]:
+    """Return the looks of a file, which must have no bad line."""
+    with file.open("rb") as source:
+        found = list(read_looks(source))
+    assert all(isinstance(look, Look) for look in found), found
+    return [look for look in found if isinstance(look, Look)]
+
+
+@contextmanager
+def recording(*arguments: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run `record` until the block has ended it."""
+    command = [*PROGRAM, "record", *arguments]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_so_many_looks_redacted(database: Database, tmp_path: Path) -> None:
+    """The file holds what was there without a literal, and replay tells the leak from it."""
+    file = tmp_path / "three.jsonl.gz"
+    with idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED) as pid:
+        ended = finished("record", "--out", str(file), "--count", "12", *FAST, env=environment(DSN=database.dsn()))
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == f"pgwatch-sessions: recorded 12 looks in {file}\n"
+    looks = looks_in(file)
+    assert len(looks) == 12
+    for look in looks:
+        assert isinstance(look.outcome, Snapshot)
+        (held,) = [each for each in look.outcome.sessions if each.id.pid == pid]
+        assert (held.state, held.client.application) == (SessionState.IDLE_IN_TRANSACTION, "orders-api")
+        assert held.statement.site == "/orders/{id}"
+    assert SECRET.encode() not in gzip.decompress(file.read_bytes())
+    story = finished("replay", str(file), "--hold-limit", "1s")
+    assert f"notice    orders-api ({database.name}, postgres): 1 session idle in transaction" in story.stdout
+    until(lambda: own_sessions(database.dsn()) == 0)
+
+
+def test_without_statements_no_text_is_in_the_file(database: Database, tmp_path: Path) -> None:
+    """With `statements: off` only the tags of a statement are recorded."""
+    file = tmp_path / "one.jsonl"
+    env = environment(DSN=database.dsn(), STATEMENTS="off")
+    with idle_in_transaction(database.dsn(), "SELECT 1 AS rarely_named"):
+        assert finished("record", "--out", str(file), "--count", "1", env=env).returncode == 0
+    assert b"rarely_named" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_it_in_order(database: Database, tmp_path: Path, number: signal.Signals) -> None:
+    """Exit 0, a whole file, and no session left on the server."""
+    file = tmp_path / "night.jsonl.gz"
+    with recording("--out", str(file), *FAST, env=environment(DSN=database.dsn())) as process:
+        until(lambda: file.exists() and len(looks_in(file)) >= 2)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=5)
+    assert process.returncode == 0
+    assert said.startswith("pgwatch-sessions: recorded ")
+    assert said.endswith(f" looks in {file}\n")
+    assert len(gzip.decompress(file.read_bytes()).splitlines()) == len(looks_in(file)) >= 2
+    until(lambda: own_sessions(database.dsn()) == 0)
+
+
+def test_a_signal_in_the_middle_of_a_look_that_hangs(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+    """Nobody waits for a server that does not answer; what was recorded before is whole."""
+    server = own_postgres()
+    file = tmp_path / "night.jsonl.gz"
+    env = environment(DSN=server.dsn(), TIMEOUT="60s")
+    with recording("--out", str(file), *FAST, env=env) as process:
+        until(lambda: file.exists() and len(looks_in(file)) >= 1)
+        server.freeze()
+        try:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=5)
+        finally:
+            server.thaw()
+    assert process.returncode == 0
+    assert gzip.decompress(file.read_bytes()).endswith(b"\n")
+
+
+def test_failures_are_recorded_and_the_looks_go_on(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+    """A server that goes down and comes back: said once, in the file, and no end of the recording."""
+    server = own_postgres()
+    file = tmp_path / "outage.jsonl"
+    with recording("--out", str(file), *FAST, env=environment(DSN=server.dsn(), NAME="shop")) as process:
+        until(lambda: file.exists() and looks_in(file))
+        server.stop()
+        until(lambda: isinstance(looks_in(file)[-1].outcome, Failure))
+        server.start()
+        until(lambda: isinstance(looks_in(file)[-1].outcome, Snapshot))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=5)
+    assert process.returncode == 0
+    reasons = {look.outcome.reason for look in looks_in(file) if isinstance(look.outcome, Failure)}
+    assert Reason.NETWORK in reasons
+    assert 1 <= said.count("pgwatch-sessions: shop cannot be seen: ") <= 3
+    assert " of them failed in " in said
+
+
+def test_a_server_that_was_never_seen(tmp_path: Path) -> None:
+    """Exit 3; the failures are in the file all the same."""
+    file = tmp_path / "nothing.jsonl"
+    dsn = "postgresql://postgres@127.0.0.1:1/postgres"
+    ended = finished("record", "--out", str(file), "--count", "2", *FAST, "--dsn", dsn)
+    assert ended.returncode == 3
+    assert "127.0.0.1:1 cannot be seen: network: " in ended.stderr
+    assert [isinstance(look.outcome, Failure) for look in looks_in(file)] == [True, True]
+
+
+def test_several_servers_go_into_one_file(database: Database, tmp_path: Path) -> None:
+    """Each look names its server; one that is down does not keep the other from being seen."""
+    config, file = tmp_path / "two.yaml", tmp_path / "two.jsonl"
+    config.write_text(f"""\
+servers:
+  - {{name: down, dsn: "postgresql://postgres@127.0.0.1:1/postgres"}}
+  - {{name: shop, dsn: "{database.dsn()}"}}
+""")
+    ended = finished("record", "--config", str(config), "--out", str(file), "--count", "2", *FAST)
+    assert ended.returncode == 0
+    found = [(look.server, isinstance(look.outcome, Snapshot)) for look in looks_in(file)]
+    assert found == [("down", False), ("shop", True)] * 2
+
+
+def test_what_is_there_is_not_overwritten_by_accident(database: Database, tmp_path: Path) -> None:
+    """Exit 2 and the old content, unless it is asked for."""
+    file = tmp_path / "kept.jsonl"
+    file.write_text("dear\n")
+    command = ("record", "--out", str(file), "--count", "1", "--dsn", database.dsn())
+    ended = finished(*command)
+    assert (ended.returncode, file.read_text()) == (2, "dear\n")
+    assert ended.stderr == f"pgwatch-sessions: error: {file} is there already; --force overwrites it\n"
+    assert finished(*command, "--force").returncode == 0
+    assert len(looks_in(file)) == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--out", "x", "--count", "0"), ("--out", "x", "--hold-limit", "1s")])
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    """Exit 2, before a file is made."""
+    ended = finished("record", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "error: " in ended.stderr
+    assert not Path("x").exists()
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """A missing directory, and a disk that is full: exit 2 and the system's reason."""
+    dsn = "postgresql://postgres@127.0.0.1:1/postgres"
+    missing = tmp_path / "missing" / "night.jsonl"
+    ended = finished("record", "--out", str(missing), "--dsn", dsn)
+    assert ended.returncode == 2
+    assert ended.stderr == f"pgwatch-sessions: error: {missing}: No such file or directory\n"
+    ended = finished("record", "--out", "/dev/full", "--force", "--dsn", dsn)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("pgwatch-sessions: error: /dev/full: No space left on device\n")
+
+
+def test_a_terminal_shows_how_far_it_is(database: Database, tmp_path: Path) -> None:
+    """Looks and size, in a line that is gone in the end."""
+    file = tmp_path / "three.jsonl"
+    shown = at_terminal(
+        "record", "--out", str(file), "--count", "3", "--interval", "150ms", "--dsn", database.dsn(), columns=120
+    )
+    assert shown.code == 0
+    assert "67 %  2 looks, " in shown.terminal
+    assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 looks in {file}\r\n")
+
+
+# --- While the daemon runs ---
+
+
+def test_the_daemon_records_what_it_judges(database: Database, tmp_path: Path) -> None:
+    """A replay of what it recorded says of the leak what its log said; the files are whole after SIGTERM."""
+    folder = tmp_path / "recordings"
+    judged = ("--hold-limit", "1s")
+    with (
+        idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED),
+        daemon("--record-dir", str(folder), "--name", "shop", *judged, dsn=database.dsn()) as watching,
+    ):
+        until(lambda: watching.events("leak_opened"))
+        code, _ = watching.end_by(signal.SIGTERM)
+        logged = watching.events("leak_opened")
+    assert code == 0
+    (file,) = folder.iterdir()
+    assert gzip.decompress(file.read_bytes()).endswith(b"\n")
+    assert SECRET.encode() not in gzip.decompress(file.read_bytes())
+    ended = finished("replay", "--format", "json", str(file), *judged)
+    replayed = [json.loads(line) for line in ended.stdout.splitlines()]
+    meant = ("event", "server", "kind", "severity", "database", "application", "site", "sessions")
+    opened = [event for event in replayed if event["event"] == "leak_opened"]
+    assert [[event[key] for key in meant] for event in opened] == [[event[key] for key in meant] for event in logged]
+
+
+def test_a_disk_that_refuses_does_not_stop_the_looks(database: Database, tmp_path: Path) -> None:
+    """Said once, and once when it is better; meanwhile the metrics are fresh."""
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    with daemon("--record-dir", str(blocked / "recordings"), dsn=database.dsn()) as watching:
+        until(lambda: watching.events("recording_failed"))
+        looks = watching.scrape().looks()
+        watching.scrape_when(lambda scrape: scrape.looks() > looks + 3)
+        blocked.unlink()
+        until(lambda: watching.events("recording_resumed"))
+        until(lambda: list((blocked / "recordings").iterdir()))
+        (failed,) = watching.events("recording_failed")
+        watching.end_by(signal.SIGTERM)
+    assert str(blocked) in failed["error"]
+    assert "level" in failed
+
+
+def test_a_disk_that_hangs_does_not_stop_the_looks(database: Database) -> None:
+    """The look goes on after a moment, without a second writer; recording goes on once the disk answers."""
+    free = threading.Event()
+    recorded: list[str] = []
+
+    def record(server: str, outcome: Snapshot | Failure, at: float) -> None:
+        assert isinstance(outcome, Snapshot), at
+        free.wait(timeout=30)
+        recorded.append(server)
+
+    async def polls() -> list[int]:
+        with closing_poller(database, record) as (poller, published):
+            await poller.poll()
+            await poller.poll()
+            stuck = [len(published), len(recorded)]
+            free.set()
+            await asyncio.to_thread(until, lambda: recorded)
+            await poller.poll()
+            await poller.close()
+            return [*stuck, len(published), len(recorded)]
+
+    with capture_logs() as logs:
+        assert asyncio.run(polls()) == [2, 0, 3, 2]
+    assert [entry["event"] for entry in logs if "recording" in entry["event"]] == [
+        "recording_failed",
+        "recording_resumed",
+    ]
+
+
+@contextmanager
+def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller, list[ServerState]]]:
+    """Yield a poller and what it publishes; its connection is gone at the end."""
+    published: list[ServerState] = []
+    connection = HeldConnection(
+        Target(name="shop", dsn=database.dsn()), timeout=5, parse=parse_statement, jitter=lambda _: 0.0
+    )
+    poller = Poller(
+        ServerState(server="shop"),
+        connection,
+        policy=Policy(),
+        publish=published.append,
+        log=structlog.get_logger(),
+        record=record,
+    )
+    try:
+        yield poller, published
+    finally:
+        connection.drop()
+
+
+def test_a_fault_while_recording_is_not_taken_for_the_disks(database: Database) -> None:
+    """What no disk does ends the daemon, as any other fault of the program."""
+
+    def record(server: str, outcome: Snapshot | Failure, at: float) -> None:
+        raise LookupError(server, outcome, at)
+
+    async def poll() -> None:
+        with closing_poller(database, record) as (poller, _):
+            await poller.poll()
+
+    with pytest.raises(LookupError):
+        asyncio.run(poll())

@@ -1,0 +1,274 @@
+"""`pgwatch-sessions replay` as a process: the story, the events, the exit codes, and what a recording can hold."""
+
+import gzip
+import json
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgwatch_sessions.core.model import Failure, Reason, Server, SessionState, Snapshot
+from pgwatch_sessions.recording import written
+from tests.core.values import NOW, session, snapshot
+from tests.programs import PROGRAM, environment, finished
+from tests.terminals import at_terminal
+
+RECORDINGS = Path(__file__).parent / "recordings"
+LEAK = str(RECORDINGS / "leak.jsonl.gz")
+HEALTHY = str(RECORDINGS / "healthy.jsonl.gz")
+BY_HAND = str(RECORDINGS / "by_hand.jsonl")
+#: Time is short in these recordings.
+SCALED = ("--hold-limit", "5s", "--growth-window", "60s")
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+
+
+def events(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    """Replay as JSON."""
+    ended = finished("replay", "--format", "json", *arguments)
+    assert ended.returncode == code, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def recording(folder: Path, looks: Iterable[tuple[float, Snapshot | Failure]], *, server: str = "shop") -> str:
+    """Write looks, each at its seconds, as a recording; return its path."""
+    file = folder / "made.jsonl"
+    lines = [written(outcome, server=server, at=NOW + seconds) for seconds, outcome in looks]
+    file.write_bytes(b"".join(lines))
+    return str(file)
+
+
+def seen(seconds: float, *, held_since: float | None = 0, started_at: float = NOW - 1e6) -> Snapshot:
+    """Make a look at a pool's idle session, and at one idle in transaction unless `held_since` is None."""
+    sessions = [session(1, query="ROLLBACK", since=NOW - 5)]
+    if held_since is not None:
+        sessions.append(session(2, SessionState.IDLE_IN_TRANSACTION, since=NOW + held_since))
+    return snapshot(*sessions, at=NOW + seconds, server=Server(max_connections=100, started_at=started_at))
+
+
+def test_the_story_of_a_leak() -> None:
+    """Found, worse, would have paged, the diagnoses; in the end one finding, open, with its figures."""
+    ended = finished("replay", LEAK, *SCALED)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    story, _, summary = ended.stdout.partition("\n\n")
+    lines = story.splitlines()
+    assert all(re.match(rf"{MOMENT}  shop-db  ", line) for line in lines)
+    who = re.escape("orders (shop, app)")
+    expected = [
+        r"can be seen",
+        rf"notice    {who}: 1 session idle in transaction at /reports, the longest for 5 s",
+        rf"(warning|critical) +{who}: .*; would have paged",
+        rf"diagnosis of {who}: leaking \(\d held at /reports\), was ok",
+        r"diagnosis of the server: leaking \(orders: \d held at /reports\), was ok",
+    ]
+    places = [next(i for i, line in enumerate(lines) if re.search(rf"  shop-db  {text}$", line)) for text in expected]
+    assert places == sorted(places)
+    assert len(lines) < 12  # not every fifth of a change is one of the story
+    assert "shop-db: 75 looks; " in summary
+    assert re.search(
+        rf"critical  {who}  idle in transaction  /reports +12 +1\d\.\d  {MOMENT}  open +{MOMENT}\n", summary
+    )
+    assert "1 finding, 1 open at the end; the worst is critical.\nWould have paged once, first at " in summary
+
+
+def test_a_healthy_recording_has_nothing_to_say() -> None:
+    """Exit 0, and the verdict."""
+    ended = finished("replay", HEALTHY, *SCALED)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("  in the end: ok\n\nNothing was found.\n")
+
+
+def test_events_as_json() -> None:
+    """One event a line, by the recording's clock, with the keys that other programs rely on."""
+    found = events(LEAK, *SCALED, code=1)
+    assert [event["event"] for event in found[:2]] == ["server_up", "leak_opened"]
+    assert list(found[1]) == [
+        "at", "event", "server", "kind", "severity", "database", "user", "application", "origin", "site", "sessions",
+        "rate_per_minute", "exhaustion_seconds", "blocked",
+    ]  # fmt: skip
+    assert (
+        found[1].items()
+        >= {
+            "at": "2026-11-21T06:27:26.964101+00:00",
+            "server": "shop-db",
+            "kind": "transaction_held",
+            "severity": "notice",
+            "database": "shop",
+            "user": "app",
+            "application": "orders",
+            "site": "/reports",
+            "exhaustion_seconds": None,
+        }.items()
+    )
+    assert {event["severity"] for event in found if event["event"] == "leak_changed"} >= {"notice", "critical"}
+    diagnosed = [event for event in found if event["event"] == "diagnosis_changed"]
+    assert [(event.get("application"), event["diagnosis"]) for event in diagnosed] == [
+        ("orders", "leaking"),
+        (None, "leaking"),
+    ]
+    assert [event["at"] for event in found] == sorted(event["at"] for event in found)
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_other_settings_are_another_verdict(format_: str) -> None:
+    """Would it have paged, had the hold limit been an hour? Options win over the environment."""
+    env = environment(HOLD_LIMIT="5s", GROWTH_WINDOW="60s")
+    command = ("replay", "--format", format_, LEAK)
+    assert finished(*command, env=env).returncode == 1
+    assert finished(*command, "--hold-limit", "1h", env=env).returncode == 0
+
+
+def test_a_notice_is_found_and_is_no_failure(tmp_path: Path) -> None:
+    """One session held for a while is evidence only."""
+    file = recording(tmp_path, [(seconds, seen(seconds)) for seconds in range(0, 100, 10)])
+    assert [event["severity"] for event in events(file) if event["event"] == "leak_opened"] == ["notice"]
+    assert (
+        "1 finding, 1 open at the end; the worst is notice.\nWould have paged nobody.\n"
+        in finished("replay", file).stdout
+    )
+
+
+def test_bad_lines_are_named_and_the_rest_is_told() -> None:
+    """Exit 2 in the end, the number on standard error, what comes after it in the story."""
+    ended = finished("replay", BY_HAND)
+    assert ended.returncode == 2
+    assert ended.stderr == f"pgwatch-sessions: error: {BY_HAND}: line 5: not JSON at column 14\n"
+    assert "lab  cannot be seen: exhausted\n" in ended.stdout
+    assert "lab  the clock stepped back by 11 s\n" in ended.stdout
+    assert "lab: 3 looks, 1 of them failed (1 exhausted); " in ended.stdout
+    assert "other: 1 look; " in ended.stdout
+
+
+def test_standard_input_is_a_file_like_any_other() -> None:
+    """`-` reads plain or gzip, and says the same."""
+    for content in (Path(LEAK).read_bytes(), gzip.decompress(Path(LEAK).read_bytes())):
+        ended = subprocess.run(
+            [*PROGRAM, "replay", "-", *SCALED], input=content, env=environment(), capture_output=True, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (1, b"")
+        assert ended.stdout.decode() == finished("replay", LEAK, *SCALED).stdout
+
+
+def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
+    """Missing, a directory, empty: exit 2, one line that says so."""
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    for file, complaint in (
+        (tmp_path / "missing.jsonl", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (empty, "there is no look in it"),
+    ):
+        ended = finished("replay", str(file))
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == f"pgwatch-sessions: error: {file}: {complaint}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), (LEAK, HEALTHY), (LEAK, "--format", "xml"), (LEAK, "--interval", "1s")])
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    """Exit 2 with the usage."""
+    ended = finished("replay", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("usage: pgwatch-sessions")
+
+
+def test_jumps_of_the_clock_are_said_and_survived(tmp_path: Path) -> None:
+    """A gap, a clock set back, a server restarted: said once each; a finding that was open stays one finding."""
+    times = [*range(0, 90, 10), 690, 700, 710, 640, 650, 660]
+    looks = [(float(at), seen(at)) for at in times]
+    looks += [(float(at), seen(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
+    found = events(recording(tmp_path, looks))
+    said = {event["event"]: event for event in found if event["event"] not in {"server_up", "diagnosis_changed"}}
+    assert said["looks_missing"]["seconds"] == 610
+    assert said["clock_stepped_back"]["seconds"] == 70
+    assert "server_restarted" in said
+    names = [event["event"] for event in found]
+    for name in ("looks_missing", "clock_stepped_back", "server_restarted", "leak_opened", "leak_closed"):
+        assert names.count(name) == 1, name
+
+
+def test_another_pace_is_no_gap(tmp_path: Path) -> None:
+    """Segments of another interval go on: what is unusual at first becomes the usual."""
+    times = [*range(20), *range(20, 800, 20)]
+    found = events(recording(tmp_path, [(float(at), seen(at, held_since=None)) for at in times]))
+    assert [event["event"] for event in found].count("looks_missing") <= 4
+
+
+def test_a_failed_look_keeps_what_was_found(tmp_path: Path) -> None:
+    """Not seeing is not gone: the failure is told, the finding stays open."""
+    down = Failure(reason=Reason.NETWORK, detail="connecting: refused")
+    looks: list[tuple[float, Snapshot | Failure]] = [(float(at), seen(at)) for at in range(0, 90, 10)]
+    looks += [(float(at), down) for at in range(90, 150, 10)]
+    file = recording(tmp_path, looks)
+    found = events(file)
+    assert [event["reason"] for event in found if event["event"] == "server_down"] == ["network"]
+    assert "leak_closed" not in {event["event"] for event in found}
+    ended = finished("replay", file)
+    assert "shop  cannot be seen: network: connecting: refused\n" in ended.stdout
+    assert "shop: 15 looks, 6 of them failed (6 network); " in ended.stdout
+    assert "1 finding, 1 open at the end" in ended.stdout
+
+
+def test_each_server_has_a_state_of_its_own(tmp_path: Path) -> None:
+    """Looks at two servers, one after the other in one file, neither of which knows of the other's sessions."""
+    file = tmp_path / "two.jsonl"
+    with file.open("wb") as both:
+        for at in range(0, 100, 10):
+            both.write(written(seen(at), server="leaking", at=NOW))
+            both.write(written(seen(at, held_since=None), server="clean", at=NOW))
+    found = events(str(file))
+    assert [event["server"] for event in found if event["event"] == "leak_opened"] == ["leaking"]
+    assert sorted(event["server"] for event in found if event["event"] == "server_up") == ["clean", "leaking"]
+
+
+SECRET = "s3cret@example.org"
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+@pytest.mark.parametrize("statements", ["redacted", "off"])
+def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: str, statements: str) -> None:
+    """A recording made by hand holds raw statements and hostile names; with `off` no statement is there at all."""
+    rows = [
+        {
+            "pid": pid,
+            "backend_start": "2026-11-21T03:00:00Z",
+            "datname": "shop",
+            "usename": "app\x1b[2J\u202e",
+            "application_name": "orders\r\n\x07",
+            "state": "idle in transaction",
+            "state_change": f"2026-11-21T03:0{pid}:00Z",
+            "query": f"SELECT * FROM customers WHERE email = '{SECRET}'",
+        }
+        for pid in range(1, 6)
+    ]
+    file = tmp_path / "raw.jsonl"
+    looks = [{"taken_at": f"2026-11-21T03:{minute}:00Z", "sessions": rows} for minute in range(10, 30)]
+    file.write_text("".join(json.dumps(look) + "\n" for look in looks))
+    ended = finished("replay", str(file), "--format", format_, "--statements", statements)
+    assert ended.returncode == 1
+    assert SECRET not in ended.stdout
+    assert ("customers" in ended.stdout) == (statements == "redacted")
+    assert all(character.isprintable() for character in ended.stdout.replace("\n", ""))
+
+
+def test_a_long_file_shows_how_far_it_is(tmp_path: Path) -> None:
+    """On a terminal, in a line that is gone in the end; what is piped meanwhile stays clean."""
+    file = tmp_path / "long.jsonl"
+    file.write_bytes(gzip.decompress(Path(LEAK).read_bytes()) * 5)
+    shown = at_terminal("replay", str(file), *SCALED, "--format", "json", pipe_output=True)
+    assert shown.code == 1
+    assert re.search(r"\[#*-+\] +\d+ %", shown.terminal)
+    assert shown.terminal.endswith("\r\x1b[K")
+    assert all(json.loads(line) for line in shown.piped.splitlines())
+    whole = at_terminal("replay", str(file), *SCALED)
+    assert "\x1b[31mcritical\x1b[0m  orders (shop, app)" in whole.terminal
+    assert "\x1b" not in finished("replay", str(file), *SCALED).stdout
+
+
+def test_help_says_what_to_ask() -> None:
+    """Examples, every threshold, and exit codes stand in the help."""
+    text = finished("replay", "--help").stdout
+    for said in ("examples:\n", "--hold-limit", "--growth-window", "--horizon", "--max-clients", "--statements"):
+        assert said in text
+    assert "exit codes:\n  0  nothing of severity warning or above\n  1  " in text
