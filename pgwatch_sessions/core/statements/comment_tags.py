@@ -21,10 +21,10 @@ MAX_VALUE_LENGTH = 200
 
 # A pair ends at a comma or at the end of its comment; one without quotes that a cut ends may be half of it.
 _PAIR = re.compile(
-    r"""\s*+(?P<key>[\w.%-]++)\s*+
-        (?:=\s*+(?:'(?P<single>(?:[^'\\]++|\\.)*+)'|"(?P<double>(?:[^"\\]++|\\.)*+)"|(?P<bare>[^\s,'"]++))
-          |:\s*+(?P<legacy>[^\s,]++))
-        \s*+(?:(?P<comma>,)|\Z)""",
+    r"""\s*(?P<key>[\w.%-]+)\s*
+        (?:=\s*(?:'(?P<single>(?:[^'\\]|\\.)*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,'"]+))
+          |:\s*(?P<legacy>[^\s,]+))
+        \s*(?:(?P<comma>,)|\Z)""",
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

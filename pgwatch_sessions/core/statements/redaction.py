@@ -20,45 +20,45 @@ _PART = rf"{_START}0-9$"
 # Names of at most 63 characters (NAMEDATALEN - 1), `$1`, and signs, where neither a literal nor a comment begins.
 _CODE = rf"""(?![ ])(?:
       [ ](?![\x00-\x20\x7f])
-    | (?![eEbBnNxX]'|[uU]&')[{_START}][{_PART}]{{0,62}}+(?![{_PART}])
+    | (?![eEbBnNxX]'|[uU]&')[{_START}][{_PART}]{{0,62}}(?![{_PART}])
     | [(),=;:<>*+%!@\#^&|~`?\[\]{{}}\\]
     | \.(?![0-9])
     | -(?!-)
     | /(?!\*)
-    | \$[0-9]{{1,5}}+(?![0-9])
-    | "[^"]{{1,63}}+"(?!")
-)++"""
+    | \$[0-9]{{1,5}}(?![0-9])
+    | "[^"]{{1,63}}"(?!")
+)+"""
 
-# Possessive throughout, so that no text can make the scanner go back: time is linear.
+# Time is linear, since no text can make the scanner go back: what follows a repetition takes whatever ends it. It is not
+# done by possessive quantifiers: before 3.11.5 Python matches them wrongly (github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     rf"""
       (?P<code>{_CODE})
-    | (?P<space>[\x00-\x20\x7f]++)
-    | (?P<string>(?:[bBnNxX]|[uU]&)?'(?:[^'\\]++|'')*+(?:'|\Z)
-               | [eE]'(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z))
-    | (?P<backslashed>(?:[bBnNxX]|[uU]&)?')
-    | (?P<number>(?:[0-9][0-9_]*+(?:\.[0-9_]*+)?|\.[0-9][0-9_]*+)(?:[eE][+-]?[0-9_]++)?(?:[{_START}][{_PART}]*+)?)
-    | (?P<line_comment>--[^\n\r]*+)
+    | (?P<space>[\x00-\x20\x7f]+)
+    | (?P<string>(?:[bBnNxX]|[uU]&)?'(?:[^'\\]+|'')*(?:'|\Z|(?P<doubt>(?=\\)))
+               | [eE]'(?:[^'\\]+|\\.|'')*(?:'|\\?\Z))
+    | (?P<number>(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9_]+)?(?:[{_START}][{_PART}]*)?)
+    | (?P<line_comment>--[^\n\r]*)
     | (?P<block_comment>/\*)
-    | (?P<dollar_quote>\$(?:[{_START}][{_START}0-9]*+)?\$)
-    | (?P<quoted_name>"(?:[^"]++|"")*+")
-    | (?P<rest>"(?:[^"]++|"")*+\Z|\$(?:[{_START}][{_START}0-9]*+\Z)?|[{_PART}]++|.)
+    | (?P<dollar_quote>\$(?:[{_START}][{_START}0-9]*)?\$)
+    | (?P<quoted_name>"(?:[^"]+|"")*(?:"|(?P<unclosed>\Z)))
+    | (?P<rest>\$(?:[{_START}][{_START}0-9]*\Z)?|[{_PART}]+|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_SPACE = re.compile(r"[\x00-\x20\x7f]*+")
-_PLAIN_STRING = re.compile(r"(?:[^']++|'')*+(?:'|\Z)")
-_ESCAPE_STRING = re.compile(r"(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z)", re.DOTALL)
+_SPACE = re.compile(r"[\x00-\x20\x7f]*")
+_PLAIN_STRING = re.compile(r"(?:[^']+|'')*(?:'|\Z)")
+_ESCAPE_STRING = re.compile(r"(?:[^'\\]+|\\.|'')*(?:'|\\?\Z)", re.DOTALL)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 # One value as redacted: with its sign and a simple cast, if any.
-_VALUE = r"[-+]?\?(?:::[\w.]++(?:\[\])?)?(?=[ ,)\];]|\Z)"
+_VALUE = r"[-+]?\?(?:::[\w.]+(?:\[\])?)?(?=[ ,)\];]|\Z)"
 _VALUES = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
-_ROWS = re.compile(r'(\((?:[^()"]++|\([^()"]*+\))*+\))(?: ?, ?\1)+')
+_ROWS = re.compile(r'(\((?:[^()"]|\([^()"]*\))*\))(?: ?, ?\1)+')
 
 
 _BLANK = frozenset({"space", "line_comment", "block_comment"})
-_STRINGS = frozenset({"string", "backslashed", "dollar_quote"})
+_STRINGS = frozenset({"string", "dollar_quote"})
 _NAME_AND_QUOTES = 65
 
 
@@ -99,12 +99,12 @@ def scan(sql: str) -> Scan:
                 out.append("?")
             elif out[-1] == " ":
                 out.pop()
-            string_end = _end_of_string(sql, text, position, kind)
+            string_end = _end_of_string(sql, token)
             if string_end is None:
                 out.append("…")
                 break
             position = string_end
-        elif kind == "code" or (kind == "quoted_name" and len(text) <= _NAME_AND_QUOTES):
+        elif kind == "code" or _is_whole_name(token):
             out.append(text)
         else:
             out.append("?")
@@ -130,15 +130,21 @@ def _end(pattern: re.Pattern[str], sql: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _end_of_string(sql: str, opening: str, position: int, kind: str) -> int | None:
-    """Return where a string ends whose opening, or all of it, ends at `position`; None where that is in doubt."""
-    if kind == "dollar_quote":
-        closing = sql.find(opening, position)
+def _is_whole_name(token: re.Match[str]) -> bool:
+    name = token["quoted_name"]
+    return name is not None and token["unclosed"] is None and len(name) <= _NAME_AND_QUOTES
+
+
+def _end_of_string(sql: str, token: re.Match[str]) -> int | None:
+    """Return where a string ends whose opening, or all of it, is the token; None where that is in doubt."""
+    if (opening := token["dollar_quote"]) is not None:
+        closing = sql.find(opening, token.end())
         return len(sql) if closing < 0 else closing + len(opening)
-    if kind == "backslashed":
-        plain, escaped = _end(_PLAIN_STRING, sql, position), _end(_ESCAPE_STRING, sql, position)
-        return plain if plain == escaped else None
-    return position
+    if token["doubt"] is None:
+        return token.end()
+    inside = sql.index("'", token.start()) + 1
+    plain, escaped = _end(_PLAIN_STRING, sql, inside), _end(_ESCAPE_STRING, sql, inside)
+    return plain if plain == escaped else None
 
 
 def _end_of_blank(sql: str, opening: str, position: int, comments: list[Comment]) -> int:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 MAX_LENGTH = 60
 
-_NAME = r'(?:"[^"]++"|[^\W\d][\w$]*+)'
-_TABLE = rf"{_NAME}(?:\.{_NAME})*+"
+_NAME = r'(?:"[^"]+"|[^\W\d][\w$]*(?![\w$]))'
+_TABLE = rf"{_NAME}(?:\.{_NAME})*"
 # A table, not a function; then, after an alias or none, further tables of the same list.
-_FROM = rf"{_TABLE}(?!\()(?:(?: (?:AS )?{_NAME})? ?, ?{_TABLE}(?!\())*"
+_FROM = rf"{_TABLE}(?![.(])(?:(?: (?:AS )?{_NAME})? ?, ?{_TABLE}(?![.(]))*"
 _SOURCES = re.compile(
     rf'(?<![\w."])(?:(?:(?<!DISTINCT )FROM|JOIN|USING) (?:ONLY )?(?P<many>{_FROM})'
     rf"|(?:INTO|(?<!FOR )(?<!KEY )(?<!DO )(?<!ON )UPDATE) (?:ONLY )?(?P<one>{_TABLE}))",
@@ -18,8 +18,8 @@ _TABLES = re.compile(rf"(?:^|, ?)({_TABLE})")
 _QUALIFIED = re.compile(rf'(?<![\w.$"])({_NAME})\.{_NAME}(?![.(])')
 # `extract(year FROM …)` and its like have a FROM of their own.
 _KEYWORD_CALLS = re.compile(r"\b(?:EXTRACT|SUBSTRING|TRIM|OVERLAY|POSITION) ?\([^()]*\)", re.IGNORECASE)
-_CTE = re.compile(rf'(?<![\w."])({_NAME}) ?(?:\([^()]*+\) ?)?AS (?:(?:NOT )?MATERIALIZED ?)?\(', re.IGNORECASE)
-_NESTING = re.compile(r'"[^"]*+"|[()]|\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE)\b', re.IGNORECASE)
+_CTE = re.compile(rf'(?<![\w."])({_NAME}) ?(?:\([^()]*\) ?)?AS (?:(?:NOT )?MATERIALIZED ?)?\(', re.IGNORECASE)
+_NESTING = re.compile(r'"[^"]*"|[()]|\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE)\b', re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[^\W\d]\w*")
 _NUMBER = re.compile(r"[0-9]+")
 
