@@ -56,8 +56,10 @@ class End(Enum):
     MOVED = auto()
     #: The session is gone.
     GONE = auto()
-    #: The session is gone while the server counted sessions that it ended itself, or lost.
+    #: The session is gone while the server counted sessions that it or an operator ended.
     KILLED = auto()
+    #: The session is gone, and with it its whole origin, or it was known to be leaked: a restart freed it.
+    FREED = auto()
 
 
 class EndedHold(NamedTuple):
@@ -168,10 +170,12 @@ class History:
             return session
         return replace(session, client=known.session.client)
 
-    def follow(self, snapshot: Snapshot, *, rest_limit: float) -> "tuple[History, tuple[EndedHold, ...]]":
+    def follow(
+        self, snapshot: Snapshot, *, rest_limit: float, leaked: Collection[SessionId] = frozenset()
+    ) -> "tuple[History, tuple[EndedHold, ...]]":
         """Take in a new look: the history after it, and the holds that ended since the last one.
 
-        Rests shorter than `rest_limit` seconds teach nothing.
+        Rests shorter than `rest_limit` seconds teach nothing, nor do `leaked` sessions that are gone.
         """
         restarted = self.started_at != snapshot.server.started_at
         before: Mapping[SessionId, Track] = {} if restarted else self.tracks
@@ -179,7 +183,7 @@ class History:
         tracks = {session.id: _track(session, before.get(session.id), first) for session in snapshot.sessions}
         deaths = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
         killers = {database for database, count in deaths.items() if count > self.deaths.get(database, count)}
-        ended = () if restarted else tuple(self._ended_holds(tracks, killers))
+        ended = () if restarted else tuple(self._ended_holds(tracks, killers, leaked))
         after = History(
             began_at=snapshot.taken_at if first else self.began_at,
             taken_at=snapshot.taken_at,
@@ -190,15 +194,19 @@ class History:
         )
         return after, ended
 
-    def _ended_holds(self, now: Mapping[SessionId, Track], killers: Collection[str]) -> Iterator[EndedHold]:
-        """`killers` are the databases that ended or lost sessions since the last look."""
+    def _ended_holds(
+        self, now: Mapping[SessionId, Track], killers: Collection[str], leaked: Collection[SessionId]
+    ) -> Iterator[EndedHold]:
+        """`killers` are the databases that counted ended sessions since the last look."""
+        alive = {track.origin for track in now.values()}
         for identity, track in self.tracks.items():
             held = track.session
             if held.state_change is None or self.taken_at is None or not self.is_held(held):
                 continue
             current = now.get(identity)
             if current is None:  # gone at some time since we last saw it
-                how = End.KILLED if held.client.database in killers else End.GONE
+                freed = identity in leaked or track.origin not in alive
+                how = End.KILLED if held.client.database in killers else End.FREED if freed else End.GONE
                 yield EndedHold(held, self.taken_at - held.state_change, how)
             elif current.moves > track.moves:
                 session = current.session
@@ -241,10 +249,8 @@ def _learn(
         if old is not None and old.moves < track.moves and old.session.state is SessionState.IDLE:
             client = track.session.client
             learned[client] = _note_rest(learned[client], old.session, track.session, at=at, rest_limit=rest_limit)
-    alive = {track.origin for track in tracks.values()}
     for hold in ended:
-        # A restart of the application frees what it leaked as well: that teaches nothing.
-        if hold.how is not End.GONE or Origin(hold.session.client, hold.session.client_addr) in alive:
+        if hold.how is not End.FREED:
             _note_end(learned, hold, at)
     return _bounded(learned)
 

@@ -104,7 +104,8 @@ def advance(
         after = replace(state, failure=outcome, looks=looks, failures=failures, chart=chart)
         return after, (*_changes(state, after), *verdicts)
     snapshot = state.history.name(outcome)
-    history, ended = state.history.follow(snapshot, rest_limit=policy.hold_limit / 2)
+    leaked = {identity for tracked in state.tracked if tracked.finding.is_leak for identity in tracked.members}
+    history, ended = state.history.follow(snapshot, rest_limit=policy.hold_limit / 2, leaked=leaked)
     labelled = _admit(state.labelled, snapshot, state.findings, policy)
     blocking = Blocking(snapshot.sessions)
     view = view_of(state.server, snapshot, labelled, blocking)

@@ -59,6 +59,16 @@ def test_holds_that_ended_with_their_whole_origin_teach_nothing() -> None:
     assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_ended(SITE) == 500
 
 
+def test_a_leaked_session_that_is_gone_teaches_nothing() -> None:
+    """A rolling restart frees the leaks of one process after the other."""
+    held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(2)]
+    before, _ = History().follow(snapshot(*held), rest_limit=30)
+    gone = snapshot(held[0], at=NOW + 10)
+    for leaked, longest in ((frozenset({held[1].id}), 0), (frozenset(), 500)):
+        history, _ = before.follow(gone, rest_limit=30, leaked=leaked)
+        assert history.longest_ended(SITE) == longest
+
+
 def test_a_hold_that_the_server_killed_is_no_norm() -> None:
     """`idle_in_transaction_session_timeout` ended it: the counter of fatal endings rose."""
     held = snapshot(session(1, HELD, since=NOW - 60, query=READ), session(2), databases=[counters("shop", fatal=3)])
