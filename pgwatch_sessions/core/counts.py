@@ -43,7 +43,7 @@ class LeakCounts:
 
 
 def _label(finding: Finding, known: Mapping[LeakLabel, int], max_clients: int) -> LeakLabel:
-    client, kind = finding.key.client, finding.key.kind
+    client, kind = finding.key.client, finding.opened_as.kind  # one label from its opening to its end
     clients = {label.client for label in known}
     return LeakLabel(client if client in clients or len(clients) < max_clients else OTHER_CLIENT, kind)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pgwatch_sessions.core.findings import FindingKey, Kind
-from pgwatch_sessions.core.history import ClientMemory, Cohort, History, Origin, Track, waits_by_design
+from pgwatch_sessions.core.history import ClientMemory, Cohort, History, Origin, Track
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Kind as StatementKind
@@ -62,12 +62,12 @@ class Suspicion:
 
 
 def held_since(track: Track) -> float:
-    """Return since when a session is lost to its pool: its state's age."""
+    """Return since when a session is lost to its pool."""
     return track.session.state_change if track.session.state_change is not None else 0.0
 
 
 def longest_first(track: Track) -> tuple[float, int]:
-    """Return a sort key."""
+    """Order tracks by the beginning of their holds."""
     return held_since(track), track.session.id.pid
 
 
@@ -157,7 +157,9 @@ def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy
     cohorts: dict[Cohort, list[Track]] = {}
     limits: dict[Cohort, float] = {}
     for track in held:
-        cohort = Cohort(track.session.client, track.session.statement.site)
+        if track.session.state_change is None:
+            continue  # a recording may not say since when
+        cohort = _cohort_of(track)
         if cohort not in limits:
             limits[cohort] = limit_of(cohort, history, policy)
         if now - held_since(track) > limits[cohort]:
@@ -167,7 +169,7 @@ def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy
     for cohort, tracks in _widened(cohorts).items():
         tracks.sort(key=longest_first)
         starts = tuple(map(held_since, tracks))
-        limit = limits.get(cohort, policy.hold_limit)
+        limit = limits.get(cohort) or max(limits[_cohort_of(track)] for track in tracks)
         yield Suspicion(
             key=FindingKey(cohort.client, kind, cohort.site),
             tracks=tuple(tracks),
@@ -175,6 +177,10 @@ def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy
             limit=limit,
             is_leak=_is_leak(starts, limit, now, long=_LONG_FOR_ALL if cohort.client in stuck else _LONG),
         )
+
+
+def _cohort_of(track: Track) -> Cohort:
+    return Cohort(track.session.client, track.session.statement.site)
 
 
 def _is_leak(starts: Sequence[float], limit: float, now: float, *, long: float) -> bool:
@@ -218,7 +224,7 @@ def _lies_unused(track: Track, hands_back: bool) -> bool:  # one of two habits
     session = track.session
     return (
         session.state is SessionState.IDLE
-        and not waits_by_design(session)
+        and session.state_change is not None
         and (not hands_back or (track.moves <= 1 and track.birth_seen))
     )
 

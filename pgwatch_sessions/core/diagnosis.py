@@ -240,7 +240,7 @@ def _in_force(former: Diagnosis | None, diagnosis: Diagnosis) -> bool:
 
 def _seen_since(chart: Chart, who: Client | None, verdict: Verdict, now: float) -> float:
     pending, since = chart.pending.get(who, (None, now))
-    return since if pending is verdict else now
+    return min(since, now) if pending is verdict else now
 
 
 def _events(chart: Chart, settled: Mapping[Client | None, Diagnosis]) -> Iterator[Diagnosed]:

@@ -80,6 +80,8 @@ class Track:
     birth_seen: bool
     #: How often it was seen to have changed state since.
     moves: int
+    #: State and state_change as they were last seen, which a session that is hidden for a moment does not show.
+    known: tuple[SessionState | None, float | None]
 
     @property
     def origin(self) -> Origin:
@@ -151,7 +153,6 @@ class History:
         return (
             session.state is SessionState.IDLE
             and session.statement.kind is StatementKind.APPLICATION
-            and not waits_by_design(session)
             and self.hands_back(session.client)
         )
 
@@ -177,15 +178,18 @@ class History:
 
         Rests shorter than `rest_limit` seconds teach nothing, nor do `leaked` sessions that are gone.
         """
-        restarted = self.started_at != snapshot.server.started_at
+        restarted = None not in {self.started_at, snapshot.server.started_at} and (
+            self.started_at != snapshot.server.started_at
+        )
         before: Mapping[SessionId, Track] = {} if restarted else self.tracks
         first = self.taken_at is None
         tracks = {session.id: _track(session, before.get(session.id), first) for session in snapshot.sessions}
         deaths = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
         killers = {database for database, count in deaths.items() if count > self.deaths.get(database, count)}
-        ended = () if restarted else tuple(self._ended_holds(tracks, killers, leaked))
+        ended = () if restarted else tuple(self._ended_holds(tracks, killers, leaked, rest_limit))
         after = History(
-            began_at=snapshot.taken_at if first else self.began_at,
+            # A clock that was set back must not put the beginning into the future.
+            began_at=snapshot.taken_at if self.began_at is None else min(self.began_at, snapshot.taken_at),
             taken_at=snapshot.taken_at,
             started_at=snapshot.server.started_at,
             deaths=deaths,
@@ -195,40 +199,52 @@ class History:
         return after, ended
 
     def _ended_holds(
-        self, now: Mapping[SessionId, Track], killers: Collection[str], leaked: Collection[SessionId]
+        self,
+        now: Mapping[SessionId, Track],
+        killers: Collection[str],
+        leaked: Collection[SessionId],
+        rest_limit: float,
     ) -> Iterator[EndedHold]:
         """`killers` are the databases that counted ended sessions since the last look."""
-        alive = {track.origin for track in now.values()}
+        # Of an application that was restarted at its address, no session is there any more that was there before.
+        alive = {track.origin for identity, track in now.items() if identity in self.tracks}
         for identity, track in self.tracks.items():
             held = track.session
             if held.state_change is None or self.taken_at is None or not self.is_held(held):
                 continue
             current = now.get(identity)
+            seen_for = max(0.0, self.taken_at - held.state_change)
             if current is None:  # gone at some time since we last saw it
                 freed = identity in leaked or track.origin not in alive
-                how = End.KILLED if held.client.database in killers else End.FREED if freed else End.GONE
-                yield EndedHold(held, self.taken_at - held.state_change, how)
+                how = _end_of_gone(track, seen_for, killers=killers, freed=freed, rest_limit=rest_limit)
+                yield EndedHold(held, seen_for, how)
             elif current.moves > track.moves:
-                session = current.session
-                moved_at = session.query_start if session.query_start is not None else session.state_change
-                yield EndedHold(held, max(moved_at or 0.0, self.taken_at) - held.state_change, End.MOVED)
+                yield EndedHold(held, seen_for + self._unseen(current.session, rest_limit), End.MOVED)
+
+    def _unseen(self, moved: Session, rest_limit: float) -> float:
+        """Return how much longer than we saw it a hold lasted: until the next statement, if that was soon."""
+        moved_at = moved.query_start if moved.query_start is not None else moved.state_change
+        unseen = (moved_at or 0.0) - (self.taken_at or 0.0)
+        return unseen if 0 < unseen <= rest_limit else 0.0  # later, it may have moved a thousand times meanwhile
+
+
+def _end_of_gone(track: Track, seen_for: float, *, killers: Collection[str], freed: bool, rest_limit: float) -> End:
+    # The server counts by database only: a short hold beside somebody else's end is a client that disconnected.
+    if track.session.client.database in killers and seen_for >= rest_limit / 2:
+        return End.KILLED
+    return End.FREED if freed else End.GONE
 
 
 def _track(session: Session, before: Track | None, first: bool) -> Track:
+    known = (session.state, session.state_change)
     if before is None:
-        return Track(session, birth_seen=not first, moves=0)
+        return Track(session, birth_seen=not first, moves=0, known=known)
     if before.session is session:
         return before
-    if session.state is None:  # hidden for the moment: nothing is known to have moved
-        return Track(session, before.birth_seen, before.moves)
-    old = before.session
-    moved = (session.state, session.state_change) != (old.state, old.state_change) and old.state is not None
-    return Track(session, before.birth_seen, before.moves + moved)
-
-
-def waits_by_design(session: Session) -> bool:
-    """Tell whether idleness is what a session is for: it holds a lock as a leader does."""
-    return "advisory_lock" in session.statement.text
+    if session.state is None:
+        return Track(session, before.birth_seen, before.moves, before.known)
+    moved = known != before.known and before.known[0] is not None
+    return Track(session, before.birth_seen, before.moves + moved, known)
 
 
 def _learn(

@@ -71,6 +71,9 @@ class ServerState:
     #: Findings opened and closed, and sessions leaked, since the daemon started.
     leaks: LeakCounts = field(default_factory=LeakCounts)
     chart: Chart = field(default_factory=Chart)
+    #: Whether there were ever hidden sessions, and folded clients: that is told once.
+    hid: bool = False
+    folded: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -119,6 +122,8 @@ def advance(
         labelled=labelled,
         history=history,
         usage=state.usage.add(snapshot.taken_at, view.slots, window=policy.growth_window),
+        hid=state.hid or view.hidden > 0,
+        folded=state.folded or view.folded > 0,
     )
     after, events = _judge(state, after, view, blocking, policy)
     return after, (*_changes(state, after), *events)
@@ -185,12 +190,12 @@ def _changes(before: ServerState, after: ServerState) -> Iterator[Event]:
         if before.failure is None or before.failure.reason is not after.failure.reason:
             yield ServerDown(after.failure)
         return
-    shown, shows = before.last_view, after.last_view
-    if shows is None:
+    view = after.last_view
+    if view is None:
         return
     if before.view is None:
         yield ServerUp()
-    if shows.hidden and not (shown and shown.hidden):
-        yield PrivilegeMissing(shows.snapshot.own_user, shows.hidden)
-    if shows.folded and not (shown and shown.folded):
-        yield ClientsFolded(shows.folded)
+    if after.hid and not before.hid:
+        yield PrivilegeMissing(view.snapshot.own_user, view.hidden)
+    if after.folded and not before.folded:
+        yield ClientsFolded(view.folded)

@@ -14,7 +14,7 @@ from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey,
 from pgwatch_sessions.core.forecast import Limit, Slots, rate_per_second
 from pgwatch_sessions.core.harm import Blocking, harm_of
 from pgwatch_sessions.core.history import History
-from pgwatch_sessions.core.model import Client, SessionId
+from pgwatch_sessions.core.model import Client, Session, SessionId
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.severity import judge
 
@@ -26,6 +26,10 @@ _CONFIRM = 0.4
 _GRACE = 0.25
 #: A leak without sessions may have been restarted and not mended: the next session is found a limit later.
 _PATIENCE = 2.0
+#: A finding is critical no more when nothing was for so many limits.
+_CALM = 5.0
+#: A leak is not drained while so much of all that it had is there.
+_UNDRAINED = 0.9
 #: What counts as moved.
 _FIFTH = 0.2
 
@@ -46,6 +50,8 @@ class Tracked:
     leak_since: float | None
     #: Since when it has had no session.
     empty_since: float | None
+    #: When it was last judged critical.
+    critical_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +83,13 @@ def track(open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], aro
 
     First who belongs to which finding, then, from what leaks now, the forecast, and by that how much each matters.
     """
-    matched, new = _match(open_findings, suspicions)
-    taken_over = _taken_over(matched)
+    matched, new, taken_over = _match(open_findings, suspicions, around.history)
     carried = [_carry_on(tracked, suspicion, around) for tracked, suspicion in matched]
     opened = [_carry_on(_begin(suspicion, around), suspicion, around) for suspicion in new]
     exhaustion = around.forecast(_leaking([*carried, *opened]))
     after, events = [], list[FindingEvent]()
-    for each in (_judged(each, exhaustion, around) for each in carried):
-        if each.finding.opened_as in taken_over or _is_over(each, around):
+    for place, each in enumerate(_judged(each, exhaustion, around) for each in carried):
+        if place in taken_over or _is_over(each, around):
             events.append(Closed(each.finding))
         elif _worth_telling(each.finding, each.told):
             events.append(Changed(each.finding, each.told))
@@ -99,17 +104,21 @@ def track(open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], aro
 
 
 def _leaking(tracked: Iterable[Tracked]) -> Mapping[Client, float]:
-    """Return the sessions a second that each client leaks at present; batches and single sessions do not count."""
+    """Return the sessions a second that each client leaks at present; batches and single sessions do not count.
+
+    Nor does what is being drained, by time-outs or by the garbage collector: that grows by the trend of the slots.
+    """
     leaking: dict[Client, float] = {}
     for finding in (each.finding for each in tracked):
-        if finding.is_leak and finding.sessions:
+        if finding.is_leak and len(finding.sessions) >= _UNDRAINED * max(1, finding.total):
             leaking[finding.key.client] = leaking.get(finding.key.client, 0.0) + finding.rate_per_minute / 60
     return leaking
 
 
 def _judged(tracked: Tracked, exhaustion: Mapping[Limit, float], around: Surroundings) -> Tracked:
     sessions = tracked.finding.sessions
-    held = around.now - held_since(around.history.tracks[sessions[0].id]) if sessions else 0.0
+    began = around.history.tracks[sessions[0].id].known[1] if sessions else None
+    held = around.now - began if began is not None else 0.0
     finding = judge(
         tracked.finding,
         limits_held=held / tracked.limit,
@@ -117,51 +126,67 @@ def _judged(tracked: Tracked, exhaustion: Mapping[Limit, float], around: Surroun
         exhaustion=exhaustion,
         policy=around.policy,
     )
+    if finding.severity is Severity.CRITICAL:
+        return replace(tracked, finding=finding, critical_at=around.now)
+    calm = around.now - (tracked.critical_at if tracked.critical_at is not None else -math.inf)
+    if tracked.finding.severity is Severity.CRITICAL and 0 <= calm < _CALM * around.policy.hold_limit:
+        finding = replace(finding, severity=Severity.CRITICAL)
     return replace(tracked, finding=finding)
 
 
 def _match(
-    open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion]
-) -> tuple[list[tuple[Tracked, Suspicion | None]], list[Suspicion]]:
-    """Give each suspicion to the open finding that it continues: that of its key, else one that shares sessions."""
-    of_finding: dict[FindingKey, Suspicion] = {}
-    new = []
+    open_findings: Sequence[Tracked], suspicions: Iterable[Suspicion], history: History
+) -> tuple[list[tuple[Tracked, Suspicion | None]], list[Suspicion], set[int]]:
+    """Give each suspicion to the open finding of its key, else to one that shares sessions.
+
+    A session belongs to one finding. Returns the findings with what continues them, new suspicions, and the places of
+    the findings that a wider one has taken over.
+    """
+    held = [_still_held(tracked, history).keys() for tracked in open_findings]
+    by_key = {tracked.finding.key: place for place, tracked in enumerate(open_findings)}
+    given: dict[int, Suspicion] = {}
+    unmatched = []
     for suspicion in suspicions:
-        key = _continued(suspicion, open_findings, of_finding)
-        if key is None:
-            new.append(suspicion)
+        place = by_key.get(suspicion.key)
+        if place is None:
+            unmatched.append(suspicion)
         else:
-            of_finding[key] = suspicion
-    return [(tracked, of_finding.get(tracked.finding.key)) for tracked in open_findings], new
-
-
-def _taken_over(matched: Iterable[tuple[Tracked, Suspicion | None]]) -> set[FindingKey]:
-    """Return, by the keys that they were opened as, the findings all of whose sessions now belong to a wider one."""
-    claimed = {identity for _, suspicion in matched if suspicion is not None for identity in _ids(suspicion)}
-    return {
-        tracked.finding.opened_as
-        for tracked, suspicion in matched
-        if suspicion is None and tracked.members and tracked.members.keys() <= claimed
+            given[place] = suspicion
+    left = []
+    for suspicion in sorted(unmatched, key=lambda each: each.key):
+        ids, client = _ids(suspicion), suspicion.key.client
+        sharing = [
+            (len(ids & held[place]), tracked.finding.key, place)
+            for place, tracked in enumerate(open_findings)
+            if place not in given and tracked.finding.key.client == client and ids & held[place]
+        ]
+        if sharing:
+            given[max(sharing)[-1]] = suspicion
+        else:
+            left.append(suspicion)
+    taken_over = {
+        place
+        for place, ids in enumerate(held)
+        if ids and place not in given and any(ids <= _ids(suspicion) for suspicion in given.values())
     }
+    owner = {identity: place for place, ids in enumerate(held) if place not in taken_over for identity in ids}
+    matched = [
+        (tracked, _without(given[place], owner, place) if place in given else None)
+        for place, tracked in enumerate(open_findings)
+    ]
+    new = [_without(suspicion, owner, None) for suspicion in left]
+    return matched, [suspicion for suspicion in new if suspicion.tracks], taken_over
+
+
+def _without(suspicion: Suspicion, owner: Mapping[SessionId, int], place: int | None) -> Suspicion:
+    """Leave out the sessions that belong to another finding."""
+    tracks = tuple(each for each in suspicion.tracks if owner.get(each.session.id, place) == place)
+    return replace(suspicion, tracks=tracks, starts=tuple(map(held_since, tracks)))
 
 
 def _is_over(carried: Tracked, around: Surroundings) -> bool:
     patience = (_PATIENCE if carried.finding.is_leak else 1.0) * around.policy.hold_limit
     return carried.empty_since is not None and around.now - carried.empty_since >= patience
-
-
-def _continued(
-    suspicion: Suspicion, open_findings: Sequence[Tracked], taken: Mapping[FindingKey, Suspicion]
-) -> FindingKey | None:
-    free = [tracked for tracked in open_findings if tracked.finding.key not in taken]
-    for tracked in free:
-        if tracked.finding.key == suspicion.key:
-            return tracked.finding.key
-    ids = _ids(suspicion)
-    for tracked in free:
-        if tracked.finding.key.client == suspicion.key.client and ids & tracked.members.keys():
-            return tracked.finding.key
-    return None
 
 
 def _begin(suspicion: Suspicion, around: Surroundings) -> Tracked:
@@ -204,7 +229,7 @@ def _carry_on(tracked: Tracked, suspicion: Suspicion | None, around: Surrounding
         starts=starts,
         limit=limit,
         leak_since=leak_since,
-        empty_since=None if members else tracked.empty_since if tracked.empty_since is not None else around.now,
+        empty_since=None if members else min(tracked.empty_since or around.now, around.now),
     )
     return replace(carried, finding=_described(carried, suspicion, len(joining), around))
 
@@ -220,7 +245,7 @@ def _still_held(tracked: Tracked, history: History) -> dict[SessionId, int]:
 
 def _leak_since(tracked: Tracked, suspicion: Suspicion | None, around: Surroundings) -> float | None:
     if suspicion is not None and suspicion.is_leak:
-        return tracked.leak_since if tracked.leak_since is not None else around.now
+        return around.now if tracked.leak_since is None else min(tracked.leak_since, around.now)
     return tracked.leak_since if tracked.finding.is_leak else None
 
 
@@ -229,7 +254,7 @@ def _described(carried: Tracked, suspicion: Suspicion | None, joined: int, aroun
     before = carried.finding
     held = sorted((around.history.tracks[identity] for identity in carried.members), key=longest_first)
     sessions = tuple(each.session for each in held)
-    key = before.key if suspicion is None or carried.members.keys() - _ids(suspicion) else suspicion.key
+    key = _key(before, suspicion, carried, sessions)
     return replace(
         before,
         key=key,
@@ -243,6 +268,16 @@ def _described(carried: Tracked, suspicion: Suspicion | None, joined: int, aroun
     )
 
 
+def _key(before: Finding, suspicion: Suspicion | None, carried: Tracked, sessions: Sequence[Session]) -> FindingKey:
+    """Return what the finding is called: a new name only when nothing shows the old one any more."""
+    if suspicion is None or carried.members.keys() - _ids(suspicion):
+        return before.key
+    same_kind = suspicion.key.kind is before.key.kind
+    if same_kind and any(session.statement.site == before.key.site for session in sessions):
+        return before.key
+    return suspicion.key
+
+
 def _ids(suspicion: Suspicion) -> set[SessionId]:
     return {each.session.id for each in suspicion.tracks}
 
@@ -251,7 +286,7 @@ def _confirmed(carried: Tracked, around: Surroundings) -> bool:
     if carried.finding.is_leak:
         return True
     began = around.history.began_at
-    if carried.leak_since is None or began is None:
+    if carried.leak_since is None or began is None or around.is_tool(carried.finding.key.client.application):
         return False
     watched_long_enough = around.now - began >= around.policy.hold_limit
     return watched_long_enough and around.now - carried.leak_since >= _CONFIRM * around.policy.hold_limit
@@ -269,14 +304,14 @@ def _worth_telling(finding: Finding, told: Finding) -> bool:
         for now, before in (
             (len(finding.sessions), len(told.sessions)),
             (finding.rate_per_minute, told.rate_per_minute),
-            (finding.exhaustion_seconds, told.exhaustion_seconds),
         )
-    )
+    ) or _nears(finding.exhaustion_seconds, told.exhaustion_seconds)
+
+
+def _nears(now: float, before: float) -> bool:
+    """Tell whether a forecast has come nearer; one that recedes, or is lost for a moment, is no news."""
+    return now < (1 - _FIFTH) * before
 
 
 def _moved(now: float, before: float) -> bool:
-    if now == before:
-        return False
-    if math.isinf(now) or math.isinf(before):
-        return True
     return abs(now - before) > _FIFTH * before

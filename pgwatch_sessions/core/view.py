@@ -56,5 +56,6 @@ def _slots(server: str, snapshot: Snapshot) -> Iterator[Slots]:
     users.update([snapshot.own_user] if snapshot.own_user else [])
     databases = Counter(session.client.database for session in snapshot.sessions)
     databases.update([snapshot.own_database] if snapshot.own_database else [])
-    yield from (Slots(Scope.ROLE, name, slots, users[name]) for name, slots in limits.role_limits)
-    yield from (Slots(Scope.DATABASE, name, slots, databases[name]) for name, slots in limits.database_limits)
+    # A limit of 0 shuts a role or database out; there is nothing to be used up.
+    yield from (Slots(Scope.ROLE, name, slots, users[name]) for name, slots in limits.role_limits if slots)
+    yield from (Slots(Scope.DATABASE, name, slots, databases[name]) for name, slots in limits.database_limits if slots)

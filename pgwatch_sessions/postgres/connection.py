@@ -26,6 +26,8 @@ APPLICATION_NAME = "pgwatch-sessions"
 
 #: How long limits may be stale. Those of the server itself change with a restart only, which ends the connection.
 _CAPACITY_SECONDS = 30.0
+#: The server gives up before we do, so that a slow statement does not cost the session.
+_SERVER_SHARE = 0.8
 #: How long a session may take to say goodbye before its socket is simply closed.
 _CLOSE_SECONDS = 0.5
 
@@ -76,7 +78,8 @@ class HeldConnection:
                 return await self._open.look(self._parse)
         except EXPECTED as error:
             lost = self._open is not None and self._open.connection.is_closed()
-            self.drop()
+            if lost or not isinstance(error, asyncpg.PostgresError):
+                self.drop()  # what the server itself answered leaves the session as good as before
             return failure_of(error, doing=doing, lost=lost)
         except asyncio.CancelledError:
             self.drop()  # the statement may still be running; only a dropped connection ends it
@@ -90,7 +93,7 @@ class HeldConnection:
         """
         self.drop()
         if self._refusals:
-            await asyncio.sleep(self._jitter(min(0.1 * 2**self._refusals, self._timeout / 4)))
+            await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), self._timeout / 4)))
         self._refusals += 1
         connection = await connect(self._target, self._timeout)
         try:
@@ -186,7 +189,7 @@ async def connect(target: Target, deadline: float) -> asyncpg.Connection:
 
 def _session_settings(deadline: float) -> dict[str, str]:
     """Return the settings of our own session: harmless, bounded by the server as well, and never spilling to disk."""
-    limit = f"{max(1, round(deadline * 1000))}ms"
+    limit = f"{max(1, round(_SERVER_SHARE * deadline * 1000))}ms"
     return {
         "application_name": APPLICATION_NAME,
         "default_transaction_read_only": "on",

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.core.model import Reason, Scope
+from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
 from tests.conftest import OwnPostgresFactory
@@ -42,9 +43,9 @@ def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
     """Read only, with time-outs, and exempt from those that would end an idle session."""
     expected = {
         "default_transaction_read_only": "on",
-        "statement_timeout": "1500ms",
-        "lock_timeout": "1500ms",
-        "idle_in_transaction_session_timeout": "1500ms",
+        "statement_timeout": "1200ms",
+        "lock_timeout": "1200ms",
+        "idle_in_transaction_session_timeout": "1200ms",
         "idle_session_timeout": "0",
         "work_mem": "32MB",
         "application_name": APPLICATION_NAME,
@@ -254,6 +255,33 @@ def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Databa
     with role(postgres.dsn(), "ordinary") as ordinary:
         failure = failed(look(database.dsn(user=ordinary)))
     assert (failure.reason, failure.exhausted_scope) == (Reason.EXHAUSTED, Scope.DATABASE)
+
+
+def test_refusals_without_end_are_failures_without_end() -> None:
+    """A server may be down for days; the wait before each attempt stays what it is."""
+
+    async def use(connection: HeldConnection) -> None:
+        for _ in range(1100):
+            assert failed(await connection.look()).reason is Reason.NETWORK
+
+    target = Target(name="db", dsn="postgresql://u@127.0.0.1:1/x")
+    looking(use, HeldConnection(target, timeout=5, parse=parse_statement, jitter=lambda _: 0))
+
+
+def test_a_slow_statement_costs_the_look_and_not_the_session(postgres: Postgres) -> None:
+    """On a full server there would be no other."""
+
+    async def use(connection: HeldConnection) -> None:
+        seen(await connection.look())
+        with psycopg.connect(postgres.dsn(), autocommit=True) as blocker:
+            blocker.execute("BEGIN")
+            blocker.execute("LOCK TABLE pg_database IN ACCESS EXCLUSIVE MODE")
+            assert failed(await connection.look()).reason is Reason.TIMEOUT
+            blocker.execute("ROLLBACK")
+        assert seen(await connection.look()).sessions == ()
+
+    watched = held(postgres.dsn(), timeout=1.0)
+    looking(use, watched)
 
 
 def test_a_cancelled_look_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:

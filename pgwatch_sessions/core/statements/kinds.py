@@ -13,7 +13,7 @@ class Kind(StrEnum):
     HANDED_BACK = "handed_back"
     #: A transaction was opened and nothing done in it.
     TRANSACTION_OPENED = "transaction_opened"
-    #: LISTEN: the session waits by intent.
+    #: LISTEN, or an advisory lock as a leader takes it: the session waits by intent.
     LISTENING = "listening"
     #: `SELECT 1`: pools, balancers and applications all send it, so it proves nothing.
     PROBED = "probed"
@@ -38,11 +38,13 @@ _HAND_BACK = (
     r"SELECT (?:PG_CATALOG\.)?PG_ADVISORY_UNLOCK_ALL\(\)",
 )
 
+_LEADERSHIP = r"SELECT (?:PG_CATALOG\.)?PG_(?:TRY_)?ADVISORY_LOCK(?:_SHARED)?\([^()]*\)(?: (?:AS )?[A-Z_]+)?"
+
 # One statement each, upper-case and without its literals; the first that matches counts.
 _PATTERNS = (
     (Kind.HANDED_BACK, "|".join(_HAND_BACK)),
     (Kind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
-    (Kind.LISTENING, r'LISTEN (?:[^\s".;]+|"[^"]+")'),
+    (Kind.LISTENING, rf'LISTEN (?:[^\s".;]+|"[^"]+")|{_LEADERSHIP}'),
     (Kind.PROBED, r"SELECT \?(?: (?:AS )?[A-Z_]+)?"),
     (Kind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_ ]+"),
 )

@@ -29,8 +29,8 @@ _CODE = rf"""(?![ ])(?:
     | "[^"]{{1,63}}"(?!")
 )+"""
 
-# Time is linear, since no text can make the scanner go back: what follows a repetition takes whatever ends it. There are
-# no possessive quantifiers: before 3.11.5 Python matches them wrongly (github.com/python/cpython/issues/106052).
+# Time is linear, since no text can make the scanner go back: what follows a repetition takes whatever ends it. There
+# are no possessive quantifiers: before 3.11.5 Python matches them wrongly (github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     rf"""
       (?P<code>{_CODE})
