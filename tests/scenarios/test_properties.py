@@ -22,6 +22,7 @@ INTERVAL, LOOKS = 30.0, 20
 STATEMENTS = (
     *("SELECT a FROM t WHERE id = 7",) * 5,
     "UPDATE t SET a = 'x'",
+    *(f"SELECT a FROM {table}" for table in "uvw"),  # enough sites to be put together as various
     "ROLLBACK",
     "COMMIT;",
     "",
@@ -172,6 +173,16 @@ def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
                 case Closed(finding):
                     is_open.remove(finding.key)
         assert {finding.key for finding in state.findings} == is_open
+
+
+@given(TALES)
+def test_a_session_is_in_one_finding_and_a_key_on_one(tale: Tale) -> None:
+    """Else sessions would be counted twice, and two series would have the same labels."""
+    for state in follow(tale.looks).states:
+        members = [session.id for finding in state.findings for session in finding.sessions]
+        keys = [finding.key for finding in state.findings]
+        assert len(members) == len(set(members))
+        assert len(keys) == len(set(keys))
 
 
 def ever_found(course: Course) -> set[tuple[Client, SessionId]]:
