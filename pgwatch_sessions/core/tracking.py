@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pgwatch_sessions.core.detection import Suspicion, held_since, longest_first
+from pgwatch_sessions.core.detection import VARIOUS, Suspicion, held_since, longest_first
 from pgwatch_sessions.core.events import FindingEvent
 from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey, Harm, Opened, Severity
 from pgwatch_sessions.core.forecast import Limit, Slots, rate_per_second
@@ -272,8 +272,8 @@ def _key(before: Finding, suspicion: Suspicion | None, carried: Tracked, session
     """Return what the finding is called: a new name only when nothing shows the old one any more."""
     if suspicion is None or carried.members.keys() - _ids(suspicion):
         return before.key
-    same_kind = suspicion.key.kind is before.key.kind
-    if same_kind and any(session.statement.site == before.key.site for session in sessions):
+    renamed = suspicion.key.kind is not before.key.kind or suspicion.key.site == VARIOUS
+    if not renamed and any(session.statement.site == before.key.site for session in sessions):
         return before.key
     return suspicion.key
 
