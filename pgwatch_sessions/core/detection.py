@@ -230,12 +230,16 @@ def _lies_unused(track: Track, hands_back: bool) -> bool:  # one of two habits
 
 
 def _passed_over(unused: Iterable[Track], tracks: Iterable[Track]) -> list[Track]:
-    """Return those that lay unused when another was opened, if that happened several times."""
+    """Return those that lay unused when another was opened, if that happened several times in turn.
+
+    A pool that fell quiet before another one at its address was opened lost nothing: all its rests precede all births.
+    """
     births = sorted(track.session.id.backend_start or 0.0 for track in tracks)
-    passed_over = [(track, len(births) - bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
-    if max((times for _, times in passed_over), default=0) < SEVERAL:
+    turns = [(track, bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
+    passed_over = [(track, turn) for track, turn in turns if turn < len(births)]
+    if len({turn for _, turn in passed_over}) < SEVERAL:
         return []
-    return [track for track, times in passed_over if times]
+    return [track for track, _ in passed_over]
 
 
 def _site_of(tracks: Sequence[Track]) -> str:

@@ -20,8 +20,7 @@ from sqlalchemy.orm import Session
 from pgwatch_sessions.demo.orders import tagged
 from pgwatch_sessions.demo.service import tag_statements
 
-Pool = asyncpg.Pool
-PoolMistake = Callable[[Pool, AsyncExitStack], Awaitable[None]]
+PoolMistake = Callable[[asyncpg.Pool, AsyncExitStack], Awaitable[None]]
 AsyncMistake = Callable[[AsyncEngine, AsyncExitStack], Awaitable[None]]
 Mistake = Callable[[Engine, ExitStack], None]
 
@@ -152,7 +151,7 @@ def on_sync_engine(engine: Engine, mistake: Mistake = no_sync_mistake) -> FastAP
 
 def on_pool(dsn: str, mistake: PoolMistake = no_mistake) -> FastAPI:
     """Build an application on asyncpg and its own pool."""
-    pools: list[Pool] = []
+    pools: list[asyncpg.Pool] = []
     kept = AsyncExitStack()
 
     @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from contextlib import AsyncExitStack, ExitStack, suppress
 
+import asyncpg
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from tests.leaks.applications import INVOICE, INVOICE_SQL, NAME, Pool, async_engine
+from tests.leaks.applications import INVOICE, INVOICE_SQL, NAME, async_engine
 
 
 async def session_never_closed(engine: AsyncEngine, kept: AsyncExitStack) -> None:
@@ -47,14 +48,14 @@ async def engine_per_request(engine: AsyncEngine, kept: AsyncExitStack) -> None:
         await session.execute(INVOICE, {"id": 1})
 
 
-async def never_released(pool: Pool, kept: AsyncExitStack) -> None:
+async def never_released(pool: asyncpg.Pool, kept: AsyncExitStack) -> None:
     """Take a connection out of the pool, and forget to put it back."""
     connection = await pool.acquire()
     kept.push_async_callback(pool.release, connection)
     await connection.fetch(INVOICE_SQL, 1)
 
 
-async def only_begun(pool: Pool, kept: AsyncExitStack) -> None:
+async def only_begun(pool: asyncpg.Pool, kept: AsyncExitStack) -> None:
     """Start a transaction, and leave by an error before anything is done in it."""
     connection = await pool.acquire()
     kept.push_async_callback(pool.release, connection)

@@ -16,7 +16,6 @@ SITE = "SELECT invoices"
 def test_one_forgotten_row_lock_blocks_others(shop: Database, watch: Watch) -> None:
     """The holder is warned of although it is alone, with those who wait as its harm; they are called blocked by it."""
     application = on_engine(async_engine(shop.dsn(), application_name=NAME), mistakes.row_locked)
-
     with serving(application) as address:
         finding = watch.live(
             visitor(address, "/mistake", times=1),
