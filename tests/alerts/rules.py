@@ -1,6 +1,7 @@
 """The rule files as values, and the programs that judge them."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -73,6 +74,8 @@ def metrics_in_template(text: str) -> set[str]:
     return {metric for action in _TEMPLATE.findall(text) for metric in METRIC.findall(action)}
 
 
-def ran(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+def ran(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of Prometheus' to its end."""
+    # Its garbage is collected less often: a fifth of the time of the many short runs here.
+    env = {**os.environ, "GOGC": "400"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
