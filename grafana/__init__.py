@@ -1,1 +1,0 @@
-"""The Grafana dashboards, as the code that generates them."""
