@@ -55,6 +55,10 @@ coverage: $(SYNCED) ## run the tests and show which lines they miss
 scenarios: $(SYNCED) ## play the simulated leaks and healthy lives, and print how well they are told apart
 	@.venv/bin/python -m tests.scenarios $(ARGS)
 
+.PHONY: dashboards
+dashboards: $(SYNCED) ## write the Grafana dashboards from their code
+	@.venv/bin/python -m grafana.generate
+
 .PHONY: bench
 bench: $(SYNCED) ## measure what looks and scrapes cost
 	@.venv/bin/python -m tests.bench $(ARGS)

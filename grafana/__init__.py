@@ -1,0 +1,1 @@
+"""The Grafana dashboards, as the code that generates them."""
