@@ -14,6 +14,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 SYNCED := .venv/.synced
+DEPLOY_SYNCED := .venv/.synced-deploy
 MATRIX := tests/matrix
 MATRIX_INSTALLED := $(MATRIX)/node_modules/.installed
 
@@ -30,6 +31,18 @@ test: $(SYNCED) ## run the tests (ARGS='-k word -x' goes to pytest)
 .PHONY: test-matrix
 test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
 	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest -k pg1 $(ARGS)
+
+.PHONY: e2e
+e2e: $(SYNCED) ## play a leak from its first session to the page and back, and try every expression
+	@.venv/bin/pytest -m e2e --capture=no $(ARGS)
+
+.PHONY: image
+image: $(SYNCED) ## build the container image and prove it (needs buildah, podman, debootstrap and root)
+	@.venv/bin/pytest -m image --capture=no $(ARGS)
+
+.PHONY: deploy-check
+deploy-check: $(DEPLOY_SYNCED) ## check all that deploy/ and the Dockerfile ship
+	@.venv/bin/pytest tests/deploy $(ARGS)
 
 .PHONY: check
 check: $(SYNCED) ## lint, check formats, types, the direction of imports and the lock file
@@ -76,6 +89,11 @@ help: ## show this list
 $(SYNCED): pyproject.toml uv.lock $(UV_INSTALLED)
 	@echo "installing what uv.lock names into .venv ..."
 	@$(UV) sync --quiet --locked --all-extras --python .tools/bin/python
+	@touch $@
+
+$(DEPLOY_SYNCED): $(SYNCED)
+	@echo "installing the linters of what is deployed into .venv ..."
+	@$(UV) sync --quiet --locked --all-extras --group deploy
 	@touch $@
 
 # Some distributions leave out ensurepip; there a pip outside of the environment can fill it.
