@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pgwatch_sessions.core.findings import FindingKey, Kind
-from pgwatch_sessions.core.history import ClientMemory, Cohort, History, Origin, Track
+from pgwatch_sessions.core.history import Cohort, History, Origin, Track
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Kind as StatementKind
@@ -139,17 +139,27 @@ DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
 def limit_of(cohort: Cohort, history: History, policy: Policy) -> float:
     """Return how long a hold of the cohort may last."""
     limit = max(policy.hold_limit, _MARGIN * history.longest_ended(cohort))
-    kills = _recent_kills(history.clients.get(cohort.client), cohort.site, history, policy)
+    kills = _recent_kills(cohort, history, policy)
     if len(kills) >= SEVERAL:
-        return min(limit, _KILL_SHARE * median(kills))
+        return min(limit, _KILL_SHARE * median(seconds for _, seconds in kills))
     return limit
 
 
-def _recent_kills(memory: ClientMemory | None, site: str, history: History, policy: Policy) -> Sequence[float]:
+def _recent_kills(cohort: Cohort, history: History, policy: Policy) -> Sequence[tuple[float, float]]:
+    """Return when holds of the cohort were killed, and after how many seconds."""
+    memory = history.clients.get(cohort.client)
     if memory is None or history.taken_at is None:
         return ()
     since = history.taken_at - policy.growth_window
-    return [seconds for at, seconds in memory.killed.get(site, ()) if at >= since]
+    return [kill for kill in memory.killed.get(cohort.site, ()) if kill[0] >= since]
+
+
+def _goes_on(starts: Sequence[float], limit: float, kills: Sequence[tuple[float, float]]) -> bool:
+    """Tell whether a time-out kills holds that never stop coming, so that few are there at any time.
+
+    Those that a stalled dependency held up are killed as well, but then it is over.
+    """
+    return len(kills) >= SEVERAL and starts[-1] - min(at - seconds for at, seconds in kills) >= _LONG * limit
 
 
 def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy) -> Iterator[Suspicion]:
@@ -175,7 +185,8 @@ def _by_site(held: Iterable[Track], kind: Kind, history: History, policy: Policy
             tracks=tuple(tracks),
             starts=starts,
             limit=limit,
-            is_leak=_is_leak(starts, limit, now, long=_LONG_FOR_ALL if cohort.client in stuck else _LONG),
+            is_leak=_is_leak(starts, limit, now, long=_LONG_FOR_ALL if cohort.client in stuck else _LONG)
+            or _goes_on(starts, limit, _recent_kills(cohort, history, policy)),
         )
 
 

@@ -31,6 +31,9 @@ _HANDS_BACK_SHARE = 0.7
 _HANDS_BACK_RESTS = 3
 _MAX_ENDED_RESTS = 8
 _MAX_KILLS = 8
+#: A lesson counts for so long at least, and for twice as long at most: a weekly batch is still remembered, and what a
+#: garbage collector gave back late does not excuse a leak for ever.
+_LESSON_SECONDS = 8 * 86_400.0
 
 _Value = TypeVar("_Value")
 
@@ -71,6 +74,23 @@ class EndedHold(NamedTuple):
     how: "End"
 
 
+class Lesson(NamedTuple):
+    """The longest holds of a site that did end, in two spans of time of which the older one is forgotten at once."""
+
+    #: When the present span began.
+    since: float
+    #: Seconds, in the present span and in the one before.
+    longest: float
+    before: float = 0.0
+
+    def at(self, now: float) -> "Lesson":
+        """Return what is left of it by then."""
+        spans = int((now - self.since) / _LESSON_SECONDS)
+        if spans < 1:
+            return self
+        return Lesson(now, 0.0, self.longest if spans == 1 else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """One session as it was followed."""
@@ -98,8 +118,8 @@ class ClientMemory:
     #: How often a session that was used again had rested after a hand-back, and after the application's statement.
     handed_back: int = 0
     left: int = 0
-    #: The longest hold that did end, by site.
-    longest_ended: Mapping[str, float] = field(default_factory=dict)
+    #: By site.
+    lessons: Mapping[str, Lesson] = field(default_factory=dict)
     #: When holds were ended by the server or an operator, and after how long, by site; the latest few.
     killed: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     #: When idle sessions were used again after a long rest, and how long it was; of the latest, those that no later
@@ -137,9 +157,13 @@ class History:
         return memory.handed_back + memory.left if memory else 0
 
     def longest_ended(self, cohort: Cohort) -> float:
-        """Return the longest hold of the cohort that did end, 0 where none is known."""
+        """Return the longest hold of the cohort that did end of late, 0 where none is known."""
         memory = self.clients.get(cohort.client)
-        return memory.longest_ended.get(cohort.site, 0.0) if memory else 0.0
+        lesson = memory.lessons.get(cohort.site) if memory else None
+        if lesson is None or self.taken_at is None:
+            return 0.0
+        lesson = lesson.at(self.taken_at)
+        return max(lesson.longest, lesson.before)
 
     def longest_rest(self, client: Client, *, since: float) -> float:
         """Return the longest rest after which the client used a session again since then, 0 where none is known."""
@@ -295,8 +319,9 @@ def _note_end(clients: dict[Client, ClientMemory], hold: EndedHold, at: float) -
         kills = (*memory.killed.get(site, ()), (at, hold.seconds))[-_MAX_KILLS:]
         clients[client] = replace(memory, killed=_with(memory.killed, site, kills))
     else:
-        seconds = max(hold.seconds, memory.longest_ended.get(site, 0.0))
-        clients[client] = replace(memory, longest_ended=_with(memory.longest_ended, site, seconds))
+        lesson = memory.lessons.get(site, Lesson(at, 0.0)).at(at)
+        lesson = lesson._replace(longest=max(lesson.longest, hold.seconds))
+        clients[client] = replace(memory, lessons=_with(memory.lessons, site, lesson))
 
 
 def _with(sites: Mapping[str, _Value], site: str, value: _Value) -> Mapping[str, _Value]:

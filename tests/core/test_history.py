@@ -51,6 +51,24 @@ def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
     assert history.longest_ended(Cohort(ORDERS, "SELECT stock")) == 0
 
 
+def test_a_lesson_is_forgotten_after_some_weeks() -> None:
+    """What a garbage collector gave back late excuses no leak for ever; a weekly batch stays known."""
+    day = 86_400.0
+    held, ended = session(1, HELD, since=NOW - 500, query=READ), session(1, IDLE, since=NOW + 1)
+    known = after(snapshot(held), snapshot(ended, at=NOW + 10))
+    for days, longest in ((7, 501), (15, 501), (17, 0)):
+        later, _ = known.follow(snapshot(ended, at=NOW + days * day), rest_limit=30)
+        assert later.longest_ended(SITE) == longest
+
+    again = [session(1, HELD, since=NOW + 9 * day - 50, query=READ), session(1, IDLE, since=NOW + 9 * day)]
+    weekly = known
+    for look in again:
+        weekly, _ = weekly.follow(snapshot(look, at=(look.state_change or 0) + 1), rest_limit=30)
+    assert weekly.longest_ended(SITE) == 501
+    later, _ = weekly.follow(snapshot(again[1], at=NOW + 18 * day), rest_limit=30)
+    assert 0 < later.longest_ended(SITE) < 500
+
+
 def test_holds_that_ended_with_their_whole_origin_teach_nothing() -> None:
     """A restart of the application frees what it leaked as well."""
     held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(5)]

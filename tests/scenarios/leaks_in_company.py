@@ -31,6 +31,19 @@ IN_COMPANY = (
         minutes=30,
     ),
     Story(
+        name="killed by the server so soon that hardly one is there at a time",
+        family="killed by time-out",
+        parts=(orders(leaking(READ_ORDER, per_minute=2)),),
+        leaks=(truth(READ_ORDER, has_rate=False),),
+        server=Postgres(idle_in_transaction_session_timeout=60),
+        minutes=40,
+        # At many looks none is held for longer than is normal.
+        diagnosis=(
+            Says(ORDERS, 0, REST, (Verdict.OK, Verdict.LEAKING)),
+            Says(None, 0, REST, (Verdict.OK, Verdict.LEAKING)),
+        ),
+    ),
+    Story(
         name="two leaks in one client",
         family="several",
         parts=(orders(leaking(READ_ORDER, per_minute=3), leaking(READ_METRICS, per_minute=2, begin=300)),),
