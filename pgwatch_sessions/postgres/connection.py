@@ -114,7 +114,8 @@ class HeldConnection:
         """Leave in good order, or at once when the server does not answer."""
         if self._open is not None:
             try:
-                await self._open.connection.close(timeout=_CLOSE_SECONDS)
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._open.connection.close()
             except EXPECTED:
                 self.drop()
         self._open = None

@@ -17,6 +17,7 @@ from tests.scenarios.shop import BIG, orders
 from tests.scenarios.story import Story
 
 ASYNCPG = asyncpg_pool(10, 20)
+SLOW = Request(sql=READ_METRICS.sql, takes=about(1))
 SURGE = rush(3, 60, begin=300, end=900)
 
 POOLS = (
@@ -57,6 +58,15 @@ POOLS = (
         name="AUTOCOMMIT, rush hour and near silence",
         family="pools without reset",
         parts=(orders(pool=autocommit(20, 10), traffic=SURGE),),
+        minutes=40,
+    ),
+    Story(
+        name="AUTOCOMMIT, a second one at the same address after the first fell quiet",
+        family="pools without reset",
+        parts=(
+            orders(SLOW, pool=autocommit(), traffic=changing((0, 8), (240, 0.1), (360, 0))),
+            orders(SLOW, pool=autocommit(), traffic=changing((600, 2), (660, 8), (900, 1))),
+        ),
         minutes=40,
     ),
     Story(
