@@ -14,6 +14,10 @@ _POOLER_SUFFIX = re.compile(r" - (?:\[?[0-9A-Fa-f:.]+\]?|[\w.-]+):\d+$")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NO_STATES: Mapping[SessionState, int] = dict.fromkeys(SessionState, 0)
 _WAITS_FOR_LOCK = "Lock"
+#: Of managed services, whose own sessions are shown to nobody else, whatever was granted.
+_SERVICE_USERS = frozenset(
+    {"alloydbadmin", "azure_superuser", "azuresu", "cloudsqladmin", "cloudsqlagent", "rdsadmin", "rdsproxyadmin"}
+)
 
 
 @lru_cache(maxsize=4096)
@@ -108,6 +112,11 @@ def summarise(
         lock_waiting=lock_waiting,
         blocked_by=len(blocking.waiting_for(idle_in_transaction)) if blocking else 0,
     )
+
+
+def unseen(sessions: Iterable[Session]) -> int:
+    """Count the hidden sessions that a GRANT would let us see."""
+    return sum(session.state is None and session.client.user not in _SERVICE_USERS for session in sessions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pgwatch_sessions.core.clients import ClientSummary, LabelledClients, nothing_of, summarise
+from pgwatch_sessions.core.clients import ClientSummary, LabelledClients, nothing_of, summarise, unseen
 from pgwatch_sessions.core.forecast import Slots
 from pgwatch_sessions.core.harm import Blocking
 from pgwatch_sessions.core.model import Client, Scope, Session, Snapshot
@@ -20,6 +20,7 @@ class View:
     #: Clients inside `other`.
     folded: int
     slots: tuple[Slots, ...]
+    #: Sessions whose state our role lacks the privilege to see.
     hidden: int
 
     @property
@@ -43,7 +44,7 @@ def view_of(server: str, snapshot: Snapshot, labelled: LabelledClients, blocking
         clients=tuple(sorted(summaries, key=lambda summary: summary.client)),
         folded=len(folded),
         slots=tuple(_slots(server, snapshot)),
-        hidden=sum(summary.hidden for summary in summaries),
+        hidden=unseen(snapshot.sessions),
     )
 
 

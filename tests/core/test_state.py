@@ -58,6 +58,16 @@ def test_missing_privilege_and_folding_are_told_once() -> None:
     assert events[2:] == [(ServerUp(),), ()]
 
 
+def test_a_managed_service_keeps_its_own_sessions_to_itself() -> None:
+    """No GRANT opens them, so they do not make us blind."""
+    service = session(1, None, client=Client("rdsadmin", "rdsadmin", "(none)"))
+    for others, hidden in (((session(2),), 0), ((session(2, None),), 1)):
+        state, events = after(snapshot(service, *others))
+        assert state.view is not None
+        assert state.view.hidden == hidden
+        assert (PrivilegeMissing("pgwatch_sessions", 1) in events[0]) == bool(hidden)
+
+
 def test_every_session_is_in_exactly_one_summary() -> None:
     """Clients beyond the budget are one client; nobody is lost or counted twice."""
     sessions = [session(i, SessionState.IDLE, client=Client("shop", "app", str(i % 5))) for i in range(50)]

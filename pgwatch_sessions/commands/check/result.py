@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from pgwatch_sessions.commands.command import EXIT_FOUND, EXIT_OK, EXIT_UNSEEN
-from pgwatch_sessions.core.clients import ClientSummary, summarise
+from pgwatch_sessions.core.clients import ClientSummary, summarise, unseen
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.harm import Blocking
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, Snapshot
@@ -80,7 +80,7 @@ def result_of(state: ServerState, narrowing: Narrowing, *, hold_limit: float) ->
         clients=clients,
         findings=tuple(sorted(findings, key=lambda each: (-each.severity.rank, each.since))),
         young=tuple(_young(state, snapshot, narrowing, hold_limit)) if snapshot else (),
-        hidden=sum(client.hidden for client in clients),
+        hidden=unseen(each for each in snapshot.sessions if narrowing.admits(each.client)) if snapshot else 0,
     )
 
 
