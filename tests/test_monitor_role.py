@@ -1,6 +1,7 @@
 """The role that deploy/sql/create_monitor_role.sql makes: enough to see everything, and for nothing else."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
 from tests.daemons import daemon
 from tests.postgres.looking import look, seen, session_of
-from tests.servers import Database, installed
+from tests.servers import Database, OwnPostgres, installed
 from tests.situations import aborted_transaction, active, idle, idle_in_transaction, role, waiting_for_lock
 
 SCRIPT = Path(pgwatch_sessions.__file__).parents[1] / "deploy" / "sql" / "create_monitor_role.sql"
 ROLE = "pgwatch_sessions"
+SCRAM = f"host all {ROLE} 127.0.0.1/32 scram-sha-256"
 
 
 def run_script(dsn: str) -> None:
@@ -113,18 +115,75 @@ def test_the_administrator_of_a_managed_service_can_make_the_role(any_postgres: 
             assert session_of(held, seen(look(monitor))).state is SessionState.IDLE_IN_TRANSACTION
 
 
-@pytest.mark.parametrize("major", [major for major in installed() if major >= 16], ids="pg{}".format)
-def test_with_reserved_slots_it_gets_into_a_full_server(own_postgres: OwnPostgresFactory, major: int) -> None:
-    """A daemon that starts when all ordinary slots are gone sees that they are, and by whom."""
-    slots = {"max_connections": "10", "superuser_reserved_connections": "2", "reserved_connections": "2"}
-    server = own_postgres(major=major, settings=slots)
-    with role(server.dsn(), "app") as app, monitoring_role(server.server) as monitor:
+def test_the_lines_for_pg_hba_conf_are_valid(any_postgres: Postgres, own_postgres: OwnPostgresFactory) -> None:
+    """PostgreSQL finds no fault with those that the README shows, but that this server has TLS switched off."""
+    lines = re.findall(r"^hostssl .*$", SCRIPT.with_name("README.md").read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    with psycopg.connect(any_postgres.dsn()) as connection:
+        if connection.execute("SHOW ssl_library").fetchone() == ("",):
+            pytest.skip("this PostgreSQL has no TLS: make test-matrix")
+        [[version]] = connection.execute("SHOW server_version_num")
+    server = own_postgres(major=int(version) // 10_000, hba=lines)
+    rules = "SELECT user_name, auth_method, error FROM pg_hba_file_rules ORDER BY line_number LIMIT 2"
+    with psycopg.connect(server.dsn()) as superuser:
+        found = superuser.execute(rules).fetchall()
+    off = "hostssl record cannot match because SSL is disabled"
+    assert found == [([ROLE], "scram-sha-256", off), ([ROLE], "cert", off)]
+
+
+@contextlib.contextmanager
+def with_password(server: OwnPostgres, file: Path) -> Iterator[str]:
+    r"""Give the role a password as psql's `\password` does, hashed before it is sent; yield its DSN without it."""
+    password = "it's @ 100%"
+    with monitoring_role(server.server) as monitor:
+        with psycopg.connect(server.dsn()) as superuser:
+            hashed = superuser.pgconn.encrypt_password(password.encode(), ROLE.encode(), b"scram-sha-256").decode()
+            superuser.execute(f"ALTER ROLE {ROLE} PASSWORD '{hashed}'".encode())
+        file.write_text(f"{password}\n")
+        yield monitor
+
+
+@pytest.mark.parametrize("major", installed(), ids="pg{}".format)
+def test_the_daemon_sees_and_finds_everything_as_the_role(
+    own_postgres: OwnPostgresFactory, tmp_path: Path, major: int
+) -> None:
+    """With no more than the script gives and a password of its own: every state, nothing hidden, and the leak."""
+    server = own_postgres(major=major, hba=[SCRAM])
+    secret = tmp_path / "password"
+    with role(server.dsn(), "app") as app, with_password(server, secret) as monitor:
         orders = server.dsn(user=app, application_name="orders")
-        with idle(orders, 6):
+        with idle(orders), aborted_transaction(orders), active(orders), idle_in_transaction(orders, "TABLE pg_class"):
+            with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+                psycopg.connect(monitor)
+            with daemon(f"--password-file={secret}", "--hold-limit=1s", dsn=monitor) as watching:
+                scrape = watching.scrape_when(lambda scrape: len(scrape.all("leaked_sessions")) == 2)
+                found = watching.get("/api/v1/leaks").json()["leaks"]
+        assert (scrape.value("up"), scrape.value("hidden_sessions")) == (1, 0)
+        states = ("active", "idle", "idle in transaction", "idle in transaction (aborted)")
+        assert scrape.connections() == {("postgres", "app", "orders", state): 1 for state in states}
+        sites = {(each["application"], each["user"], each["site"]) for each in found}
+        assert sites == {("orders", "app", "TABLE pg_class"), ("orders", "app", "SELECT ? / ?")}
+
+
+@pytest.mark.parametrize("major", [major for major in installed() if major >= 16], ids="pg{}".format)
+def test_with_reserved_slots_it_gets_into_a_full_server(
+    own_postgres: OwnPostgresFactory, tmp_path: Path, major: int
+) -> None:
+    """A daemon that starts when all ordinary slots are gone sees that they are, by whom, and who leaks."""
+    slots = {"max_connections": "10", "superuser_reserved_connections": "2", "reserved_connections": "2"}
+    server = own_postgres(major=major, settings=slots, hba=[SCRAM])
+    secret = tmp_path / "password"
+    with role(server.dsn(), "app") as app, with_password(server, secret) as monitor:
+        orders = server.dsn(user=app, application_name="orders")
+        with idle(orders, 5), idle_in_transaction(orders, "TABLE pg_class"):
             with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
                 psycopg.connect(orders)
-            with daemon(dsn=monitor) as watching:
-                scrape = watching.scrape_when_up()
+            with daemon(f"--password-file={secret}", "--hold-limit=1s", dsn=monitor) as watching:
+                scrape = watching.scrape_when(
+                    lambda scrape: scrape.all("leaked_sessions", site="TABLE pg_class") == [1]
+                )
+                assert (scrape.value("up"), scrape.value("hidden_sessions")) == (1, 0)
                 assert scrape.value("exhausted") == 1
                 assert scrape.value("capacity_slots", scope="server") == 6
-                assert scrape.connections() == {("postgres", "app", "orders", "idle"): 6}
+                client = ("postgres", "app", "orders")
+                assert scrape.connections() == {(*client, "idle"): 5, (*client, "idle in transaction"): 1}
