@@ -1,6 +1,5 @@
-"""The command line: which commands there are, and the process around the one that is asked for."""
+"""The process around a command: its output, its interruptions and its exit code."""
 
-import argparse
 import io
 import os
 import signal
@@ -8,18 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pgwatch_sessions import __version__
-from pgwatch_sessions.commands.check import CHECK
-from pgwatch_sessions.commands.command import EXIT_USAGE, Command, CommandError, add_settings
-from pgwatch_sessions.commands.config import CONFIG
-from pgwatch_sessions.commands.demo import DEMO
-from pgwatch_sessions.commands.record import RECORD
-from pgwatch_sessions.commands.replay import REPLAY
-from pgwatch_sessions.commands.run import RUN
-from pgwatch_sessions.exposition.http_server import CannotListenError
-from pgwatch_sessions.settings import SettingsError
-
-COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG)
+from pgwatch_sessions.commands import check_health
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -28,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.reconfigure(errors="replace")  # names on a server may have letters that the terminal lacks
     try:
         try:
-            code = _obey(_parser().parse_args(arguments))
+            code = _obey(sys.argv[1:] if arguments is None else arguments)
         finally:
             if sys.stdout is not None:  # it is, where whoever started us has closed it
                 sys.stdout.flush()  # whether anybody reads shows here; at its own end, Python would complain
@@ -40,44 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _obey(options: argparse.Namespace) -> int:
-    command: Command = options.command
-    try:
-        return command.obey(options)
-    except SettingsError as error:
-        _complain(*(str(mistake) for mistake in error.errors))
-    except CannotListenError as error:
-        _complain(f"{error}; choose another address with --listen")
-    except CommandError as error:
-        _complain(str(error))
-    return EXIT_USAGE
+def _obey(arguments: Sequence[str]) -> int:
+    if arguments[:1] == [check_health.NAME]:
+        return check_health.main(arguments[1:])
+    from pgwatch_sessions.command_line import obey  # noqa: PLC0415  # a second of loading that a health check spares
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pgwatch-sessions",
-        description="Watches PostgreSQL sessions, finds connection leaks before the server runs out of connections, "
-        "and says who leaks.",
-        epilog="Each command has its own --help.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        purpose = f"{command.purpose[0].upper()}{command.purpose[1:]}."
-        own = commands.add_parser(
-            command.name,
-            help=command.purpose,
-            description=command.description or purpose,
-            epilog=command.epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.add_options(own)
-        if command.settings:
-            add_settings(own, command.settings)
-        own.set_defaults(command=command)
-    return parser
-
-
-def _complain(*mistakes: str) -> None:
-    for mistake in mistakes:
-        sys.stderr.write(f"pgwatch-sessions: error: {mistake}\n")
+    return obey(arguments)

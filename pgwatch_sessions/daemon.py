@@ -6,16 +6,18 @@ import functools
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
+from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.board import Board
@@ -23,11 +25,14 @@ from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.exposition.collector import registry_of
 from pgwatch_sessions.exposition.http_server import serving, url
-from pgwatch_sessions.exposition.web import Health, web_app
+from pgwatch_sessions.exposition.web import Health, States, metrics_app, web_app
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.signals import ended_by_signals
+
+if TYPE_CHECKING:
+    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
 
 #: So many looks may fail to end before the loop counts as stuck.
 _PATIENCE = 3
@@ -47,9 +52,14 @@ class Watch:
     record_max_bytes: int = 0
 
 
-async def run(watch: Watch, listener: socket.socket) -> None:
+async def run(
+    watch: Watch,
+    listener: socket.socket,
+    metrics_listener: socket.socket | None = None,
+    access: "Access | None" = None,
+) -> None:
     """Watch until SIGTERM or SIGINT. What a job raises is a fault of the program: it ends the daemon and is raised."""
-    async with running(watch, listener) as daemon:
+    async with running(watch, listener, metrics_listener, access) as daemon:
         await daemon.end
 
 
@@ -63,23 +73,61 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(watch: Watch, listener: socket.socket) -> AsyncIterator[Running]:
-    """Watch, and answer on the listener, while inside."""
+async def running(
+    watch: Watch,
+    listener: socket.socket,
+    metrics_listener: socket.socket | None = None,
+    access: "Access | None" = None,
+) -> AsyncIterator[Running]:
+    """Watch, and answer while inside: everything on the one listener, metrics and probes only on the other.
+
+    Everybody is answered, over plain HTTP, when there is no `access`.
+    """
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with ended_by_signals(end), _recording(watch) as record:
         async with _watching(watch, end, record) as (board, pollers):
-            app = web_app(
-                version=__version__,
+            web = _Web(
                 registry=registry_of(lambda: board.states().values()),
                 states=board.states,
                 health=lambda: _health(watch, pollers),
                 readiness=lambda: _readiness(board),
+                access=access,
             )
-            async with serving(app, listener):
-                log.info("started", version=__version__, servers=len(pollers), address=url(listener))
+            async with _answering(web, listener, metrics_listener) as where:
+                log.info("started", version=__version__, servers=len(pollers), **where)
                 yield Running(board=board, end=end)
     log.info("stopped")
+
+
+class _Web(TypedDict):
+    """What both applications are made of."""
+
+    registry: CollectorRegistry
+    states: States
+    health: Callable[[], Health]
+    readiness: Callable[[], Health]
+    access: "Access | None"
+
+
+@contextlib.asynccontextmanager
+async def _answering(
+    web: _Web, listener: socket.socket, metrics_listener: socket.socket | None
+) -> AsyncIterator[Mapping[str, str]]:
+    """Answer requests while inside; yield the addresses, for the log."""
+    access = web["access"]
+    scheme = access.scheme if access else "http"
+    tls = access.tls if access and scheme == "https" else None
+    where = {"address": url(listener, scheme=scheme)}
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(web_app(version=__version__, **web), listener, tls=tls))
+        if metrics_listener is not None:
+            # With bounds of its own: whoever crowds one of the addresses keeps nobody from the other.
+            await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
+            where["metrics_address"] = url(metrics_listener, scheme=scheme)
+        if access is not None:
+            stack.callback(access.close)  # before the servers end, which wait for whoever waits for it
+        yield where
 
 
 @contextlib.contextmanager

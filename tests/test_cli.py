@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.settings import describe
+from pgwatch_sessions.settings.loading import describe
 from tests.programs import PROGRAM, environment, finished
 
 SCRIPT = shutil.which("pgwatch-sessions", path=str(Path(sys.executable).parent)) or "pgwatch-sessions"

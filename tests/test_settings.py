@@ -11,18 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from pgwatch_sessions.settings import (
-    Address,
-    Settings,
-    SettingsError,
-    describe,
-    effective,
-    load,
-    masked_dsn,
-    read_secret,
-)
-from pgwatch_sessions.settings.model import leaves
+from pgwatch_sessions.settings.address import Address
+from pgwatch_sessions.settings.dsn import masked_dsn
+from pgwatch_sessions.settings.errors import SettingsError
+from pgwatch_sessions.settings.loading import describe, effective, load
+from pgwatch_sessions.settings.model import Settings, leaves
 from pgwatch_sessions.settings.quantities import duration_text, read_duration, read_size, size_text
+from pgwatch_sessions.settings.secret_files import read_secret
 from pgwatch_sessions.settings.sources import from_variables
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "pgwatch-sessions.example.yaml"

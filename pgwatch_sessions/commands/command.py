@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from pgwatch_sessions.settings import Settings, describe, load
+from pgwatch_sessions.settings.loading import describe, load
+from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.settings.quantities import read_count, read_duration
 
 EXIT_OK = 0

@@ -4,11 +4,16 @@ import argparse
 import sys
 
 from pgwatch_sessions.commands.command import EXIT_OK, Command, every_setting, load_settings
-from pgwatch_sessions.settings import effective
+from pgwatch_sessions.settings.loading import effective
 
 
 def _config(options: argparse.Namespace) -> int:
-    sys.stdout.write(effective(load_settings(options)))
+    settings = load_settings(options)
+    if settings.web_config is not None:
+        from pgwatch_sessions.exposition.web_config import load_web_config  # noqa: PLC0415  # which most do without
+
+        load_web_config(settings.web_config)
+    sys.stdout.write(effective(settings))
     return EXIT_OK
 
 

@@ -2,25 +2,49 @@
 
 import argparse
 import asyncio
+import socket
 import traceback
+from typing import TYPE_CHECKING
 
-from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, every_setting, load_settings
+from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_settings
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import run
-from pgwatch_sessions.exposition.http_server import bind
+from pgwatch_sessions.exposition.http_server import CannotListenError, bind
 from pgwatch_sessions.logs import configure_logs
+from pgwatch_sessions.settings.address import Address
+from pgwatch_sessions.settings.model import Settings
+
+if TYPE_CHECKING:
+    from pgwatch_sessions.exposition.access import Access
 
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     configure_logs(settings.log_format, settings.log_level)
+    access = _access_of(settings)
     listener = bind(settings.listen.host, settings.listen.port)
+    metrics_listener = _metrics_listener(settings.metrics_listen)
     try:
-        asyncio.run(run(watch_of(settings), listener))
+        asyncio.run(run(watch_of(settings), listener, metrics_listener, access))
     except Exception:  # noqa: BLE001  # whatever a job raised: the process ends with it, and says so
         traceback.print_exc()
         return EXIT_FAULT
     return EXIT_OK
+
+
+def _metrics_listener(address: Address | None) -> socket.socket | None:
+    try:
+        return bind(address.host, address.port) if address else None
+    except CannotListenError as error:
+        raise CommandError(f"{error}; choose another address with --metrics-listen") from error
+
+
+def _access_of(settings: Settings) -> "Access | None":
+    if settings.web_config is None:
+        return None
+    from pgwatch_sessions.exposition.access import Access  # noqa: PLC0415  # bcrypt and more, which most do without
+
+    return Access(settings.web_config)
 
 
 RUN = Command(

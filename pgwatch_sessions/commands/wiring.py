@@ -8,7 +8,8 @@ from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.daemon import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
-from pgwatch_sessions.settings import Server, Settings, read_secret
+from pgwatch_sessions.settings.model import Server, Settings
+from pgwatch_sessions.settings.secret_files import read_secret
 
 
 def watch_of(settings: Settings) -> Watch:

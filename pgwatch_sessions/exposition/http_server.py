@@ -3,10 +3,11 @@
 uvicorn's protocol speaks HTTP; its `Server` is not used: it takes over the process's signals, ticks ten times a
 second, and at its end waits for clients. What uvicorn leaves unbounded is bounded here:
 
-* time: an exchange (request and response together) has one deadline. That covers slow headers, slow bodies, clients
-  that do not read, and idle connections alike.
+* time: an exchange (request and response together, and the handshake where there is TLS) has one deadline. That covers
+  slow handshakes, slow headers, slow bodies, clients that do not read, and idle connections alike.
 * number: at the limit, a new connection displaces the one whose exchange is the oldest. Refusing the new one would
-  let idle clients lock Prometheus out, as leaked sessions lock out an exporter.
+  let idle clients lock Prometheus out, as leaked sessions lock out an exporter. Connections count from the moment that
+  they are accepted, before any handshake.
 * bytes: a request's head by h11; of responses no more than one is buffered beyond the transport's high-water mark.
 * log: warnings about clients are not logged, and errors of ours ten times a minute at most.
 """
@@ -15,17 +16,20 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from asyncio import Transport
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import h11
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from pgwatch_sessions.exposition.tls import TlsConnection
 
 _MAX_HEAD_BYTES = 16 * 1024
 _STOP_SECONDS = 0.4
@@ -38,6 +42,15 @@ class Bounds:
     #: Seconds from the connection, or the last response, to the end of the next response.
     deadline: float = 10.0
     connections: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How to speak TLS with the next client."""
+
+    context: ssl.SSLContext
+    #: Asked after the handshake whether the client's certificate will do.
+    admits: Callable[[ssl.SSLObject], bool]
 
 
 class CannotListenError(Exception):
@@ -63,10 +76,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, *, scheme: str = "http") -> str:
     """Return the address of a listening socket as http://host:port, without a path."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @asynccontextmanager
@@ -74,8 +87,10 @@ async def serving(
     app: ASGIApp,
     listener: socket.socket,
     bounds: Bounds = Bounds(),
+    *,
+    tls: Callable[[], Tls] | None = None,
 ) -> AsyncIterator[None]:
-    """Answer requests in the running loop while inside.
+    """Answer requests in the running loop while inside: plain ones, or through what `tls` gives for each connection.
 
     Leaving closes the socket and every connection within a second, whatever the clients do.
     """
@@ -94,9 +109,14 @@ async def serving(
     )
     config.load()
     state = ServerState()
+    connections: set[_Connection] = set()
 
     def protocol() -> asyncio.Protocol:
-        return _BoundedProtocol(config, state, {}, bounds=bounds)
+        http = _BoundedProtocol(config, state, {}, connections=connections, bounds=bounds)
+        if tls is None:
+            return http
+        now = tls()
+        return TlsConnection(http, now.context, admits=now.admits)
 
     log_limit = _AtMostPerMinute(10)
     logger = logging.getLogger("uvicorn.error")
@@ -106,16 +126,16 @@ async def serving(
         yield
     finally:
         server.close()
-        await _stop(state)
+        await _stop(state.tasks, connections)
         logger.removeFilter(log_limit)
 
 
-async def _stop(state: ServerState) -> None:
+async def _stop(tasks: Collection[asyncio.Task[None]], connections: "Collection[_Connection]") -> None:
     """Let responses that are under way end, then abort what is left, which ends the tasks that wait for clients."""
-    await _ended(state.tasks)
-    for connection in list(state.connections):
-        cast("_BoundedProtocol", connection).transport.abort()
-    await _ended(state.tasks)
+    await _ended(tasks)
+    for connection in list(connections):
+        connection.abort()
+    await _ended(tasks)
 
 
 async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
@@ -123,30 +143,81 @@ async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks, timeout=_STOP_SECONDS)
 
 
+class _Connection:
+    """One client's connection as the bounds see it, from its acceptance to its end."""
+
+    def __init__(self, transport: Transport, among: set["_Connection"], bounds: Bounds) -> None:
+        """Make room for it among the others."""
+        self._transport = transport
+        self._among = among
+        self._loop = asyncio.get_running_loop()
+        self._seconds = bounds.deadline
+        self._deadline: asyncio.TimerHandle | None = None
+        self._exchange_began = 0.0
+        self.begin_exchange()
+        among.add(self)
+        if len(among) > bounds.connections:
+            min(among, key=lambda each: each._exchange_began).abort()  # noqa: SLF001  # of this very class
+
+    def begin_exchange(self) -> None:
+        """Count the deadline from now on."""
+        self._stop_clock()
+        self._exchange_began = self._loop.time()
+        self._deadline = self._loop.call_later(self._seconds, self.abort)
+
+    def abort(self) -> None:
+        """End it at once, whatever is under way."""
+        self._among.discard(self)
+        self._transport.abort()
+
+    def ended(self) -> None:
+        """Forget it."""
+        self._among.discard(self)
+        self._stop_clock()
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+
 class _BoundedProtocol(H11Protocol):
     """uvicorn's protocol with a deadline for each exchange and a bounded number of connections."""
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        *,
+        connections: set[_Connection],
+        bounds: Bounds,
+    ) -> None:
         super().__init__(config, server_state, app_state)
+        self._all = connections
         self._bounds = bounds
-        self.exchange_began = 0.0
-        self._deadline: asyncio.TimerHandle | None = None
+        self._connection: _Connection | None = None
+
+    def accepted(self, transport: Transport) -> None:
+        """Bound the connection from now on, which is before its handshake where there is TLS."""
+        self._connection = _Connection(transport, self._all, self._bounds)
+
+    def ended(self) -> None:
+        """Forget the connection, whether its handshake ever was over or not."""
+        if self._connection is not None:
+            self._connection.ended()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        if self._connection is None:
+            self.accepted(transport)
         super().connection_made(transport)
-        self._begin_exchange()
-        if len(self.connections) > self._bounds.connections:
-            oldest = min(cast("set[_BoundedProtocol]", self.connections), key=lambda each: each.exchange_began)
-            self.connections.discard(oldest)
-            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self.ended()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        self._begin_exchange()
+        if self._connection is not None:
+            self._connection.begin_exchange()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -159,12 +230,6 @@ class _BoundedProtocol(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.abort()
-
-    def _begin_exchange(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self.exchange_began = self.loop.time()
-        self._deadline = self.loop.call_later(self._bounds.deadline, self.transport.abort)
 
 
 class _AtMostPerMinute(logging.Filter):

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -19,6 +20,9 @@ from pgwatch_sessions.exposition.pages import Link, page
 from pgwatch_sessions.exposition.rendering import RenderedMetrics, accepted_form
 from pgwatch_sessions.exposition.renderings import Renderings
 from pgwatch_sessions.exposition.style import CONTENT_SECURITY_POLICY
+
+if TYPE_CHECKING:
+    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
 
 #: The published states by server: the same object until the next look at any of them.
 States = Callable[[], Mapping[str, ServerState]]
@@ -52,39 +56,57 @@ def web_app(
     states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
+    access: "Access | None" = None,
 ) -> ASGIApp:
-    """Build the application.
+    """Build the application; everybody may ask it when there is no `access`.
 
     `states` returns the published states: the same object until the next one, since everything is rendered once per
     object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
     """
     # Apart, so that questions without end cannot keep anybody from the page and the whole documents.
     whole, narrowed = Renderings(states), Renderings(states)
-    addresses = (
+    metrics, *probes = _for_machines(registry=registry, states=states, health=health, readiness=readiness)
+    documents = (
         _Address(
-            path="/metrics",
-            meaning="metrics for Prometheus",
-            answer=_metrics(RenderedMetrics(registry=registry, published=states)),
-        ),
-        *(
-            _Address(
-                path=f"/api/v1/{name}",
-                meaning=meaning,
-                answer=_document(api.DOCUMENTS[name], states, whole=whole, narrowed=narrowed),
-            )
-            for name, meaning in _DOCUMENT_MEANINGS.items()
-        ),
+            path=f"/api/v1/{name}",
+            meaning=meaning,
+            answer=_document(api.DOCUMENTS[name], states, whole=whole, narrowed=narrowed),
+        )
+        for name, meaning in _DOCUMENT_MEANINGS.items()
+    )
+    addresses = (metrics, *documents, *probes)
+    links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
+    front = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
+    return _application((front, *addresses), access)
+
+
+def metrics_app(
+    *,
+    registry: CollectorRegistry,
+    states: States,
+    health: Callable[[], Health],
+    readiness: Callable[[], Health],
+    access: "Access | None" = None,
+) -> ASGIApp:
+    """Build an application that answers as `web_app` does, but nothing that shows a statement, or any finding."""
+    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), access)
+
+
+def _for_machines(
+    *, registry: CollectorRegistry, states: States, health: Callable[[], Health], readiness: Callable[[], Health]
+) -> tuple[_Address, ...]:
+    rendered = RenderedMetrics(registry=registry, published=states)
+    return (
+        _Address(path="/metrics", meaning="metrics for Prometheus", answer=_metrics(rendered)),
         _Address(path="/healthz", meaning="is the daemon itself alive", answer=_probe(health)),
         _Address(path="/readyz", meaning="has it looked at its servers", answer=_probe(readiness)),
     )
-    links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
-    known = ", ".join(("/", *(each.path for each in addresses)))
-    routes = [
-        Route("/", _page(states, whole, version=version, links=links)),
-        *(Route(each.path, each.answer) for each in addresses),
-    ]
+
+
+def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGIApp:
+    known = ", ".join(each.path for each in addresses)
     app = Starlette(
-        routes=routes,
+        routes=[Route(each.path, each.answer) for each in addresses],
         exception_handlers={
             404: _short(404, f"Nothing here. Known addresses: {known}"),
             405: _short(405, f"Only GET and HEAD are answered. Known addresses: {known}"),
@@ -93,7 +115,7 @@ def web_app(
     )
     # A redirect from /metrics/ would be built from the client's Host header; "nothing here" names what is meant.
     app.router.redirect_slashes = False
-    return _guarded(app)
+    return _guarded(app, access)
 
 
 def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Response]]:
@@ -171,8 +193,8 @@ def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[R
     return answer
 
 
-def _guarded(app: ASGIApp) -> ASGIApp:
-    """Refuse bodies, since no address wants one, and put on every answer the headers that all have in common."""
+def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
+    """Refuse bodies, which no address wants, and whom `access` does not admit; give every answer the common headers."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -183,10 +205,15 @@ def _guarded(app: ASGIApp) -> ASGIApp:
                 headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                if access is not None:
+                    headers.update(access.headers())
             await send(message)
 
-        answer = _refuse_body if _announces_body(Headers(scope=scope)) else app
-        await answer(scope, receive, send_guarded)
+        asked = Headers(scope=scope)
+        refusal: ASGIApp | None = _refuse_body if _announces_body(asked) else None
+        if refusal is None and access is not None:
+            refusal = await access.refusal(scope["path"], asked)
+        await (refusal or app)(scope, receive, send_guarded)
 
     return guarded
 

@@ -182,7 +182,7 @@ async def connect(target: Target, deadline: float) -> asyncpg.Connection:
             statement_cache_size=0,
             server_settings=_session_settings(deadline),
         )
-    except asyncpg.InterfaceError:
+    except (asyncpg.InterfaceError, OSError):  # a certificate that is refused is a ValueError as well
         raise
     except (ValueError, OverflowError):
         raise ConnectionParametersError("the DSN, or a PG… variable, has a port or host that is none") from None

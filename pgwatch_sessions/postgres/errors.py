@@ -1,5 +1,8 @@
 """What a look can fail with, as a Failure. Anything else is a fault of the program and is not caught."""
 
+import errno
+import ssl
+
 import asyncpg
 
 from pgwatch_sessions.core.model import Failure, Reason, Scope
@@ -42,6 +45,15 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
 _EXHAUSTED_SCOPES = {"InitializeSessionUserId": Scope.ROLE, "CheckMyDatabase": Scope.DATABASE}
 
 
+# Codes of OpenSSL (x509_vfy.h): another name, another address; and nobody whom we know has signed it.
+_ANOTHER_HOST = frozenset({62, 64})
+_UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
+_TLS_WORDS = {
+    "KEY_VALUES_MISMATCH": "the key (sslkey) does not fit the certificate (sslcert)",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "the file that sslrootcert names holds no certificate in PEM",
+}
+
+
 def failure_of(error: BaseException, *, doing: str, lost: bool) -> Failure:
     """Say why a look failed.
 
@@ -54,5 +66,21 @@ def failure_of(error: BaseException, *, doing: str, lost: bool) -> Failure:
     scope = None
     if reason is Reason.EXHAUSTED:
         scope = _EXHAUSTED_SCOPES.get(getattr(error, "server_source_function", None) or "", Scope.SERVER)
+    return Failure(reason=reason, detail=f"{doing}: {_said(error)}", exhausted_scope=scope)
+
+
+def _said(error: BaseException) -> str:
+    """Say what went wrong in one line, and what to do where the error itself does not tell."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = ""
+        if error.verify_code in _ANOTHER_HOST:
+            advice = "; connect by a name that the certificate has"
+        elif error.verify_code in _UNKNOWN_AUTHORITY:
+            advice = "; name the file of its authority's certificate as sslrootcert, or in PGSSLROOTCERT"
+        return f"the server's certificate is refused: {error.verify_message.rstrip('.')}{advice}"
+    if isinstance(error, ssl.SSLError) and error.reason in _TLS_WORDS:
+        return _TLS_WORDS[error.reason]
     said = " ".join(str(error).split("\n", maxsplit=1)[0].split()) or type(error).__name__
-    return Failure(reason=reason, detail=f"{doing}: {said}", exhausted_scope=scope)
+    if isinstance(error, FileNotFoundError) and error.errno == errno.ENOENT and error.filename is None:
+        said += " (a socket, or what sslrootcert, sslcert or sslkey or their PGSSL variables name)"
+    return said

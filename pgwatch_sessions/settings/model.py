@@ -1,10 +1,10 @@
 """The settings: the one home of their names, types, bounds, defaults and descriptions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from stat import S_ISREG
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -12,53 +12,24 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     PlainSerializer,
     SecretStr,
     field_serializer,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pgwatch_sessions.core.tools import KNOWN_TOOLS
+from pgwatch_sessions.settings.address import DEFAULT_LISTEN
+from pgwatch_sessions.settings.address import Address as Address  # noqa: PLC0414  # the package takes it from here
 from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn
 from pgwatch_sessions.settings.quantities import count, duration, size
-from pgwatch_sessions.settings.secret_files import explained_secret, read_secret
+from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 
 #: Of a server; it is a label of every series.
 NAME_LENGTH = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where the web side listens."""
-
-    #: A name or an address without brackets; empty means all interfaces.
-    host: str
-    #: 0 lets the system choose.
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @classmethod
-    def read(cls, value: object) -> Self:
-        """Return the address that `host:port`, `[::1]:9488` or `:9488` names."""
-        host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-        if not colon or not (port.isascii() and port.isdigit() and int(port) < 65536):
-            raise ValueError("must be an address such as 127.0.0.1:9488, [::1]:9488 or :9488")
-        if host.startswith("[") and host.endswith("]"):
-            host = str(IPv6Address(host[1:-1]))
-        elif any(character in "[]:/@" or character.isspace() for character in host):
-            raise ValueError("must be host:port; an IPv6 address stands in brackets: [::1]:9488")
-        return cls(host=host, port=int(port))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.read, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
+#: libpq's parameters that name files; the driver would find out that one is missing at each connect.
+_FILES_OF_DSN = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 
 
 def _off(value: object) -> object:
@@ -78,6 +49,12 @@ def _printable(name: str) -> str:
 
 def _usable_dsn(dsn: SecretStr) -> SecretStr:
     check_dsn(dsn.get_secret_value())
+    for name, value in parse_qsl(urlsplit(dsn.get_secret_value()).query):
+        if name in _FILES_OF_DSN:
+            try:
+                Path(value).open("rb").close()
+            except OSError as error:
+                raise ValueError(f"has an {name} that cannot be read: {explained(error)}") from None
     return dsn
 
 
@@ -86,6 +63,16 @@ def _readable(path: Path) -> Path:
         read_secret(path)
     except OSError as error:
         raise ValueError(explained_secret(error)) from None
+    return path
+
+
+def _a_file(path: Path) -> Path:
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        raise ValueError(explained(error)) from None
+    if not S_ISREG(kind):  # a pipe would keep the daemon waiting
+        raise ValueError(f"{path} is not a file")
     return path
 
 
@@ -146,8 +133,18 @@ class Settings(BaseSettings):
         "instead of the name, dsn and password_file of one server.",
     )
     listen: Address = Field(
-        Address(host="127.0.0.1", port=9488),
+        DEFAULT_LISTEN,
         description="Address of the web side: host:port, [::1]:9488, or :9488 for all interfaces.",
+    )
+    metrics_listen: Address | None = Field(
+        None,
+        description="A second address, which answers /metrics, /healthz and /readyz and nothing else, so that the page "
+        "with its statement texts can stay on 127.0.0.1. Default: none.",
+    )
+    web_config: Annotated[Path, AfterValidator(_a_file)] | None = Field(
+        None,
+        description="YAML file that switches on TLS and passwords for both addresses, in the layout of Prometheus "
+        "exporters; used anew when it or a certificate changes. Default: neither.",
     )
     interval: Annotated[float, duration("100ms", "1h")] = Field(10.0, description="Time between looks.")
     timeout: Annotated[float, duration("100ms", "10m")] = Field(

@@ -120,7 +120,7 @@ def from_file(path: Path, *, place: str) -> Layer:
     except RecursionError:
         return _wrong(str(path), "is nested too deeply, or in itself by an alias")
     if values is not None and not isinstance(values, dict):
-        return _wrong(str(path), "must be a mapping of settings, such as `interval: 10s`")
+        return _wrong(str(path), "must be a mapping of settings")
     named = {key: value for key, value in (values or {}).items() if isinstance(key, str)}
     if len(named) < len(values or {}):
         wrong.append(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from prometheus_client import generate_latest
 
-import pgwatch_sessions.cli
+import pgwatch_sessions.command_line
 from pgwatch_sessions.core.model import Client, Session, SessionState, Snapshot
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
@@ -24,7 +24,7 @@ _MANY_SESSIONS, _MANY_CLIENTS, _MANY_LOOKS = 10_000, 500, 40
 _NAMES, _NAMES_PER_LOOK = 1_000_000, 1_000
 _INTERVAL = 10.0
 #: As the whole program has it in memory: the limit is on all of it.
-_PROGRAM = pgwatch_sessions.cli
+_PROGRAM = pgwatch_sessions.command_line
 
 _LEAKED = "SELECT * FROM orders WHERE customer_id = 17 FOR UPDATE /*route='/orders/{id}'*/"
 _USED = "UPDATE stock SET left = left - 1 WHERE article = 4711 /*route='/cart'*/"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-import pgwatch_sessions.cli
+import pgwatch_sessions.command_line
 from pgwatch_sessions.board import Board
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
@@ -38,7 +38,7 @@ _MIB = 1024
 #: structlog loads rich (3 MiB) where it finds it: a tool for development brings it, an installation does not.
 _AS_INSTALLED = "import sys; sys.modules['rich'] = None; from pgwatch_sessions.cli import main; main()"
 #: Loaded in the process that looks, so that its memory is the program's.
-_PROGRAM = pgwatch_sessions.cli
+_PROGRAM = pgwatch_sessions.command_line
 
 
 class Sample(NamedTuple):

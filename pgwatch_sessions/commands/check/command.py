@@ -23,7 +23,7 @@ from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import connections_of, policy_of
 from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.settings import Settings
+from pgwatch_sessions.settings.model import Settings
 
 _LOOKS = 3
 _PAUSE = 2.0

@@ -27,7 +27,7 @@ from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import parse_of, policy_of
 from pgwatch_sessions.recording import BadLine, read_looks
 from pgwatch_sessions.recording.times import text_of
-from pgwatch_sessions.settings import Settings
+from pgwatch_sessions.settings.model import Settings
 
 STDIN = "-"
 #: Smaller files are read before anybody wonders.

@@ -1,0 +1,80 @@
+"""Who may log in: passwords against their bcrypt hashes, at a bounded cost.
+
+bcrypt is slow by design, so one check runs at a time, on a thread of its own, and few may wait for it. A pair that was
+right is remembered, by a digest under a key that never leaves this process, so that whoever is logged in does not wait
+behind those who guess.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import bcrypt
+
+_WAITING = 8
+#: bcrypt reads no further; what is longer would be as good as its beginning.
+_LONGEST_PASSWORD = 72
+_HEAD = 29  # of a hash: version, cost and salt
+
+
+class TooManyLoginsError(Exception):
+    """So many checks are under way that no other is begun."""
+
+
+class Logins:
+    """The users of one configuration."""
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        """Take bcrypt hashes by user, at least one."""
+        self._hashes = {user.encode(): of.encode() for user, of in users.items()}
+        # For users that there are not: as dear as the dearest there is, and right for no password.
+        dearest = max(self._hashes.values(), key=lambda each: each[4:6])
+        self._nobodys = dearest[:_HEAD] + secrets.token_hex(16)[:31].encode()
+        self._key = secrets.token_bytes(32)
+        self._remembered: dict[bytes, bytes] = {}
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+
+    async def right(self, user: bytes, password: bytes) -> bool:
+        """Tell whether this is the user's password; TooManyLoginsError, at once, when too many ask."""
+        if len(password) > _LONGEST_PASSWORD or b"\0" in password:
+            return False
+        digest = hmac.digest(self._key, password, "sha256")
+        if hmac.compare_digest(self._remembered.get(user, b""), digest):
+            return True
+        if len(self._waiting) >= _WAITING:
+            raise TooManyLoginsError
+        right = await self._checked(password, self._hashes.get(user, self._nobodys)) and user in self._hashes
+        if right:
+            self._remembered[user] = digest
+        return right
+
+    def close(self) -> None:
+        """Tell whoever still waits that the password is wrong; a check that is under way ends by itself."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        for answer in self._waiting:
+            _settle(answer, right=False)
+
+    async def _checked(self, password: bytes, against: bytes) -> bool:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+
+        def done(check: Future[bool]) -> None:
+            if not check.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                    loop.call_soon_threadsafe(_settle, answer, check.result())
+
+        self._waiting.add(answer)
+        try:
+            self._worker.submit(bcrypt.checkpw, password, against).add_done_callback(done)
+            return await answer
+        finally:
+            self._waiting.discard(answer)
+
+
+def _settle(answer: "asyncio.Future[bool]", right: bool) -> None:  # call_soon passes by position
+    if not answer.done():
+        answer.set_result(right)

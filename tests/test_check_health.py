@@ -1,0 +1,224 @@
+"""`pgwatch-sessions check-health` against real daemons, and against what is none."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.daemons import Daemon, daemon
+from tests.exposition.certificates import hashed, write_plain_config, write_web_config
+from tests.programs import environment, finished
+
+SECRET = "hunter2"
+#: Nobody listens there, and the daemon goes on all the same.
+NO_SERVER = "postgresql://u@127.0.0.1:1/x"
+
+
+def port_of(address: str) -> int:
+    """Return the port of an address that the daemon's log names."""
+    port = urlsplit(address).port
+    assert port
+    return port
+
+
+def health(*arguments: str, **settings: str) -> tuple[int, str]:
+    """Run the command; return its exit code and its line."""
+    ended = finished("check-health", *arguments, env=environment(**settings))
+    said = ended.stdout + ended.stderr
+    assert said.count("\n") == 1, said
+    assert SECRET not in said
+    return ended.returncode, said.rstrip("\n")
+
+
+def test_a_daemon_is_healthy_although_its_server_is_down() -> None:
+    """Exit 0 and the daemon's own word; of several ways to say where it listens each will do."""
+    with daemon(dsn=NO_SERVER) as watching:
+        address = f"127.0.0.1:{port_of(watching.address)}"
+        assert health(LISTEN=address) == (0, "healthy: ok")
+        assert health("--listen", address) == (0, "healthy: ok")
+        assert health(LISTEN=f"0.0.0.0:{port_of(watching.address)}") == (0, "healthy: ok")
+        assert health(LISTEN=f":{port_of(watching.address)}") == (0, "healthy: ok")
+
+
+def test_the_settings_are_read_from_where_run_reads_them(tmp_path: Path) -> None:
+    """File, secret file and directory, by the same precedence; what is wrong with other settings is let be."""
+    with daemon(dsn=NO_SERVER) as watching:
+        address = f"127.0.0.1:{port_of(watching.address)}"
+        config = tmp_path / "config.yaml"
+        config.write_text(f"listen: {address}\ninterval: never\ndsn: postgresql://u:{SECRET}@@db\nintervall: 1\n")
+        assert health("--config", str(config)) == (0, "healthy: ok")
+        assert health(CONFIG=str(config), DSN_FILE="/not/there", TIMEOUT="soon", UNKNOWN=SECRET) == (0, "healthy: ok")
+        config.write_text("listen: 127.0.0.1:1\n")
+        secrets = tmp_path / "secrets"
+        secrets.mkdir()
+        (secrets / "pgwatch_sessions_listen").write_text(f"{address}\n")
+        (secrets / "pgwatch_sessions_dsn").write_bytes(b"\xff")
+        assert health("--config", str(config), SECRETS_DIR=str(secrets)) == (0, "healthy: ok")
+        code, said = health("--config", str(config))
+        assert (code, said) == (1, "not healthy: no answer at 127.0.0.1:1: connection refused")
+
+
+def test_metrics_listen_is_asked_where_it_is_set() -> None:
+    """The page's address may be one that the health check cannot reach."""
+    with daemon("--metrics-listen", "127.0.0.1:0", dsn=NO_SERVER) as watching:
+        (started,) = watching.events("started")
+        metrics = f"127.0.0.1:{port_of(started['metrics_address'])}"
+        assert health(LISTEN="127.0.0.1:1", METRICS_LISTEN=metrics) == (0, "healthy: ok")
+
+
+def test_tls_and_passwords_are_no_obstacle(tmp_path: Path) -> None:
+    """It verifies no name, since it asks itself, and /healthz wants no password; with TLS and without."""
+    users = {"prometheus": hashed(SECRET)}
+    for web_config in (write_web_config(tmp_path, users=users), write_plain_config(tmp_path, users=users)):
+        with daemon("--web-config", str(web_config), dsn=NO_SERVER) as watching:
+            address = f"127.0.0.1:{port_of(watching.address)}"
+            assert health(LISTEN=address, WEB_CONFIG=str(web_config)) == (0, "healthy: ok")
+
+
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+def test_a_daemon_that_wants_a_client_certificate_is_there(tmp_path: Path, version: str) -> None:
+    """Its refusal, the alert of TLS, has come from its loop; more cannot be asked without a certificate."""
+    web_config = write_web_config(
+        tmp_path,
+        "client_auth_type: RequireAndVerifyClientCert",
+        "client_ca_file: ca.pem",
+        f"min_version: {version}",
+        f"max_version: {version}",
+    )
+    with daemon("--web-config", str(web_config), dsn=NO_SERVER) as watching:
+        address = f"127.0.0.1:{port_of(watching.address)}"
+        said = "healthy: it is there, and wants a client's certificate before it says more"
+        assert health(LISTEN=address, WEB_CONFIG=str(web_config)) == (0, said)
+        assert_unhealthy_while_stopped(watching, LISTEN=address, WEB_CONFIG=str(web_config))
+
+
+def test_a_daemon_that_stands_still_is_not_healthy() -> None:
+    """The kernel goes on accepting connections for it; without an answer within 3 s it is exit 1."""
+    with daemon(dsn=NO_SERVER) as watching:
+        assert_unhealthy_while_stopped(watching, LISTEN=f"127.0.0.1:{port_of(watching.address)}")
+
+
+def assert_unhealthy_while_stopped(watching: Daemon, **settings: str) -> None:
+    """Stop the daemon's process for a moment, and ask."""
+    os.kill(watching.process.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert health(**settings) == (1, f"not healthy: no answer at {settings['LISTEN']} within 3 s")
+        assert time.monotonic() - begun < 10
+    finally:
+        os.kill(watching.process.pid, signal.SIGCONT)
+
+
+def test_another_status_than_200_is_not_healthy() -> None:
+    """The reason that comes with it is said."""
+    with listening(
+        lambda connection: connection.sendall(b"HTTP/1.1 503 x\r\n\r\nno look has ended for 60 s\n")
+    ) as port:
+        said = "not healthy: status 503: no look has ended for 60 s"
+        assert health(LISTEN=f"127.0.0.1:{port}") == (1, said)
+
+
+@contextmanager
+def listening(behave: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Listen with a program that is no daemon; `behave` gets each connection."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with closing(connection):
+                    connection.settimeout(5)
+                    try:
+                        connection.recv(4096)
+                        behave(connection)
+                    except OSError:
+                        pass
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def drip(connection: socket.socket) -> None:
+    """Answer a byte at a time, without end."""
+    for _ in range(500):
+        connection.sendall(b"x")
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("behave", "said"),
+    [
+        (lambda connection: connection.sendall(b"SSH-2.0-x\r\n"), "what listens there does not answer in HTTP"),
+        (lambda _: None, "what listens there does not answer in HTTP"),
+        (drip, "no answer at"),
+        (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x\n" * 100_000), None),
+    ],
+    ids=["other protocol", "no word", "drip", "endless"],
+)
+@pytest.mark.parametrize("settings", [{}, {"WEB_CONFIG": "/not/read"}], ids=["plain", "maybe TLS"])
+def test_what_is_no_daemon_is_not_healthy(
+    behave: Callable[[socket.socket], object], said: str | None, settings: Mapping[str, str]
+) -> None:
+    """Whatever answers there, the command ends in time, with one line."""
+    with listening(behave) as port:
+        begun = time.monotonic()
+        code, line = health(LISTEN=f"127.0.0.1:{port}", **settings)
+        assert time.monotonic() - begun < 10
+        assert code == (0 if said is None else 1)
+        assert (said or "healthy: x") in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"LISTEN": "nonsense"}, "environment variable PGWATCH_SESSIONS_LISTEN: must be an address"),
+        ({"LISTEN": "127.0.0.1:0"}, "environment variable PGWATCH_SESSIONS_LISTEN: lets the system choose the port"),
+        ({"LISTEN_FILE": "/not/there"}, "environment variable PGWATCH_SESSIONS_LISTEN_FILE: cannot use /not/there"),
+        ({"CONFIG": "/not/there.yaml"}, "cannot use /not/there.yaml: no such file or directory"),
+        ({"SECRETS_DIR": "/not/there"}, "cannot use /not/there: no such file or directory"),
+    ],
+)
+def test_settings_that_do_not_tell_the_address_are_exit_2(settings: Mapping[str, str], message: str) -> None:
+    """It says which, and what to do."""
+    code, said = health(**settings)
+    assert code == 2
+    assert said.startswith("pgwatch-sessions: error: ")
+    assert message in said
+
+
+def test_wrong_usage_is_exit_2_and_help_says_what_it_does() -> None:
+    """As for the other commands, of whose overview it is a part."""
+    assert finished("check-health", "--no-such").returncode == 2
+    assert "\n    check-health\n" in finished("--help").stdout
+    text = finished("check-health", "--help").stdout
+    assert text.startswith("usage: pgwatch-sessions check-health [-h]")
+    assert "exit codes:" in text
+
+
+def test_it_loads_little() -> None:
+    """A health check every few seconds shall not cost what starting the daemon costs."""
+    program = (
+        "import sys; from pgwatch_sessions.cli import main\n"
+        "try: main(['check-health', '--listen', '127.0.0.1:1'])\n"
+        "except SystemExit: print(*sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    loaded = {module.partition(".")[0] for module in ended.stdout.split()}
+    assert not loaded & {"asyncpg", "starlette", "uvicorn", "prometheus_client", "structlog", "bcrypt"}
