@@ -150,12 +150,14 @@ async def show_pool() -> dict[str, object]:
 def main() -> None:
     """Serve until SIGTERM or SIGINT; the first line of output is the address."""
     parser = argparse.ArgumentParser(description="A small order service that leaks database connections.")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; any free one by default")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on, %(default)s by default")
+    parser.add_argument("--port", type=int, default=0, help="any free one by default")
+    options = parser.parse_args()
     # Bound first: who reads the address can connect, and waits for the answer instead of asking again.
-    with socket.create_server(("127.0.0.1", parser.parse_args().port)) as listener:
+    with socket.create_server((options.host, options.port)) as listener:
         # asyncio does so only for sockets made with an explicit protocol; without it each answer takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        sys.stdout.write(f"http://{options.host}:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 import psycopg
+import pytest
 
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
 from tests.servers import Database
@@ -43,12 +44,12 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(database: Database, **environment: str) -> Iterator[Service]:
+def running_service(database: Database, *options: str, **environment: str) -> Iterator[Service]:
     """Run the service until the block ends."""
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-m", "pgwatch_sessions.demo.service"],
+                [sys.executable, "-m", "pgwatch_sessions.demo.service", *options],
                 env={**os.environ, "ORDERS_DSN": database.dsn(), **POOL, **environment},
                 stdout=subprocess.PIPE,
                 text=True,
@@ -121,3 +122,11 @@ def test_a_second_start_finds_the_tables_as_they_are(database: Database) -> None
         first = service.http.get("/orders?customer=1").json()
     with running_service(database) as service:
         assert service.http.get("/orders?customer=1").json() == first
+
+
+def test_it_listens_where_it_is_told_to(database: Database) -> None:
+    """On this machine alone by default; on all addresses where a container's network is around it."""
+    with running_service(database) as service, pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.2:{service.http.base_url.port}/customers")
+    with running_service(database, "--host=0.0.0.0") as service:
+        assert httpx.get(f"http://127.0.0.2:{service.http.base_url.port}/customers").status_code == 200

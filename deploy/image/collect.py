@@ -1,0 +1,177 @@
+"""Lays out what the daemon needs at run time, and nothing else, as the folders that become the image's layers.
+
+    python3 collect.py ENVIRONMENT TARGET
+
+TARGET/system gets the interpreter, its standard library and the shared libraries; TARGET/environment the virtual
+environment. Runs as root in the builder, with the interpreter that the environment was made with, on any Debian.
+"""  # noqa: INP001 - a script
+
+import compileall
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+SCRIPT = "pgwatch-sessions"
+
+#: Of the standard library: what is for developers, for terminals and for databases on disk.
+LEFT_OUT = (
+    *("test", "tests", "idlelib", "turtledemo", "turtle.py", "tkinter", "lib2to3", "ensurepip", "venv", "pydoc_data"),
+    *("site-packages", "dist-packages", "sitecustomize.py", "config-*", "__phello__", "__pycache__", "macholib"),
+    *("curses", "_curses*", "_pyrepl", "readline.*", "sqlite3", "_sqlite3*", "dbm", "_dbm*", "_gdbm*", "nis.*", "*.a"),
+    *("_tkinter*", "_test*", "_ctypes_test*", "_xxtestfuzz*", "xx*", "ossaudiodev.*"),
+)
+#: Of the environment: what installers leave, and the commands of libraries.
+OF_INSTALLERS = ("bin", "__pycache__", ".lock", ".gitignore", "CACHEDIR.TAG")
+
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+#: Who we are for the name service, and where scanners look which Debian this is.
+TEXTS = {
+    "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnonroot:x:65532:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+RELEASE = (Path("/etc/os-release"), Path("/etc/debian_version"))
+
+
+def main() -> int:
+    """Fill the folders; 1 if a library is missing or a module does not compile."""
+    environment, system, layer = Path(sys.argv[1]), Path(sys.argv[2], "system"), Path(sys.argv[2], "environment")
+    lay_out(system)
+    copy_environment(environment, layer)
+    for path in (Path(sys.executable).absolute(), *interpreter_links(environment)):
+        put(path, system)
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    shutil.copytree(stdlib, below(system, stdlib), symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    libraries = needed_libraries([Path(sys.executable), *system.rglob("*.so"), *layer.rglob("*.so")])
+    for path in (*libraries, *RELEASE, CERTIFICATES):
+        put(path, system)
+    note_library_folders(libraries, system)
+    note_packages(system)
+    compiled = [compile_below(folder) for folder in (system, layer)]
+    for folder in (system, layer):
+        set_modes(folder)
+    return 0 if all(compiled) else 1
+
+
+def lay_out(system: Path) -> None:
+    """Make the folders that everything lies in: /lib and /lib64 are links into /usr on Debian."""
+    for top in map(Path, ("/lib", "/lib64")):
+        if top.is_symlink():
+            below(system, top.resolve()).mkdir(parents=True, exist_ok=True)
+            below(system, top).symlink_to(top.readlink())
+    below(system, Path("/home/nonroot")).mkdir(parents=True)
+    for name, text in TEXTS.items():
+        file = system / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+
+def copy_environment(environment: Path, layer: Path) -> None:
+    """Copy the virtual environment with the one command that is ours."""
+    copy = below(layer, environment)
+    shutil.copytree(environment, copy, symlinks=True, ignore=shutil.ignore_patterns(*OF_INSTALLERS))
+    (copy / "bin").mkdir()
+    for name in (SCRIPT, *(path.name for path in environment.glob("bin/python*"))):
+        shutil.copy2(environment / "bin" / name, copy / "bin" / name, follow_symlinks=False)
+
+
+def interpreter_links(environment: Path) -> list[Path]:
+    """Return where the environment's links to the interpreter lead."""
+    return [path.readlink() for path in environment.glob("bin/python*") if path.readlink().is_absolute()]
+
+
+def needed_libraries(programs: Iterable[Path]) -> list[Path]:
+    """Return the shared libraries, the loader among them, that the programs and libraries are linked to."""
+    ldd = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if missing := re.findall(r"^\s*(\S+) => not found", ldd.stdout, re.MULTILINE):
+        sys.exit(f"error: no package of the builder has {', '.join(sorted(set(missing)))}")
+    found = {Path(path) for path in re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", ldd.stdout, re.MULTILINE)}
+    [libc] = (path for path in found if path.name == "libc.so.6")
+    # glibc loads it by name when a thread ends; nothing is linked to it for that.
+    return sorted({*found, libc.with_name("libgcc_s.so.1")})
+
+
+def note_library_folders(libraries: Iterable[Path], system: Path) -> None:
+    """Write the loader's cache: /usr/local/lib is not among the folders that it knows by itself."""
+    folders = sorted({str(path.parent) for path in libraries})
+    (system / "etc/ld.so.conf").write_text("\n".join([*folders, ""]))
+    subprocess.run(["ldconfig", "-X", "-r", system], check=True)  # noqa: S603, S607
+    shutil.rmtree(system / "var/cache", ignore_errors=True)
+
+
+def note_packages(system: Path) -> None:
+    """Note for scanners which Debian packages files are of, as Debian's distroless images do, and keep licences."""
+    status = system / "var/lib/dpkg/status.d"
+    status.mkdir(parents=True)
+    for package in sorted({"ca-certificates", *owners(system)}):
+        name = package.partition(":")[0]
+        (status / name).write_text(output_of("dpkg-query", "--status", package) + "\n")
+        licence = Path("/usr/share/doc", name, "copyright")
+        if licence.exists():
+            copy = below(system, licence)
+            copy.parent.mkdir(parents=True)
+            shutil.copyfile(licence, copy)
+
+
+def owners(system: Path) -> set[str]:
+    """Return the Debian packages that files of the folder are of."""
+    paths = ["/" + str(path.relative_to(system)) for path in system.rglob("*") if not path.is_dir()]
+    # Packages of bookworm still name files by /lib, which is a link to /usr/lib.
+    names = itertools.chain(paths, (path.removeprefix("/usr") for path in paths))
+    found = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return set(re.findall(r"^(\S+): /", found.stdout, re.MULTILINE))
+
+
+def compile_below(folder: Path) -> bool:
+    """Compile all modules; the files are never compared with their sources again, since nobody can change those."""
+    return bool(
+        compileall.compile_dir(
+            folder,
+            maxlevels=30,
+            quiet=1,
+            workers=0,
+            stripdir=str(folder),
+            prependdir="/",
+            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        )
+    )
+
+
+def set_modes(folder: Path) -> None:
+    """Let everybody read, nobody but root write, and no module of a library be run as a command."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            program = os.access(path, os.X_OK) and path.suffix != ".py"
+            path.chmod(0o755 if path.is_dir() or program else 0o644)
+
+
+def put(path: Path, system: Path) -> None:
+    """Copy a file under its own name, and with a link the file that it leads to."""
+    place = below(system, path.parent.resolve() / path.name)
+    if place.is_symlink() or place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, place, follow_symlinks=False)
+    if path.is_symlink():
+        put(path.parent / path.readlink(), system)
+
+
+def below(folder: Path, path: Path) -> Path:
+    """Return where an absolute path lies in the folder."""
+    return folder / path.relative_to("/")
+
+
+def output_of(*command: str) -> str:
+    """Return what the command prints; CalledProcessError if it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Containers that run for the length of a block, and the command that the documentation tells users."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from pgwatch_sessions.demo.kept import Kept, kept
+from tests.daemons import Scrape, logged
+from tests.deploy.image.building import PROJECT
+from tests.deploy.image.machine import Machine
+from tests.waiting import until
+
+#: Besides what users are told: Docker has no such mounts in a read-only container, podman does.
+AS_DOCKER = ("--read-only-tmpfs=false",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A running container."""
+
+    machine: Machine
+    name: str
+    process: Kept
+    log: Path
+    #: time.monotonic() when its start was asked for.
+    started: float
+
+    def address(self) -> str:
+        """Return the address that the daemon logs once it listens."""
+
+        def found() -> str:
+            assert self.process.poll() is None, self.log.read_text()
+            return next((event["address"] for event in logged(self.log) if event["event"] == "started"), "")
+
+        return until(found, within=20)
+
+    def first_scrape(self) -> tuple[Scrape, float]:
+        """Return the first scrape after a look that succeeded, and the seconds from the start to it."""
+        address = self.address()
+
+        def scraped() -> Scrape | None:
+            text = httpx.get(f"{address}/metrics", timeout=5).raise_for_status().text
+            scrape = Scrape(families=tuple(text_string_to_metric_families(text)))
+            return scrape if scrape.value("up") == 1 else None
+
+        scrape = until(scraped, within=20)
+        assert scrape is not None
+        return scrape, time.monotonic() - self.started
+
+    def health(self) -> tuple[int, str]:
+        """Run its health check as an orchestrator does; return podman's exit code and output."""
+        done = self.machine.tried(*self.machine.podman("healthcheck", "run", self.name))
+        return done.returncode, done.stdout + done.stderr
+
+    def signal(self, name: str) -> None:
+        """Send a signal to its first process."""
+        self.machine.run(*self.machine.podman("kill", f"--signal={name}", self.name))
+
+    def end(self) -> tuple[int, float]:
+        """Send SIGTERM; return the exit code and the seconds until it was there."""
+        sent = time.monotonic()
+        os.kill(self.process.pid, signal.SIGTERM)
+        return self.process.wait(timeout=20), time.monotonic() - sent
+
+
+def documented() -> list[str]:
+    """Return the words of docs/container.md after `docker run`, up to the image's name."""
+    text = (PROJECT / "docs/container.md").read_text()
+    [command] = re.findall(r"^\$ docker run ((?:.*\\\n)*.*)\n```", text, re.MULTILINE)
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[-1] == "pgwatch-sessions"
+    return words[:-1]
+
+
+@contextlib.contextmanager
+def running(
+    machine: Machine,
+    image: str,
+    folder: Path,
+    *options: str,
+    env: Mapping[str, str],
+    name: str = "pgwatch-sessions",
+    words: Sequence[str] = (),
+) -> Iterator[Container]:
+    """Run an image until the block ends; the variables are podman's, not the container's."""
+    log = folder / "log"
+    log.touch()
+    command = machine.command(*machine.podman_run("--rm", "--replace", *AS_DOCKER, *options, image, *words))
+    started = time.monotonic()
+    with kept(command, env=machine.environment(env), log=log, patience=20) as process:
+        yield Container(machine=machine, name=name, process=process, log=log, started=started)
+
+
+def once(machine: Machine, image: str, *options: str, words: Sequence[str] = ()) -> tuple[int, str]:
+    """Run an image to its end, hardened; return its exit code and all it says."""
+    hardened = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", *AS_DOCKER)
+    done = machine.tried(*machine.podman_run("--rm", *hardened, *options, image, *words))
+    return done.returncode, done.stdout + done.stderr

@@ -1,0 +1,157 @@
+"""The images at work: hardened as the documentation says, on a real server."""
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pgwatch_sessions import __version__
+from pgwatch_sessions.demo.postgres import Postgres
+from tests.deploy.image.machine import Machine
+from tests.deploy.image.running import Container, documented, once, running
+from tests.servers import Database
+from tests.waiting import until
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
+
+
+def free_port() -> int:
+    """Return a port that nobody uses at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def of_tests() -> tuple[str, ...]:
+    """Return options for the port of the server, an address of its own on the machine's network, and haste."""
+    listen = f"127.0.0.1:{free_port()}"  # known before: the health check asks there
+    return "--env=PGPORT", f"--env=PGWATCH_SESSIONS_LISTEN={listen}", "--env=PGWATCH_SESSIONS_INTERVAL=100ms"
+
+
+def server_of(postgres: Postgres) -> dict[str, str]:
+    """Return the variables that the documented command passes on."""
+    return {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "PGUSER": "postgres", "PGPASSWORD": "unused"}
+
+
+def test_the_documented_command_watches_a_server(
+    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """It sees the server, is healthy, says nothing strange, and ends at SIGTERM."""
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server_of(postgres)) as container:
+        scrape, cold = container.first_scrape()
+        assert scrape.value("up") == 1
+        assert scrape.value("capacity_slots", scope="server")
+        assert container.health()[0] == 0, container.health()
+        code, seconds = container.end()
+    print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s")  # noqa: T201
+    assert (code, "Traceback" in container.log.read_text()) == (0, False), container.log.read_text()
+    assert seconds < 5
+
+
+@pytest.mark.parametrize("user", ["12345:12345", "1000680000:0"])
+def test_any_user_will_do(
+    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path, user: str
+) -> None:
+    """A user id that the image has never heard of watches as well."""
+    options = (*documented(), *of_tests(), f"--user={user}")
+    with running(containers, daemon_image, tmp_path, *options, env=server_of(postgres)) as container:
+        assert container.first_scrape()[0].value("up") == 1
+        assert container.health()[0] == 0, container.health()
+        assert container.end()[0] == 0
+
+
+def test_health_is_our_own_not_the_databases(containers: Machine, daemon_image: str, tmp_path: Path) -> None:
+    """A server that is away is no reason to restart the container."""
+    gone = {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGUSER": "postgres", "PGPASSWORD": "unused"}
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=gone) as container:
+        container.address()
+        until(lambda: container.health()[0] == 0, within=20)
+        assert container.end()[0] == 0
+
+
+def test_a_frozen_daemon_is_unhealthy(
+    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Its health check says so while the daemon does not answer, and takes it back."""
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server_of(postgres)) as container:
+        container.first_scrape()
+        container.signal("STOP")
+        assert container.health()[0] == 1
+        container.signal("CONT")
+        assert container.health()[0] == 0
+        assert container.end()[0] == 0
+
+
+def test_a_wrong_configuration_is_said_and_ends_it(containers: Machine, daemon_image: str) -> None:
+    """Exit code 2, all mistakes with their places, and no secret."""
+    wrong = ("--env=PGWATCH_SESSIONS_DSN=postgresql://u:hidden@@h/d", "--env=PGWATCH_SESSIONS_INTERVAL=often")
+    code, said = once(containers, daemon_image, *wrong)
+    assert code == 2
+    assert "PGWATCH_SESSIONS_DSN" in said
+    assert "PGWATCH_SESSIONS_INTERVAL" in said
+    assert "hidden" not in said
+
+
+@pytest.mark.parametrize(("words", "expected"), [(["--help"], "COMMAND"), (["--version"], __version__)])
+def test_other_commands_work(containers: Machine, daemon_image: str, words: list[str], expected: str) -> None:
+    """What is written after the image's name takes the place of `run`."""
+    code, said = once(containers, daemon_image, words=words)
+    assert (code, expected in said) == (0, True), said
+
+
+def test_no_module_misses_what_was_left_out(containers: Machine, daemon_image: str) -> None:
+    """All of our modules can be imported but the demonstration's, whose command says what it lacks."""
+    ask = (
+        "import importlib, pkgutil, pgwatch_sessions as p; print(sum(importlib.import_module(m.name) is not None"
+        " for m in pkgutil.walk_packages(p.__path__, 'pgwatch_sessions.', onerror=print)"
+        " if not m.name.startswith('pgwatch_sessions.demo') and not m.name.endswith('__main__')))"
+    )
+    code, said = once(containers, daemon_image, "--entrypoint=python", words=["-c", ask])
+    assert (code, said.strip().isdecimal()) == (0, True), said
+    assert int(said) > 80
+    code, said = once(containers, daemon_image, words=["demo", "--once"])
+    assert (code, "pip install 'pgwatch-sessions[demo]'" in said) == (2, True), said
+
+
+def test_nothing_can_be_written(containers: Machine, daemon_image: str) -> None:
+    """Even with a root file system that is not read-only, its user finds no folder to write to."""
+    find = "import os; print(*(path for path, _, _ in os.walk('/') if os.access(path, os.W_OK)), sep='\\n')"
+    found = containers.run(*containers.podman_run("--rm", "--entrypoint=python", daemon_image, "-c", find))
+    assert [path for path in found.split() if not path.startswith(("/proc/", "/sys/", "/dev/"))] == []
+
+
+def test_names_and_authorities_are_found(containers: Machine, daemon_image: str) -> None:
+    """Host names resolve, and certificates of servers can be verified."""
+    ask = (
+        "import socket, ssl; trusted = ssl.create_default_context().get_ca_certs();"
+        "print(socket.gethostbyname('localhost'), len(trusted) > 100)"
+    )
+    code, said = once(containers, daemon_image, "--entrypoint=python", words=["-c", ask])
+    assert (code, said.strip()) == (0, "127.0.0.1 True")
+
+
+def test_the_sample_service_serves(containers: Machine, service_image: str, database: Database, tmp_path: Path) -> None:
+    """The target `service` answers on all addresses and needs no PostgreSQL of its own."""
+    options = ("--name=orders-api", "--read-only", "--cap-drop=ALL", "--env=ORDERS_DSN")
+    port = free_port()  # in place of 8080, which others may use
+    with running(
+        containers,
+        service_image,
+        tmp_path,
+        *options,
+        env={"ORDERS_DSN": database.dsn()},
+        name="orders-api",
+        words=[f"--port={port}"],
+    ) as container:
+        address = f"http://127.0.0.2:{port}/orders"
+        assert until(lambda: answer_of(address, container), within=20)
+        assert container.end()[0] in {0, 143}
+
+
+def answer_of(address: str, container: Container) -> str:
+    """Return a customer's orders; empty while the service does not listen."""
+    assert container.process.poll() is None, container.log.read_text()
+    try:
+        return httpx.get(address, params={"customer": 1}, timeout=5).raise_for_status().text
+    except httpx.ConnectError:
+        return ""
