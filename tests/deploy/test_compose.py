@@ -1,0 +1,217 @@
+"""The Compose example as it is written: nothing floats, nothing is open, and every file that it names fits."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+
+from tests.alerts.rules import needs_amtool, needs_promtool, ran
+from tests.deploy.compose import FILE, FOLDER, SECRETS, Service, Stage, composed, mounts, services
+from tests.programs import PROGRAM
+
+ROOT = FOLDER.parents[1]
+README = FOLDER / "README.md"
+SERVICES = services()
+BUILT = [name for name, service in SERVICES.items() if "build" in service]
+#: Those that stand in one network namespace, Prometheus' own.
+POD = ["prometheus", *(name for name, service in SERVICES.items() if "network_mode" in service)]
+PROVISIONING = ROOT / "grafana" / "provisioning"
+_PODMAN_COMPOSE = Path(sys.executable).with_name("podman-compose")
+
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+@pytest.mark.skipif(
+    not _PODMAN_COMPOSE.exists() or shutil.which("podman") is None,
+    reason="needs podman-compose (make deploy-check) and podman: apt install podman",
+)
+@pytest.mark.parametrize("fixed", ["", "1"])
+def test_compose_reads_it_as_we_do(fixed: str) -> None:
+    """A real program finds the same services, and puts FIXED where we think it goes."""
+    environment = {name: value for name, value in os.environ.items() if name != "FIXED"} | {"FIXED": fixed}
+    read = subprocess.run(
+        [_PODMAN_COMPOSE, "--file", FILE, "config"],
+        env=environment, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    theirs = yaml.safe_load(read.stdout)["services"]
+    assert theirs.keys() == SERVICES.keys()
+    for name, service in services(FIXED=fixed).items():
+        assert theirs[name].get("environment", {}) == service.get("environment", {})
+        assert theirs[name].get("entrypoint") == service.get("entrypoint")
+        assert theirs[name].get("command") == service.get("command")
+        assert theirs[name]["cap_drop"] == ["ALL"]
+
+
+@each_service
+def test_images_are_pinned_or_our_own(name: str) -> None:
+    """A name with its registry and an exact version; or a stage of our Dockerfile."""
+    service = SERVICES[name]
+    if name not in BUILT:
+        assert re.fullmatch(r"docker\.io/[a-z]+/[a-z]+:v?\d+(\.\d+){1,2}(-bookworm)?", service["image"])
+        return
+    assert "image" not in service
+    context = (FOLDER / service["build"]["context"]).resolve()
+    assert context == ROOT
+    target = service["build"].get("target", "daemon")
+    assert re.search(rf"^FROM \S+ AS {target}$", (context / "Dockerfile").read_text(), re.MULTILINE)
+
+
+@each_service
+def test_services_are_confined(name: str) -> None:
+    """No capability but those that are named, no way to more, bounded resources, a health check."""
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"privileged", "pid", "ipc", "devices", "userns_mode"}
+    assert bool(service.get("cap_add")) == (name == "postgres")
+    # The two whose images write to their own file system.
+    assert service.get("read_only", False) == (name not in {"postgres", "grafana"})
+    limits = service["deploy"]["resources"]["limits"]
+    assert limits.keys() == {"cpus", "memory", "pids"}
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["healthcheck"].keys() >= {"interval", "timeout"}
+
+
+@each_service
+def test_ports_are_open_on_this_machine_only(name: str) -> None:
+    """Nobody else in the network reaches a database or a page."""
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)
+
+
+@each_service
+def test_what_is_mounted_is_there_and_cannot_be_written(name: str) -> None:
+    """Files of the repository, and no other folder of the machine."""
+    for source in mounts(SERVICES[name]).values():
+        assert source.exists()
+        assert source.is_relative_to(ROOT)
+        assert source not in FOLDER.parents
+        assert source != FOLDER
+
+
+@each_service
+def test_services_start_after_what_they_need(name: str) -> None:
+    """Each names services that there are, and waits for health where the start is not enough."""
+    service = SERVICES[name]
+    needed = service.get("depends_on", {})
+    assert needed.keys() <= SERVICES.keys()
+    for other, place in {"postgres": "postgres:5432", "prometheus": "prometheus:9090", "orders": "orders:8080"}.items():
+        if place in json.dumps([service.get("environment"), service.get("command")]):
+            assert needed[other] == {"condition": "service_healthy"}
+
+
+@each_service
+def test_passwords_are_files(name: str) -> None:
+    """No variable holds one; each that names a file names a secret that the service has."""
+    service = SERVICES[name]
+    variables = service.get("environment", {})
+    files = {value.removeprefix(SECRETS) for value in variables.values() if value.startswith(SECRETS)}
+    assert files <= set(service.get("secrets", [])) <= composed()["secrets"].keys()
+    secret = [variable for variable in variables if re.search("PASSWORD|SECRET|TOKEN", variable)]
+    assert all(variables[variable].startswith(SECRETS) for variable in secret)
+    assert not re.search(r"//[^/@\s]*:[^/@\s]*@", json.dumps(service))
+
+
+def test_the_readme_makes_every_secret(tmp_path: Path) -> None:
+    """Its command, word by word: readable for containers, in a folder that is closed to others."""
+    [command] = re.findall(r"^\$ (install .*)$", README.read_text(), re.MULTILINE)
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt install openssl")
+    subprocess.run(["sh", "-ec", f"umask 077; {command}"], cwd=tmp_path, check=True, timeout=10)
+    paths = [(tmp_path / secret["file"]) for secret in composed()["secrets"].values()]
+    assert sorted(paths) == sorted((tmp_path / "secrets").iterdir())
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    for path in paths:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert re.fullmatch(r"[0-9a-f]{48}\n", path.read_text())
+
+
+def test_secrets_are_kept_out_of_git_and_of_what_is_built() -> None:
+    """The source distribution leaves out what the .gitignore at the top names, an image all that it does not name."""
+    for secret in composed()["secrets"].values():
+        assert secret["file"].startswith("./secrets/")
+    assert "/deploy/compose/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert not [line for line in ignored if line.startswith("!deploy/compose")]
+
+
+def test_the_readme_names_what_there_is() -> None:
+    """Services in commands, addresses that are published, settings that are set."""
+    text = README.read_text()
+    named = " ".join(re.findall(r"docker compose (?:logs --follow|restart) ([a-z ]+)", text)).split()
+    assert named
+    assert set(named) <= SERVICES.keys()
+    assert sorted(re.findall(r"docker compose restart ([a-z ]+)", text)[0].split()) == sorted(POD)
+    published = {port.rpartition(":")[0] for service in SERVICES.values() for port in service.get("ports", [])}
+    addresses = set(re.findall(r"http://([\d.]+:\d+)/", text))
+    assert addresses == published
+    every = SERVICES["traffic"]["command"][1].partition("=")[2]
+    assert f"a session every {every} s" in text
+
+
+def test_the_daemon_accepts_its_environment(tmp_path: Path) -> None:
+    """All its settings exist and are valid; the password is not shown."""
+    daemon, stage = SERVICES["daemon"], Stage(folder=tmp_path)
+    passwords = stage.make_secrets()
+    said = subprocess.run(
+        [*PROGRAM, "config"], env=stage.environment(daemon), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert yaml.safe_load(said.stdout)["hold_limit"] == daemon["environment"]["PGWATCH_SESSIONS_HOLD_LIMIT"]
+    assert passwords["pgwatch-sessions-password"] not in said.stdout + said.stderr
+
+
+def option(service: Service, name: str) -> str:
+    """Return the value of an option in the service's command."""
+    [value] = [word.partition("=")[2] for word in service["command"] if word.startswith(f"{name}=")]
+    return str(value)
+
+
+def laid_out(service: Service, folder: Path) -> Path:
+    """Copy what is mounted to its place below the folder; return where the service's configuration is then."""
+    for target, source in mounts(service).items():
+        shutil.copytree(source, folder / target.lstrip("/"))
+    return folder / option(service, "--config.file").lstrip("/")
+
+
+@needs_promtool
+def test_prometheus_finds_its_rules_where_they_are_mounted(tmp_path: Path) -> None:
+    """The shipped configuration leads from its place in the container to the shipped rules."""
+    checked = ran("promtool", "check", "config", laid_out(SERVICES["prometheus"], tmp_path))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "2 rule files found" in checked.stdout
+
+
+@needs_amtool
+def test_alertmanager_finds_its_configuration(tmp_path: Path) -> None:
+    """The shipped one, in its place in the container."""
+    checked = ran("amtool", "check-config", laid_out(SERVICES["alertmanager"], tmp_path))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_shipped_addresses_are_those_of_the_pod() -> None:
+    """What Prometheus and Alertmanager look for on 127.0.0.1 listens there: all are in one network namespace."""
+    assert sorted(POD) == ["alertmanager", "daemon", "prometheus", "webhook"]
+    assert {SERVICES[name]["network_mode"] for name in POD if name != "prometheus"} == {"service:prometheus"}
+    prometheus = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    listening = SERVICES["daemon"]["environment"]["PGWATCH_SESSIONS_LISTEN"].rpartition(":")[2]
+    assert set(re.findall(r"127\.0\.0\.1:(\d+)", prometheus)) == {"9093", listening}
+    alertmanager = (ROOT / "deploy/alertmanager/alertmanager.yml").read_text()
+    assert set(re.findall(r"http://127\.0\.0\.1:(\d+)/", alertmanager)) == {option(SERVICES["webhook"], "--port")}
+
+
+def test_grafana_finds_dashboards_and_prometheus() -> None:
+    """The shipped provisioning names the folder that is mounted, and the variable that is set."""
+    grafana = SERVICES["grafana"]
+    [provider] = yaml.safe_load((PROVISIONING / "dashboards/pgwatch-sessions.yml").read_text())["providers"]
+    assert mounts(grafana)[provider["options"]["path"]] == ROOT / "grafana/dashboards"
+    [source] = yaml.safe_load((PROVISIONING / "datasources/prometheus.yml").read_text())["datasources"]
+    assert source["url"].removeprefix("$") in grafana["environment"]
