@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import FLEET, Section, choice, dashboard_of, leak_url, server_url
+from grafana.frame import FLEET, Section, choice, dashboard_of, from_finding, leak_url, server_url
 from grafana.panels import (
     FULL,
     NO_FINDING,
@@ -187,7 +187,7 @@ def _leaks() -> tuple[Panel, ...]:
                     ("mappings", [_severity_mapping()]),
                     ("custom.cellOptions", {"type": "color-background"}),
                 ),
-                "Site": (("custom.inspect", True),),
+                "Site": (("custom.inspect", True), ("links", from_finding())),
             },
         ),
         graph(

@@ -74,7 +74,7 @@ def dashboard_of(
             .include_vars(True)
             .keep_time(True)
         )
-        .link(link("The daemon's page", "${page:raw}/", elsewhere=True).icon("external link"))
+        .link(to_page().icon("external link"))
         .link(link("Runbooks", "${runbooks:raw}", elsewhere=True).icon("doc"))
         .annotation(_Built(_alerts()))
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
@@ -118,6 +118,17 @@ def choice(
         return variable.multi(False).include_all(False)
     everything = dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
     return variable.multi(True).include_all(True).all_value(".*").current(everything)
+
+
+def to_page() -> builders.DashboardLink:
+    """Lead to the daemon's page."""
+    return link("The daemon's page", "${page:raw}/", elsewhere=True)
+
+
+def from_finding() -> list[dashboard.DashboardLink]:
+    """Lead from a finding to what the daemon says of it, and to what a person does then."""
+    runbook = link("Runbook", "${runbooks:raw}/DatabaseConnectionLeak.md", elsewhere=True)
+    return [to_page().build(), runbook.build()]
 
 
 def server_url(server: str) -> str:

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import LEAK, Section, choice, dashboard_of, server_url
+from grafana.frame import LEAK, Section, choice, dashboard_of, from_finding, server_url
 from grafana.panels import (
     NO_FINDING,
     ORANGE,
@@ -154,7 +154,7 @@ def _findings() -> tuple[Panel, ...]:
             Look(width=12, height=7, nothing=NO_FINDING),
             Query(expr=total(seen("leaked_sessions", _USER), *labels), column="Sessions"),
             names={name: name.capitalize() for name in labels},
-            columns={"Site": (("custom.inspect", True),)},
+            columns={"Site": (("custom.inspect", True), ("links", from_finding()))},
         ),
         words_panel("What to do", "The way from here to a mended service.", _WHAT_TO_DO, Look(width=12, height=7)),
     )

@@ -255,7 +255,8 @@ def _framed(
     if look.decimals is not None:
         panel.decimals(look.decimals)
     for ref, query in _referred(queries):
-        target = prometheus.Dataquery().ref_id(ref).expr(query.expr).legend_format(query.legend).format(form)
+        target = prometheus.Dataquery().datasource(SOURCE).ref_id(ref).expr(query.expr)
+        target.legend_format(query.legend).format(form)
         panel.with_target(target.instant() if instant else target.range())
     return panel
 

@@ -1,5 +1,6 @@
 """The rule files as values, and the programs that judge them."""
 
+import functools
 import json
 import os
 import re
@@ -51,7 +52,13 @@ class Rule:
 
 def loaded(file: Path) -> Any:
     """Read a YAML file; what aliases name is copied, so that each can be changed by itself."""
-    return json.loads(json.dumps(yaml.safe_load(file.read_text())))
+    return json.loads(_as_json(file))
+
+
+@functools.cache
+def _as_json(file: Path) -> str:
+    """Read it once, since YAML takes long to read."""
+    return json.dumps(yaml.safe_load(file.read_text()))
 
 
 def rules() -> Iterator[Rule]:

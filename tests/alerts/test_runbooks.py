@@ -1,3 +1,4 @@
+import contextlib
 import re
 import textwrap
 from pathlib import Path
@@ -9,6 +10,9 @@ from pgwatch_sessions.core.findings import Kind
 from pgwatch_sessions.core.model import Reason
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.alerts.rules import ALERTS, rules
+from tests.servers import Database
+from tests.situations import active, idle_in_transaction
+from tests.waiting import until
 
 PAGES = tuple(sorted((ALERTS / "runbooks").glob("*.md")))
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
@@ -77,3 +81,41 @@ def test_sql_runs_on_a_real_server(any_postgres: Postgres) -> None:
             except psycopg.Error as error:
                 pytest.fail(f"{page}: {error}\n{sql}")
         connection.rollback()
+
+
+def test_the_root_of_a_queue_is_listed_once_with_all_who_wait_for_it(any_database: Database) -> None:
+    """The statement of DatabaseSessionsBlocked, over a queue in which each waits for those before it as well."""
+    [queue] = [sql for page, sql in blocks("sql") if page == "DatabaseSessionsBlocked" and "pg_blocking_pids" in sql]
+    lock = "SELECT pg_advisory_xact_lock(42)"
+    with (
+        idle_in_transaction(any_database.dsn(), lock) as holder,
+        active(any_database.dsn(), lock),
+        active(any_database.dsn(), lock),
+        active(any_database.dsn(), lock),
+        psycopg.connect(any_database.dsn(), autocommit=True, row_factory=psycopg.rows.dict_row) as person,
+    ):
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: len(person.execute(waiting).fetchall()) == 3)
+        listed = person.execute(queue.encode()).fetchall()
+    assert [(row["pid"], row["state"], row["waiting"]) for row in listed] == [(holder, "idle in transaction", 3)]
+
+
+def test_the_statements_that_are_written_end_the_leaked_sessions_and_no_others(any_database: Database) -> None:
+    """The statement of DatabaseConnectionLeak names the old ones, each guarded by its start."""
+    [written] = [sql for page, sql in blocks("sql") if page == "DatabaseConnectionLeak" and "format(" in sql]
+    leaking = any_database.dsn(application_name="orders-api")
+    with (
+        contextlib.suppress(psycopg.OperationalError),  # its connection is closed when it has ended
+        idle_in_transaction(leaking) as leaked,
+        idle_in_transaction(any_database.dsn(application_name="carts")),
+        psycopg.connect(any_database.dsn(), autocommit=True) as person,
+    ):
+        assert person.execute(written.encode()).fetchall() == [], "nothing is held for so long yet"
+        at_once = written.replace("5 minutes", "0 s").encode()
+        [[statement, state, *_]] = person.execute(at_once).fetchall()
+        assert state == "idle in transaction"
+        somebody_else_by_now = re.sub(r"(?<=backend_start = ')\d{4}", "1999", statement)
+        assert person.execute(somebody_else_by_now.encode()).fetchall() == []
+        assert person.execute(statement.encode()).fetchall() == [(True,)]
+        ended = f"SELECT 1 FROM pg_stat_activity WHERE pid = {leaked}".encode()
+        until(lambda: not person.execute(ended).fetchall())

@@ -13,6 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana.frame import RUNBOOKS
 from grafana.generate import DASHBOARDS, encoded
 from grafana.queries import VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
@@ -27,7 +28,20 @@ MANDATORY = {"datasource", "server", "database", "application"}
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 EXPOSED = {f"{PREFIX}{spec.name}{suffix}" for spec in METRICS for suffix in _SUFFIXES.get(spec.kind, ("",))}
 #: Names that would break a query if they were not escaped, one each for what ends or changes a string or pattern.
-AWKWARD = ("a.b", 'say "hi"', "it's", "back\\slash", "{{ brace }}", "(none)", "a|b", "$1 ^x$", "[[x]] ${y}", "50%/day")
+AWKWARD = (
+    "a.b",
+    "two\nlines",
+    "é😀",
+    'say "hi"',
+    "it's",
+    "back\\slash",
+    "{{ brace }}",
+    "(none)",
+    "a|b",
+    "$1 ^x$",
+    "[[x]] ${y}",
+    "50%/day",
+)
 
 
 def panels_of(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
@@ -72,6 +86,37 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
             assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
             assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
             assert panel["targets"], panel["title"]
+
+
+@every_dashboard
+def test_every_query_names_the_chosen_data_source(name: str) -> None:
+    """Panel, target, variable and annotation: a copied panel or one opened in Explore asks the same Prometheus."""
+    dashboard = loaded()[name]
+    asking = [panel for panel in panels_of(dashboard) if panel["type"] != "text"]
+    asking += [target for panel in asking for target in panel["targets"]]
+    asking += [variable for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    asking += dashboard["annotations"]["list"]
+    assert {json.dumps(each.get("datasource")) for each in asking} == {
+        json.dumps({"type": "prometheus", "uid": "${datasource}"})
+    }
+
+
+def test_a_finding_leads_to_the_page_and_to_the_runbook() -> None:
+    """From every table of findings; and what is linked to as a runbook is one, where the alerts say it is."""
+    leak = "${runbooks:raw}/DatabaseConnectionLeak.md"
+    for name, title in (("fleet", "Who leaks"), ("leak", "Findings")):
+        [panel] = [panel for panel in loaded()[name]["panels"] if panel["title"] == title]
+        sites = [
+            each["properties"] for each in panel["fieldConfig"]["overrides"] if each["matcher"]["options"] == "Site"
+        ]
+        links = [each["value"] for properties in sites for each in properties if each["id"] == "links"]
+        assert [link["url"] for each in links for link in each] == ["${page:raw}/", leak]
+    text = json.dumps(loaded())
+    runbooks = FOLDER.parents[1] / "alerts" / "runbooks"
+    assert {
+        page for page in re.findall(r"\$\{runbooks:raw\}/([\w.]+)", text) if not (runbooks / page).exists()
+    } == set()
+    assert f"runbook_url: {RUNBOOKS}/DatabaseConnectionLeak.md" in (runbooks.parent / "alert_rules.yml").read_text()
 
 
 @every_dashboard
@@ -151,7 +196,8 @@ def test_every_expression_is_promql_whatever_the_names(tmp_path: Path, names: tu
     queries = [filled(each.text, values, window="1m") for each in (*expressions(), *annotations())]
     rules = [{"record": f"test:query:{number}", "expr": query} for number, query in enumerate(queries)]
     file = tmp_path / "rules.yml"
-    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))  # JSON is YAML
+    document = {"groups": [{"name": "queries", "rules": rules}]}
+    file.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")  # JSON is YAML but for surrogates
     checked = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert f"{len(rules)} rules found" in checked.stdout
