@@ -32,6 +32,10 @@ test: $(SYNCED) ## run the tests (ARGS='-k word -x' goes to pytest)
 test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
 	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest -k pg1 $(ARGS)
 
+.PHONY: manifests
+manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kubernetes, from alerts/ and grafana/
+	@.venv/bin/python deploy/kubernetes/generate.py
+
 .PHONY: e2e
 e2e: $(SYNCED) ## play a leak from its first session to the page and back, and try every expression
 	@.venv/bin/pytest -m e2e --capture=no $(ARGS)
@@ -49,6 +53,7 @@ check: $(SYNCED) ## lint, check formats, types, the direction of imports and the
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/mypy deploy/kubernetes/generate.py deploy/image/collect.py $(wildcard deploy/compose/*.py)
 	@.venv/bin/lint-imports --no-logo
 	@$(UV) lock --check
 

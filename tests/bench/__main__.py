@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from pgwatch_sessions.demo.postgres import packaged
-from tests.bench import core, look, memory, scrape, spill
+from tests.bench import core, look, memory, rules, scrape, spill
 
 #: Each yields blocks of text as it gets on.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -18,12 +18,15 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
     "scrape": scrape.bench,
     "memory": memory.bench,
     "core": core.bench,
+    "rules": rules.bench,
 }
 
 
 def main() -> None:
     """Run the benches that the arguments name, or all."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Print what looks and scrapes cost.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="Print what looks, scrapes and rules cost."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; all unless told")
     names = parser.parse_args().names or list(BENCHES)
     if unknown := [name for name in names if name not in BENCHES]:

@@ -1,0 +1,112 @@
+"""Servers of many clients as the daemon exposes them: what the real core makes of looks at made-up sessions."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import generate_latest
+
+from pgwatch_sessions.core.model import (
+    Client,
+    ConnectionLimit,
+    DatabaseCounters,
+    Server,
+    Session,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.state import ServerState, advance
+from pgwatch_sessions.exposition.collector import registry_of
+from tests.core.values import NOW, session, snapshot
+
+_LOOKS, _INTERVAL = 20, 10.0
+_DATABASES = 5
+#: How many roles of a server have a limit of their own.
+_LIMITED = 3
+#: At how many sites a client leaks, and how much of its sessions is lost in the end.
+_SITES, _LOST = 2, 0.8
+_LEAKED = "SELECT * FROM orders WHERE customer_id = 17 /*route='/orders/{}'*/"
+_STATES = (SessionState.IDLE, SessionState.ACTIVE, SessionState.IDLE_IN_TRANSACTION)
+
+
+def exposed(name: str, *, clients: int, sessions: int, leaking: int = 0) -> bytes:
+    """Return the metrics of a server with so many clients, some of them leaking, and so many sessions of each."""
+    state = ServerState(server=name)
+    for look in range(_LOOKS):
+        seen = _seen(clients, sessions, leaking, look)
+        state, _ = advance(state, seen, policy=Policy(), at=seen.taken_at, duration=0.003)
+    return generate_latest(registry_of(lambda: [state]))
+
+
+def _seen(clients: int, sessions: int, leaking: int, look: int) -> Snapshot:
+    at = NOW + look * _INTERVAL
+    server = Server(
+        version_num=180004,
+        started_at=NOW - 1e6,
+        max_connections=2 * clients * sessions,
+        role_limits=tuple(ConnectionLimit(f"app_{client}", 2 * sessions) for client in range(_LIMITED)),
+    )
+    return snapshot(
+        *(
+            _session(client, number, sessions, look, leaks=client < leaking)
+            for client in range(clients)
+            for number in range(sessions)
+        ),
+        at=at,
+        server=server,
+        databases=[_counters(number, look) for number in range(_DATABASES)],
+    )
+
+
+def _session(client: int, number: int, sessions: int, look: int, *, leaks: bool) -> Session:
+    who = Client(f"shop_{client % _DATABASES}", f"app_{client}", f"orders-{client}")
+    lost_at = int(_LOOKS / 2 * number / sessions)  # the look at which it is lost
+    lost = leaks and number < _LOST * sessions and look >= lost_at
+    at = NOW + (lost_at if lost else look) * _INTERVAL
+    state = SessionState.IDLE_IN_TRANSACTION if lost else _STATES[number % len(_STATES)]
+    query = _LEAKED.format(number % _SITES) if lost else "ROLLBACK" if state is SessionState.IDLE else "SELECT 1"
+    return session(client * sessions + number + 1, state, client=who, since=at - 1, born=NOW - 1000, query=query)
+
+
+def _counters(number: int, look: int) -> DatabaseCounters:
+    return DatabaseCounters(
+        database=f"shop_{number}",
+        established=100 * look,
+        abandoned=look,
+        fatal=0,
+        killed=0,
+        session_seconds=1000.0 * look,
+        active_seconds=100.0 * look,
+        idle_in_transaction_seconds=10.0 * look,
+    )
+
+
+@contextlib.contextmanager
+def served(pages: Mapping[str, bytes]) -> Iterator[str]:
+    """Serve pages by their paths until the block ends; yield host:port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            page = pages[self.path]
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,104 @@
+"""A real Prometheus with a folder and a port of its own, and its answers as values."""
+
+import contextlib
+import json
+import math
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.postgres import PORTS
+from tests.waiting import until
+
+PROGRAM = shutil.which("prometheus")
+
+Answer = Sequence[tuple[Mapping[str, str], float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """A running server."""
+
+    #: At its own address.
+    http: httpx.Client
+
+    def ask(self, query: str) -> Answer:
+        """Return the labels and value of each series now; a series without a number (NaN) is none."""
+        found = self._get("/api/v1/query", "vector", query=query)
+        series = [(each["metric"], float(each["value"][1])) for each in found]
+        return [(labels, value) for labels, value in series if not math.isnan(value)]
+
+    def one(self, query: str) -> float | None:
+        """Return the value of the one series there is; None when there is none."""
+        answer = self.ask(query)
+        assert len(answer) <= 1, answer
+        return answer[0][1] if answer else None
+
+    def counted(self, query: str, *, start: float, end: float, step: float) -> Mapping[float, int]:
+        """Return how many series answered at each time from start to end at which any did."""
+        found = self._get("/api/v1/query_range", "matrix", query=query, start=start, end=end, step=step)
+        counts: dict[float, int] = {}
+        for series in found:
+            for at, value in series["values"]:
+                if value != "NaN":
+                    counts[float(at)] = counts.get(float(at), 0) + 1
+        return counts
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the rule groups with their rules and what their last evaluation took."""
+        data = self.http.get("/api/v1/rules").raise_for_status().json()["data"]
+        groups: list[dict[str, Any]] = data["groups"]
+        return groups
+
+    def _get(self, path: str, kind: str, **parameters: str | float) -> list[dict[str, Any]]:
+        answer = self.http.post(path, data=parameters).json()
+        assert answer["status"] == "success", (answer, parameters)
+        assert answer["data"]["resultType"] == kind, answer
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+
+@contextlib.contextmanager
+def running_prometheus(configuration: Mapping[str, Any], *flags: str) -> Iterator[Prometheus]:
+    """Run Prometheus until the block ends."""
+    assert PROGRAM
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "prometheus.yml")
+        file.write_text(json.dumps(configuration))  # JSON is YAML
+        port, log = free_port(), Path(folder, "log")
+        command = (
+            PROGRAM,
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+            *flags,
+        )
+        address = f"http://127.0.0.1:{port}"
+        with kept(command, cwd=Path(folder), log=log) as process, httpx.Client(base_url=address, timeout=30) as http:
+            until(lambda: ready(process, log, http), within=20)
+            yield Prometheus(http=http)
+
+
+def ready(process: Kept, log: Path, http: httpx.Client) -> bool:
+    """Tell whether Prometheus or Alertmanager serves; AssertionError with its log if it has ended."""
+    assert process.poll() is None, log.read_text()
+    with contextlib.suppress(httpx.HTTPError):
+        return http.get("/-/ready").is_success
+    return False
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens, and which no client is given by chance."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(PORTS)))
+            return int(probe.getsockname()[1])

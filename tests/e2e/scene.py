@@ -1,0 +1,167 @@
+"""The scene: four servers, a service that can leak, two daemons, Prometheus, Alertmanager and who is paged."""
+
+import asyncio
+import contextlib
+import json
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from pgwatch_sessions.demo import deployment
+from pgwatch_sessions.demo.orders import BAD_CUSTOMER
+from tests.conftest import OwnPostgresFactory
+from tests.e2e import scaled
+from tests.e2e.alertmanager import Pages, receiving, running_alertmanager
+from tests.e2e.prometheus import Prometheus, free_port, running_prometheus
+from tests.e2e.timeline import Timeline
+from tests.e2e.watchers import Watcher, watching
+from tests.servers import OwnPostgres
+from tests.situations import role
+from tests.waiting import until
+
+#: Of each a character that ends or changes a string, a pattern or a template.
+ORDERS = 'orders (eu.1) "a|b" \\ {{x}} $1'
+BILLING = "billing <b>&amp; 'c' {d} [e] ^%"
+REPORTS = "reports"
+ARCHIVE = "archive"
+#: The billing server once more, as a role that may not see states.
+HIDDEN = "billing, as anybody"
+#: Where nobody listens.
+ABSENT = "ledger"
+APPLICATION = "orders-api"
+SITE = "/orders"
+#: The client whose leaks are investigated.
+CLIENT = {"server": ORDERS, "database": deployment.DATABASE, "user": deployment.ROLE, "application": APPLICATION}
+#: More than the service's pool opens, so that a slow leak has an hour until the limit; the demo's own later.
+ROOMY = 100
+
+
+class Service:
+    """The leaking sample service, which can be deployed anew."""
+
+    def __init__(self, server: OwnPostgres, runner: asyncio.Runner) -> None:
+        self._server = server
+        self._runner = runner
+        self._process = contextlib.AsyncExitStack()
+        self._address = ""
+
+    def deploy(self, *, fixed: bool) -> None:
+        """End the process there is, with its sessions, and start another with the mistake or with the fix."""
+        self.stop()
+        run = self._process.enter_async_context(deployment.deployed(self._server.server, fixed=fixed))
+        self._address = self._runner.run(run)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._runner.run(self._process.aclose())
+
+    def work(self) -> None:
+        """Make a healthy request."""
+        self._get("/customers")
+
+    def leak(self) -> None:
+        """Make the request that loses a session, or finds that none is left."""
+        self._get(f"/orders?customer={BAD_CUSTOMER}")
+
+    def _get(self, path: str) -> int:
+        return httpx.get(self._address + path, timeout=10).status_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """All that takes part."""
+
+    timeline: Timeline
+    #: By name, those that run.
+    servers: Mapping[str, OwnPostgres]
+    service: Service
+    watchers: Sequence[Watcher]
+    prometheus: Prometheus
+    alertmanager: httpx.Client
+    pages: Pages
+
+    def held(self) -> int:
+        """Count the sessions that the service lost, as PostgreSQL itself shows them."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state = 'idle in transaction'"
+        with psycopg.connect(self.servers[ORDERS].dsn(), autocommit=True) as connection:
+            row = connection.execute(query, [APPLICATION]).fetchone()
+        assert row
+        return int(row[0])
+
+    def next_looks(self, count: int) -> None:
+        """Let the first daemon look so many times more at the orders server: the pace of what happens."""
+        labels = matchers({"server": ORDERS, "instance": self.watchers[0].address})
+
+        def looks() -> float:
+            return self.prometheus.one(f"pgwatch_sessions_look_duration_seconds_count{{{labels}}}") or 0
+
+        target = until(looks) + count
+        until(lambda: looks() >= target)
+
+
+def matchers(labels: Mapping[str, str]) -> str:
+    """Return matchers of PromQL for exactly these values."""
+    return ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+
+
+def let_orders_connect(server: OwnPostgres, limit: int) -> None:
+    """Set the connection limits of the service's role and database; daemons see them half a minute later."""
+    with psycopg.connect(server.dsn(), autocommit=True) as superuser:
+        superuser.execute(f"ALTER ROLE {deployment.ROLE} CONNECTION LIMIT {limit}".encode())
+        superuser.execute(f"ALTER DATABASE {deployment.DATABASE} CONNECTION LIMIT {limit + 8}".encode())
+
+
+@contextlib.contextmanager
+def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
+    """Set the scene, before anything has leaked."""
+    timeline = Timeline()
+    servers = {
+        ORDERS: own_postgres(settings={"max_connections": str(ROOMY + 50)}),
+        BILLING: own_postgres(settings={"max_connections": "60"}),
+        REPORTS: own_postgres(settings={"max_connections": "20"}),
+        ARCHIVE: own_postgres(settings={"max_connections": "10"}),
+    }
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner())
+        runner.run(deployment.create_database(servers[ORDERS].server))
+        let_orders_connect(servers[ORDERS], ROOMY)
+        service = Service(servers[ORDERS], runner)
+        stack.callback(service.stop)
+        service.deploy(fixed=False)
+        anybody = stack.enter_context(role(servers[BILLING].dsn(), "anybody"))
+        dsns = {name: server.dsn() for name, server in servers.items()}
+        dsns[HIDDEN] = servers[BILLING].dsn(user=anybody)
+        dsns[ABSENT] = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
+        watchers = stack.enter_context(watching(_daemon_configuration(dsns, folder), folder, count=2))
+        pages = Pages()
+        webhook = stack.enter_context(receiving(pages))
+        alertmanager = stack.enter_context(running_alertmanager(scaled.alertmanager(webhook=webhook)))
+        rules = folder / "rules"
+        rules.mkdir()
+        scaled.write_rules(rules)
+        configuration = scaled.prometheus(
+            rules=rules,
+            alertmanager=urllib.parse.urlsplit(str(alertmanager.base_url)).netloc,
+            daemons=[watcher.address for watcher in watchers],
+        )
+        prometheus = stack.enter_context(running_prometheus(configuration, *scaled.FLAGS))
+        scene = Scene(
+            timeline=timeline,
+            servers=servers,
+            service=service,
+            watchers=watchers,
+            prometheus=prometheus,
+            alertmanager=alertmanager,
+            pages=pages,
+        )
+        yield scene
+
+
+def _daemon_configuration(dsns: Mapping[str, str], folder: Path) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(json.dumps({"servers": [{"name": name, "dsn": dsn} for name, dsn in dsns.items()]}))
+    return file

@@ -1,0 +1,82 @@
+"""The daemon as a process that can be killed and started again at the same address."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pgwatch_sessions.demo.kept import Kept, kept
+from tests.daemons import logged
+from tests.e2e.prometheus import free_port
+from tests.e2e.scaled import DAEMON
+from tests.programs import PROGRAM, environment
+from tests.waiting import until
+
+
+class Watcher:
+    """One daemon's place: a port, a log, and the process of the moment."""
+
+    def __init__(self, configuration: Path, log: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.log = log
+        self._command = (*PROGRAM, "run", "--config", str(configuration), "--listen", self.address)
+        self._run = contextlib.ExitStack()
+        self._process: Kept | None = None
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it listens."""
+        before = len(self.events("started")) if self.log.exists() else 0
+        process = self._run.enter_context(kept(self._command, env=environment(**DAEMON), log=self.log))
+        self._process = process
+
+        def started() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return len(self.events("started")) > before
+
+        until(started, within=20)
+
+    def kill(self) -> None:
+        """End it without a word to anybody."""
+        assert self._process
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait(timeout=10)
+        self._run.close()
+
+    def stop(self) -> None:
+        """End it in order; AssertionError if it does not, or if it had anything to complain of."""
+        self._run.close()
+        assert self._process
+        assert self._process.poll() == 0, self.log.read_text()
+        assert "Traceback" not in self.log.read_text(), self.log.read_text()
+
+    def abandon(self) -> None:
+        """End whatever still runs."""
+        self._run.close()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what was logged under this name."""
+        return [event for event in logged(self.log) if event["event"] == name]
+
+    def leaks(self, **wanted: str) -> list[dict[str, Any]]:
+        """Return the open findings as JSON that have these values."""
+        answer = httpx.get(f"http://{self.address}/api/v1/leaks", timeout=10).raise_for_status().json()
+        return [leak for leak in answer["leaks"] if wanted.items() <= leak.items()]
+
+
+@contextlib.contextmanager
+def watching(configuration: Path, folder: Path, count: int) -> Iterator[list[Watcher]]:
+    """Run so many daemons; whoever kills one starts it again before the block ends."""
+    watchers = [Watcher(configuration, folder / f"daemon-{number}.log") for number in range(count)]
+    try:
+        for watcher in watchers:
+            watcher.start()
+        yield watchers
+        for watcher in watchers:
+            watcher.stop()
+    finally:
+        for watcher in watchers:
+            watcher.abandon()
