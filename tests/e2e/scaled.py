@@ -20,8 +20,8 @@ ALERTMANAGER = ROOT / "deploy/alertmanager/alertmanager.yml"
 WEBHOOK = "http://127.0.0.1:9095/"
 
 #: The keys of YAML files whose values are times.
-_TIMES = {"scrape_interval", "evaluation_interval", "for", "keep_firing_for", "group_wait", "group_interval",
-          "repeat_interval"}  # fmt: skip
+_TIMES = {"scrape_interval", "evaluation_interval", "interval", "for", "keep_firing_for", "group_wait",
+          "group_interval", "repeat_interval"}  # fmt: skip
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _RANGE = re.compile(r"\[(\d+(?:ms|[smhd]))\]")
 #: The numbers of the rules' PromQL that are seconds, with what stands before them.

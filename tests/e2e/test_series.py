@@ -1,10 +1,11 @@
 import json
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from tests.alerts.rules import RULE_FILES, rules
+from tests.alerts.rules import rules, write_without_intervals
 from tests.bench.fleet import exposed, served
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
 from tests.waiting import until
@@ -14,7 +15,7 @@ _CLIENTS, _LEAKING = 4, 2
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="Prometheus is not installed: apt install prometheus")
-def test_what_rules_record_and_alert_does_not_grow_with_sessions() -> None:
+def test_what_rules_record_and_alert_does_not_grow_with_sessions(tmp_path: Path) -> None:
     """Clients with 10 and with 1,000 sessions each, some of them leaking: as many series of every rule."""
     pages = {
         f"/{sessions}": exposed("db", clients=_CLIENTS, sessions=sessions, leaking=_LEAKING)
@@ -28,7 +29,7 @@ def test_what_rules_record_and_alert_does_not_grow_with_sessions() -> None:
         ]
         configuration = {
             "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
-            "rule_files": [str(file) for file in RULE_FILES],
+            "rule_files": write_without_intervals(tmp_path),
             "scrape_configs": [{"job_name": "pgwatch-sessions", "static_configs": targets}],
         }
         with running_prometheus(configuration) as prometheus:
