@@ -83,4 +83,6 @@ def _said(error: BaseException) -> str:
     said = " ".join(str(error).split("\n", maxsplit=1)[0].split()) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.errno == errno.ENOENT and error.filename is None:
         said += " (a socket, or what sslrootcert, sslcert or sslkey or their PGSSL variables name)"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):  # libpq's default is a database named like the role
+        said += "; any that does will do: PGDATABASE=postgres, or in the DSN"
     return said

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import kept
-from tests.e2e.prometheus import free_port, ready
+from tests.e2e.prometheus import ready
+from tests.ports import free_port
 from tests.waiting import until
 
 #: Debian has the daemon under a name of its own.

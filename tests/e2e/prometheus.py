@@ -3,9 +3,7 @@
 import contextlib
 import json
 import math
-import random
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import Kept, kept
-from pgwatch_sessions.demo.postgres import PORTS
+from tests.ports import free_port
 from tests.waiting import until
 
 PROGRAM = shutil.which("prometheus")
@@ -94,11 +92,3 @@ def ready(process: Kept, log: Path, http: httpx.Client) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return http.get("/-/ready").is_success
     return False
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens, and which no client is given by chance."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", random.choice(PORTS)))
-            return int(probe.getsockname()[1])

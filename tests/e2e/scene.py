@@ -16,9 +16,10 @@ from pgwatch_sessions.demo.orders import BAD_CUSTOMER
 from tests.conftest import OwnPostgresFactory
 from tests.e2e import scaled
 from tests.e2e.alertmanager import Pages, receiving, running_alertmanager
-from tests.e2e.prometheus import Prometheus, free_port, running_prometheus
+from tests.e2e.prometheus import Prometheus, running_prometheus
 from tests.e2e.timeline import Timeline
 from tests.e2e.watchers import Watcher, watching
+from tests.ports import free_port
 from tests.servers import OwnPostgres
 from tests.situations import role
 from tests.waiting import until

@@ -11,8 +11,8 @@ import httpx
 
 from pgwatch_sessions.demo.kept import Kept, kept
 from tests.daemons import logged
-from tests.e2e.prometheus import free_port
 from tests.e2e.scaled import DAEMON
+from tests.ports import free_port
 from tests.programs import PROGRAM, environment
 from tests.waiting import until
 

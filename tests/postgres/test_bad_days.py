@@ -65,18 +65,21 @@ def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "reason"),
+    ("parameters", "reason", "said"),
     [
-        pytest.param({"database": "nowhere"}, Reason.OTHER, id="no such database"),
-        pytest.param({"user": "nobody_at_all"}, Reason.AUTHENTICATION, id="no such role"),
-        pytest.param({"sslmode": "require"}, Reason.NETWORK, id="no TLS"),
+        pytest.param({"database": "nowhere"}, Reason.OTHER, "PGDATABASE=postgres", id="no such database"),
+        pytest.param({"user": "nobody_at_all"}, Reason.AUTHENTICATION, "nobody_at_all", id="no such role"),
+        pytest.param({"sslmode": "require"}, Reason.NETWORK, "SSL", id="no TLS"),
     ],
 )
-def test_a_refused_connection_has_a_reason(postgres: Postgres, parameters: dict[str, str], reason: Reason) -> None:
+def test_a_refused_connection_has_a_reason(
+    postgres: Postgres, parameters: dict[str, str], reason: Reason, said: str
+) -> None:
     """Nothing is raised for what a server can do."""
     failure = failed(look(postgres.dsn(**parameters)))
     assert failure.reason is reason
     assert failure.detail.startswith("connecting: ")
+    assert said in failure.detail
 
 
 def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(
