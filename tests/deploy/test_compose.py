@@ -121,7 +121,8 @@ def test_passwords_are_files(name: str) -> None:
 
 def test_the_readme_makes_every_secret(tmp_path: Path) -> None:
     """Its command, word by word: readable for containers, in a folder that is closed to others."""
-    [command] = re.findall(r"^\$ (install .*)$", README.read_text(), re.MULTILINE)
+    [command] = re.findall(r"^\$ (.*openssl.*)$", README.read_text(), re.MULTILINE)
+    assert "/dev/stdin" not in command  # macOS' install takes ordinary files only
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: apt install openssl")
     subprocess.run(["sh", "-ec", f"umask 077; {command}"], cwd=tmp_path, check=True, timeout=10)

@@ -72,10 +72,18 @@ class Container:
         return self.process.wait(timeout=20), time.monotonic() - sent
 
 
+_DOCUMENTATION = PROJECT / "docs/container.md"
+
+
+def exported() -> dict[str, str]:
+    """Return the variables that docs/container.md sets before `docker run`."""
+    [words] = re.findall(r"^\$ export (.*=.*)$", _DOCUMENTATION.read_text(), re.MULTILINE)
+    return dict(word.split("=") for word in shlex.split(words))
+
+
 def documented() -> list[str]:
     """Return the words of docs/container.md after `docker run`, up to the image's name."""
-    text = (PROJECT / "docs/container.md").read_text()
-    [command] = re.findall(r"^\$ docker run ((?:.*\\\n)*.*)\n```", text, re.MULTILINE)
+    [command] = re.findall(r"^\$ docker run ((?:.*\\\n)*.*)\n```", _DOCUMENTATION.read_text(), re.MULTILINE)
     words = shlex.split(command.replace("\\\n", " "))
     assert words[-1] == "pgwatch-sessions"
     return words[:-1]

@@ -4,16 +4,20 @@ import socket
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.demo.postgres import Postgres
+from tests.conftest import OwnPostgresFactory
+from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
-from tests.deploy.image.running import Container, documented, once, running
+from tests.deploy.image.running import Container, documented, exported, once, running
 from tests.servers import Database
 from tests.waiting import until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
+
+PASSWORD = "p@ss: word/?"
 
 
 def free_port() -> int:
@@ -28,19 +32,25 @@ def of_tests() -> tuple[str, ...]:
     return "--env=PGPORT", f"--env=PGWATCH_SESSIONS_LISTEN={listen}", "--env=PGWATCH_SESSIONS_INTERVAL=100ms"
 
 
-def server_of(postgres: Postgres) -> dict[str, str]:
-    """Return the variables that the documented command passes on."""
-    return {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "PGUSER": "postgres", "PGPASSWORD": "unused"}
+@pytest.fixture
+def server(own_postgres: OwnPostgresFactory) -> dict[str, str]:
+    """Return the documented variables for a server with the role of deploy/sql; only host and port differ."""
+    own = own_postgres(hba=["host all pgwatch_sessions 127.0.0.1/32 scram-sha-256"])
+    with psycopg.connect(own.dsn()) as connection:
+        connection.execute((PROJECT / "deploy/sql/create_monitor_role.sql").read_bytes())
+        connection.execute(f"ALTER ROLE pgwatch_sessions PASSWORD '{PASSWORD}'".encode())
+    return {**exported(), "PGHOST": "127.0.0.1", "PGPORT": str(own.port), "PGPASSWORD": PASSWORD}
 
 
 def test_the_documented_command_watches_a_server(
-    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path
+    containers: Machine, daemon_image: str, server: dict[str, str], tmp_path: Path
 ) -> None:
     """It sees the server, is healthy, says nothing strange, and ends at SIGTERM."""
-    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server_of(postgres)) as container:
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server) as container:
         scrape, cold = container.first_scrape()
         assert scrape.value("up") == 1
         assert scrape.value("capacity_slots", scope="server")
+        assert scrape.value("hidden_sessions") == 0
         assert container.health()[0] == 0, container.health()
         code, seconds = container.end()
     print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s")  # noqa: T201
@@ -50,11 +60,11 @@ def test_the_documented_command_watches_a_server(
 
 @pytest.mark.parametrize("user", ["12345:12345", "1000680000:0"])
 def test_any_user_will_do(
-    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path, user: str
+    containers: Machine, daemon_image: str, server: dict[str, str], tmp_path: Path, user: str
 ) -> None:
     """A user id that the image has never heard of watches as well."""
     options = (*documented(), *of_tests(), f"--user={user}")
-    with running(containers, daemon_image, tmp_path, *options, env=server_of(postgres)) as container:
+    with running(containers, daemon_image, tmp_path, *options, env=server) as container:
         assert container.first_scrape()[0].value("up") == 1
         assert container.health()[0] == 0, container.health()
         assert container.end()[0] == 0
@@ -62,7 +72,7 @@ def test_any_user_will_do(
 
 def test_health_is_our_own_not_the_databases(containers: Machine, daemon_image: str, tmp_path: Path) -> None:
     """A server that is away is no reason to restart the container."""
-    gone = {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGUSER": "postgres", "PGPASSWORD": "unused"}
+    gone = {**exported(), "PGHOST": "127.0.0.1", "PGPORT": "1", "PGPASSWORD": PASSWORD}
     with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=gone) as container:
         container.address()
         until(lambda: container.health()[0] == 0, within=20)
@@ -70,10 +80,10 @@ def test_health_is_our_own_not_the_databases(containers: Machine, daemon_image: 
 
 
 def test_a_frozen_daemon_is_unhealthy(
-    containers: Machine, daemon_image: str, postgres: Postgres, tmp_path: Path
+    containers: Machine, daemon_image: str, server: dict[str, str], tmp_path: Path
 ) -> None:
     """Its health check says so while the daemon does not answer, and takes it back."""
-    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server_of(postgres)) as container:
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), env=server) as container:
         container.first_scrape()
         container.signal("STOP")
         assert container.health()[0] == 1

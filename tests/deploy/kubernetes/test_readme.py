@@ -111,6 +111,8 @@ def test_commands_that_look_name_what_there_is() -> None:
     assert len(named) == 3
     assert {*named} <= there
     (stateful,) = kind("StatefulSet", built(SIDECAR))
+    waiting = COMMANDS.index(f"kubectl rollout status statefulset/{stateful['metadata']['name']}")
+    assert waiting < min(at for at, command in enumerate(COMMANDS) if " exec " in command)
     assert {command[3] for command in commands("exec")} == {f"{stateful['metadata']['name']}-0"}
 
 
