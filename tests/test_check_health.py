@@ -127,6 +127,13 @@ def test_another_status_than_200_is_not_healthy() -> None:
         assert health(LISTEN=f"127.0.0.1:{port}") == (1, said)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_name_that_is_none_is_not_healthy(host: str) -> None:
+    """One line, although nobody can be asked."""
+    code, said = health(LISTEN=f"{host}:9488")
+    assert (code, said[: len(host) + 31]) == (1, f"not healthy: no answer at {host}:9488")
+
+
 @contextmanager
 def listening(behave: Callable[[socket.socket], object]) -> Iterator[int]:
     """Listen with a program that is no daemon; `behave` gets each connection."""

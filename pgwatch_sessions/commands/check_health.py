@@ -108,8 +108,8 @@ def health_at(address: Address, *, may_be_tls: bool) -> Verdict:
         return _answer(address, until, None)
     except TimeoutError:
         return Verdict(healthy=False, text=f"no answer at {address} within {_SECONDS:.0f} s")
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one of DNS
+        reason = getattr(error, "strerror", None) or str(error)
         return Verdict(healthy=False, text=f"no answer at {address}: {reason[:1].lower()}{reason[1:]}")
 
 

@@ -15,8 +15,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
-from pgwatch_sessions.exposition.http_server import Tls
-from pgwatch_sessions.exposition.logins import Logins, TooManyLoginsError
+from pgwatch_sessions.exposition.logins import Logins, NotNowError
+from pgwatch_sessions.exposition.tls import Tls
 from pgwatch_sessions.exposition.web_config import WebConfig, load_web_config, stamp_of
 from pgwatch_sessions.settings.errors import SettingError, SettingsError
 
@@ -63,8 +63,8 @@ class Access:
         try:
             if login is not None and await self._logins.right(*login):
                 return None
-        except TooManyLoginsError:
-            text = "Too many logins at once; ask again in a second.\n"
+        except NotNowError:
+            text = "Too many logins at once, or the users change; ask again in a second.\n"
             return PlainTextResponse(text, status_code=429, headers={"Retry-After": "1"})
         challenge = {"WWW-Authenticate": 'Basic realm="pgwatch-sessions", charset="UTF-8"'}
         return PlainTextResponse("A user and a password are needed.\n", status_code=401, headers=challenge)
@@ -106,18 +106,12 @@ def _logins(users: Mapping[str, str]) -> Logins | None:
 
 def _check_change(path: Path, before: WebConfig, after: WebConfig) -> None:
     """Raise SettingsError when the change opens what was closed, or turns HTTP into HTTPS under everybody's feet."""
-    what = {
-        "TLS on or off": (before.tls is None) != (after.tls is None),
-        "passwords off": bool(before.users) and not after.users,
-        "clients' certificates off": before.asks_for_certificates and not after.asks_for_certificates,
-    }
-    found = tuple(
-        SettingError(place=str(path), message=f"switches {each}, for which the daemon has to be restarted")
-        for each, is_so in what.items()
-        if is_so
-    )
-    if found:
-        raise SettingsError(found)
+    switched = [f"{demand} off" for demand in before.demands if demand not in after.demands]
+    if after.tls and not before.tls:
+        switched.append("TLS on")
+    if switched:
+        message = "switches {}, for which the daemon has to be restarted"
+        raise SettingsError(tuple(SettingError(place=str(path), message=message.format(each)) for each in switched))
 
 
 def _login(fields: list[str]) -> tuple[bytes, bytes] | None:

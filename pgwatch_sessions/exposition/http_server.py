@@ -16,7 +16,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 from asyncio import Transport
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from pgwatch_sessions.exposition.tls import TlsConnection
+from pgwatch_sessions.exposition.tls import Tls, TlsConnection
 
 _MAX_HEAD_BYTES = 16 * 1024
 _STOP_SECONDS = 0.4
@@ -42,15 +41,6 @@ class Bounds:
     #: Seconds from the connection, or the last response, to the end of the next response.
     deadline: float = 10.0
     connections: int = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """How to speak TLS with the next client."""
-
-    context: ssl.SSLContext
-    #: Asked after the handshake whether the client's certificate will do.
-    admits: Callable[[ssl.SSLObject], bool]
 
 
 class CannotListenError(Exception):
@@ -113,10 +103,7 @@ async def serving(
 
     def protocol() -> asyncio.Protocol:
         http = _BoundedProtocol(config, state, {}, connections=connections, bounds=bounds)
-        if tls is None:
-            return http
-        now = tls()
-        return TlsConnection(http, now.context, admits=now.admits)
+        return TlsConnection(http, tls()) if tls else http
 
     log_limit = _AtMostPerMinute(10)
     logger = logging.getLogger("uvicorn.error")

@@ -20,8 +20,8 @@ _LONGEST_PASSWORD = 72
 _HEAD = 29  # of a hash: version, cost and salt
 
 
-class TooManyLoginsError(Exception):
-    """So many checks are under way that no other is begun."""
+class NotNowError(Exception):
+    """So many checks are under way that no other is begun, or these users are those of no configuration any more."""
 
 
 class Logins:
@@ -36,27 +36,30 @@ class Logins:
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, bytes] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
+        self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
 
     async def right(self, user: bytes, password: bytes) -> bool:
-        """Tell whether this is the user's password; TooManyLoginsError, at once, when too many ask."""
+        """Tell whether this is the user's password; NotNowError, at once, when that cannot be told."""
         if len(password) > _LONGEST_PASSWORD or b"\0" in password:
             return False
         digest = hmac.digest(self._key, password, "sha256")
         if hmac.compare_digest(self._remembered.get(user, b""), digest):
             return True
-        if len(self._waiting) >= _WAITING:
-            raise TooManyLoginsError
+        if self._closed or len(self._waiting) >= _WAITING:
+            raise NotNowError
         right = await self._checked(password, self._hashes.get(user, self._nobodys)) and user in self._hashes
         if right:
             self._remembered[user] = digest
         return right
 
     def close(self) -> None:
-        """Tell whoever still waits that the password is wrong; a check that is under way ends by itself."""
+        """Let nobody wait any longer, with NotNowError; a check that is under way ends by itself."""
+        self._closed = True
         self._worker.shutdown(wait=False, cancel_futures=True)
         for answer in self._waiting:
-            _settle(answer, right=False)
+            if not answer.done():
+                answer.set_exception(NotNowError)
 
     async def _checked(self, password: bytes, against: bytes) -> bool:
         loop = asyncio.get_running_loop()
@@ -65,7 +68,7 @@ class Logins:
         def done(check: Future[bool]) -> None:
             if not check.cancelled():
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-                    loop.call_soon_threadsafe(_settle, answer, check.result())
+                    loop.call_soon_threadsafe(_pass_on, check, answer)
 
         self._waiting.add(answer)
         try:
@@ -75,6 +78,10 @@ class Logins:
             self._waiting.discard(answer)
 
 
-def _settle(answer: "asyncio.Future[bool]", right: bool) -> None:  # call_soon passes by position
-    if not answer.done():
-        answer.set_result(right)
+def _pass_on(check: Future[bool], answer: "asyncio.Future[bool]") -> None:
+    if answer.done():
+        return
+    if error := check.exception():
+        answer.set_exception(error)
+    else:
+        answer.set_result(check.result())

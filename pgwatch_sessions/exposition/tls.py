@@ -9,11 +9,21 @@ import contextlib
 import ssl
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 #: As much as a record of TLS holds.
 _RECORD = 16 * 1024
 _PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis address speaks HTTPS, not HTTP.\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How to speak TLS with the next client."""
+
+    context: ssl.SSLContext
+    #: Asked once the handshake is over whether the client's certificate will do; it is sent away otherwise.
+    admits: Callable[[ssl.SSLObject], bool]
 
 
 class Inner(Protocol):
@@ -47,13 +57,12 @@ class TlsConnection(asyncio.Protocol, Transport):
     It waits for nothing by itself: whoever took note of the socket ends what takes too long.
     """
 
-    def __init__(self, inner: Inner, context: ssl.SSLContext, *, admits: Callable[[ssl.SSLObject], bool]) -> None:
-        """`admits` is asked once the handshake is over, and may send the client away."""
+    def __init__(self, inner: Inner, how: Tls) -> None:
+        """Begin the handshake when the client does."""
         self._inner = inner
-        self._context = context
-        self._admits = admits
+        self._how = how
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
+        self._tls = how.context.wrap_bio(self._received, self._to_send, server_side=True)
         self._shaken = self._paused = self._closing = False
         self._socket: Transport = None  # type: ignore[assignment]  # there from connection_made on
 
@@ -90,7 +99,7 @@ class TlsConnection(asyncio.Protocol, Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Tell what the socket's transport knows, and that this is TLS."""
-        return self._context if name == "sslcontext" else self._socket.get_extra_info(name, default)
+        return self._how.context if name == "sslcontext" else self._socket.get_extra_info(name, default)
 
     def is_closing(self) -> bool:
         """Tell whether the end has begun."""
@@ -153,7 +162,7 @@ class TlsConnection(asyncio.Protocol, Transport):
 
     def _begin(self) -> None:
         self._flush()
-        if self._admits(self._tls):
+        if self._how.admits(self._tls):
             self._shaken = True
             self._inner.connection_made(self)
         else:

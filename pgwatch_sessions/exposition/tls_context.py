@@ -17,6 +17,8 @@ from typing import Any
 from pgwatch_sessions.settings.secret_files import explained
 
 _LARGEST_FILE = 4 * 2**20
+#: Of the names that a certificate may have, those that can be allowed, as Python's ssl calls them.
+_SAN_KINDS = frozenset({"DNS", "IP Address", "email", "URI"})
 
 VERSIONS: Mapping[str, ssl.TLSVersion] = MappingProxyType(
     {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -128,7 +130,7 @@ def allows(sans: Iterable[str]) -> Callable[[ssl.SSLObject], bool]:
 
     def admits(tls: ssl.SSLObject) -> bool:
         names: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
-        return not allowed or any(_canonical(name) in allowed for _kind, name in names)
+        return not allowed or any(kind in _SAN_KINDS and _canonical(name) in allowed for kind, name in names)
 
     return admits
 
@@ -144,7 +146,7 @@ def _canonical(name: str) -> str:
 def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     cert, key, client_ca = files.cert_file, files.key_file, files.client_ca_file
     try:
-        context.load_cert_chain(cert, key)
+        context.load_cert_chain(cert, key, password="")  # without one, OpenSSL would ask the terminal, and wait
     except (ssl.SSLError, OSError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise UnusableError("key_file", f"the key in {key} does not fit the certificate in {cert}") from None
@@ -162,8 +164,15 @@ def _reason(error: OSError) -> str:
     return error.strerror or "it cannot be read"  # it vanished just now
 
 
-def _text(file: Path) -> str:
-    if not S_ISREG(file.stat().st_mode):  # a pipe would keep the daemon waiting
+def check_file(file: Path, largest: int) -> None:
+    """Raise OSError unless it is a file of so many bytes at most; any other may keep the daemon waiting."""
+    status = file.stat()
+    if not S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    with file.open("rb") as opened:
-        return opened.read(_LARGEST_FILE).decode("ascii", "replace")
+    if status.st_size > largest:
+        raise OSError(errno.EFBIG, f"is larger than {largest // 1024} KiB", str(file))
+
+
+def _text(file: Path) -> str:
+    check_file(file, _LARGEST_FILE)
+    return file.read_bytes().decode("ascii", "replace")

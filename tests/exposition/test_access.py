@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 
 from pgwatch_sessions.exposition.access import Access
 from pgwatch_sessions.exposition.http_server import bind, serving, url
-from pgwatch_sessions.exposition.logins import Logins, TooManyLoginsError
+from pgwatch_sessions.exposition.logins import Logins, NotNowError
 from pgwatch_sessions.exposition.web import metrics_app, web_app
 from tests.exposition.certificates import (
     OURS,
@@ -202,19 +203,103 @@ def test_a_flood_of_wrong_logins_keeps_neither_the_loop_nor_who_is_logged_in(tmp
 
 
 def test_the_end_waits_for_no_login() -> None:
-    """Whoever waits in the queue is told no at once; what is being checked ends by itself, unheard."""
+    """Whoever waits in the queue is told so at once, as is who comes later; what is being checked ends unheard."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         logins = Logins({"u": hashed(PASSWORD, DEAR)})
         waiting = [asyncio.create_task(logins.right(b"u", b"%d" % n)) for n in range(8)]
         await asyncio.sleep(0)
-        with pytest.raises(TooManyLoginsError):
+        with pytest.raises(NotNowError):
             await logins.right(b"u", b"one too many")
         closing = loop.time()
         logins.close()
-        assert await asyncio.gather(*waiting) == [False] * 8
+        answers = await asyncio.gather(*waiting, logins.right(b"u", b"late"), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [NotNowError] * 9
         assert loop.time() - closing < 0.1
+
+    asyncio.run(run())
+
+
+def test_a_check_that_fails_keeps_no_place_in_the_queue() -> None:
+    """It is raised to whoever asks, so that it is answered and logged, and the next is checked."""
+
+    async def run() -> None:
+        logins = Logins({"broken": f"$2b$04${'9' * 53}", "u": hashed(PASSWORD)})
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(9):
+                    with pytest.raises(ValueError, match="Invalid salt"):
+                        await logins.right(b"broken", b"x")
+                assert await logins.right(b"u", PASSWORD.encode())
+        finally:
+            logins.close()
+
+    asyncio.run(run())
+
+
+def test_a_login_that_comes_at_the_end_is_put_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Between the end of logins and that of the connections: 429, and no traceback."""
+
+    async def run() -> None:
+        access = Access(write_plain_config(tmp_path, users={"prometheus": hashed(PASSWORD)}))
+        async with guarded(access) as client:
+            access.close()
+            assert (await client.get("/metrics", auth=LOGIN)).status_code == 429
+            assert (await client.get("/metrics")).status_code == 401
+            assert (await client.get("/healthz")).status_code == 200
+
+    asyncio.run(run())
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_names_and_passwords_may_have_any_letters(tmp_path: Path) -> None:
+    """In UTF-8, as the challenge says; colons belong to the password; an empty password is one."""
+    users = {"jürgen": hashed("pä:ß:"), "empty": hashed("")}
+
+    async def run() -> None:
+        async with guarded(Access(write_plain_config(tmp_path, users=users))) as client:
+
+            async def answer(login: bytes) -> int:
+                headers = {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
+                return (await client.get("/metrics", headers=headers)).status_code
+
+            assert await answer("jürgen:pä:ß:".encode()) == 200
+            assert await answer("jürgen:pä:ß:".encode("latin-1")) == 401
+            assert await answer("jürgen:pä".encode()) == 401
+            assert await answer(b"empty:") == 200
+            assert await answer(b"empty") == 401
+            assert await answer(b":") == 401
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "//healthz",
+            "/healthz/",
+            "/healthz/../metrics",
+            "/healthz%2f..%2fmetrics",
+            "http://a/healthz",
+            "/healthz%0A",
+        ),
+        *("/metrics%0A", "/./metrics", "/metrics#/healthz", "/metrics?/healthz", "/healthz;/metrics", "/HEALTHZ", "*"),
+    ],
+)
+def test_no_spelling_of_an_address_goes_round_the_password(tmp_path: Path, target: str) -> None:
+    """The probes are open by exactly their names, whatever the method, and whatever Host says."""
+
+    async def run() -> None:
+        async with guarded(Access(write_plain_config(tmp_path, users={"u": hashed(PASSWORD)}))) as client:
+            for method in ("GET", "HEAD", "POST", "OPTIONS"):
+                host = str(client.base_url.host)
+                reader, writer = await asyncio.open_connection(host, client.base_url.port)
+                head = f"{method} {target} HTTP/1.1\r\nHost: /healthz\r\nConnection: close\r\n\r\n"
+                writer.write(head.encode())
+                assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+                writer.transport.abort()
 
     asyncio.run(run())
 
@@ -381,6 +466,52 @@ def test_certificates_of_clients_are_not_switched_off_either(tmp_path: Path) -> 
         asyncio.run(run())
     assert [entry["event"] for entry in logs] == ["web_config_reloaded", "web_config_failed"]
     assert "for which the daemon has to be restarted" in str(logs[1]["errors"])
+
+
+def test_the_names_of_certificates_are_not_let_go_either(tmp_path: Path) -> None:
+    """A file may be half written and end before client_allowed_sans, and would admit all whom the authority knows."""
+    required = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
+
+    async def run() -> None:
+        write_certificate(tmp_path, "other", "other.example")
+        access = Access(write_web_config(tmp_path, *required, "client_allowed_sans: [prometheus.example]"))
+        admits = access.tls().admits
+        write_web_config(tmp_path, *required)
+        assert access.tls().admits is admits
+        write_web_config(tmp_path, *required, "client_allowed_sans: [other.example]")
+        assert access.tls().admits is not admits
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    assert [entry["event"] for entry in logs] == ["web_config_failed", "web_config_reloaded"]
+    assert "switches client_allowed_sans off" in str(logs[0]["errors"])
+
+
+@pytest.mark.parametrize("instead", ["pipe", "folder", "huge", "no path"])
+def test_what_is_no_configuration_stops_nothing(tmp_path: Path, instead: str) -> None:
+    """What takes its place while the daemon runs is not waited for, nor read without end, and told once."""
+
+    async def run() -> None:
+        file = write_web_config(tmp_path)
+        async with guarded(Access(file)) as client:
+            file.unlink()
+            if instead == "pipe":
+                os.mkfifo(file)
+            elif instead == "folder":
+                file.mkdir()
+            elif instead == "huge":
+                file.write_text("# nothing\n" * 10_000_000)
+            else:
+                file.write_text('tls_server_config: {cert_file: "server\\0.pem", key_file: server.key}')
+            loop = asyncio.get_running_loop()
+            asked = loop.time()
+            for _ in range(3):
+                assert await status(client) == 200
+            assert loop.time() - asked < 1
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    assert [entry["event"] for entry in logs] == ["web_config_failed"]
 
 
 def test_a_failure_of_a_file_that_no_stamp_shows_is_tried_again(tmp_path: Path) -> None:

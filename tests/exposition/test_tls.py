@@ -11,6 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions.exposition.access import Access
@@ -305,6 +314,42 @@ def test_certificates_may_be_left_away_where_they_are_verified_if_given(tmp_path
             await scraped(port, trusting(certificate=tmp_path / "prometheus.pem"))
             with pytest.raises((httpx.TransportError, OSError)):
                 await scraped(port, trusting(certificate=tmp_path / "stranger.pem"))
+
+    asyncio.run(run())
+
+
+def test_names_of_kinds_that_nobody_allows_are_passed_over(tmp_path: Path) -> None:
+    """A certificate may have a directory's name or a number among its names; the allowed one still counts."""
+    unusual = x509.SubjectAlternativeName(
+        [
+            x509.DirectoryName(x509.Name([])),
+            x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
+            x509.OtherName(x509.ObjectIdentifier("1.2.3"), b"\x05\x00"),
+            x509.DNSName("prometheus.example"),
+        ]
+    )
+    signer = load_pem_private_key(authority(OURS).private_key_pem.bytes(), None)
+    issuer = x509.load_pem_x509_certificate(authority(OURS).cert_pem.bytes())
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder(issuer.subject, x509.Name([]), key.public_key(), 1)
+        .not_valid_before(issuer.not_valid_before_utc)
+        .not_valid_after(issuer.not_valid_after_utc)
+        .add_extension(unusual, critical=True)
+        .sign(signer, SHA256())
+    )
+    (tmp_path / "prometheus.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "prometheus.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    async def run() -> None:
+        required = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
+        for allowed, admitted in (("prometheus.example", True), ("1.2.3", False), ("<unsupported>", False)):
+            web_config = write_web_config(tmp_path, *required, f"client_allowed_sans: ['{allowed}']")
+            async with secured(web_config) as port:
+                context = trusting(certificate=tmp_path / "prometheus.pem")
+                answer = await answer_to(port, SCRAPE[:-2] + b"Connection: close\r\n\r\n", context)
+                assert bool(answer) is admitted
 
     asyncio.run(run())
 

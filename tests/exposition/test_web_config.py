@@ -129,6 +129,17 @@ def test_files_that_tls_cannot_use_are_told_with_path_and_reason(tmp_path: Path)
     assert f"client_ca_file: cannot use {tmp_path}/nowhere.pem: OpenSSL" in mistakes(file)[0]
 
 
+@pytest.mark.parametrize("kind", ["pem", "key"])
+def test_nobody_is_asked_for_a_password(tmp_path: Path, kind: str) -> None:
+    """OpenSSL would ask the terminal, and the daemon would wait for it."""
+    file = write_web_config(tmp_path)
+    encrypted = tmp_path / f"server.{kind}"
+    marks = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF0123456789ABCDEF\n\n"
+    encrypted.write_text(re.sub(r"(-----BEGIN .*\n)", rf"\g<1>{marks}", encrypted.read_text()))
+    (told,) = mistakes(file)
+    assert ("OpenSSL does not understand" if kind == "pem" else "openssl pkey") in told
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -150,11 +161,22 @@ def test_what_says_nothing_is_refused(tmp_path: Path, text: str, message: str) -
     assert message in told
 
 
-@pytest.mark.parametrize("kind", ["2a", "2b", "2y"])
+@pytest.mark.parametrize("kind", ["2a", "2b", "2x", "2y"])
 def test_hashes_of_all_tools_are_read(tmp_path: Path, kind: str) -> None:
     """Apache's htpasswd writes $2y$, Python and Go write $2b$ and $2a$."""
     users = {"prometheus": hashed(SECRET).replace("$2b$", f"${kind}$")}
     assert load_web_config(write_plain_config(tmp_path, users=users)).users == users
+
+
+def test_a_salt_that_bcrypt_cannot_read_is_refused(tmp_path: Path) -> None:
+    """Its last letter has four values; a hash with another looks like one, and fails at each login."""
+    good = hashed(SECRET)
+    for letter in "./AOZeuz9":
+        file = write_plain_config(tmp_path, users={"prometheus": good[:28] + letter + good[29:]})
+        if letter in ".Oeu":
+            load_web_config(file)
+        else:
+            assert "is no bcrypt hash" in mistakes(file)[0]
 
 
 def examples() -> list[str]:
