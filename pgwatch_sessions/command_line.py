@@ -29,7 +29,9 @@ COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
 
 def obey(arguments: Sequence[str]) -> int:
     """Do what the arguments say; return the exit code."""
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # argparse's own complaint would show the usage of the whole, not the command's
+        options.complain(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command = options.command
     try:
         return command.obey(options)
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_options(own)
         if command.settings:
             add_settings(own, command.settings)
-        own.set_defaults(command=command)
+        own.set_defaults(command=command, complain=own.error)
     return parser
 
 

@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ class OwnPostgresFactory(Protocol):
 
     def __call__(self, *, major: int = ..., settings: Mapping[str, str] = ..., hba: Sequence[str] = ...) -> OwnPostgres:
         """Return the running server; the test's end stops it."""
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start take Ctrl-C: whatever a script runs with `&` inherits that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -85,11 +85,11 @@ def _until_older(database: Database, pid: int, *, seconds: float) -> None:
 def test_what_is_too_young_is_said_and_waited_out_if_asked(database: Database) -> None:
     """A hold within its limit passes, with a word about it; `--for` looks until it is over."""
     with idle_in_transaction(database.dsn(application_name="orders-api")):
-        ended = finished(*narrowed(database, "--looks", "2", "--interval", "100ms", "--hold-limit", "2s"))
+        ended = finished(*narrowed(database, "--looks", "2", "--interval", "100ms"))
         assert ended.returncode == 0
         young = f"orders-api ({database.name}, postgres) has 1 session idle in transaction, up to "
         assert f"Too young to judge: {young}" in ended.stdout
-        assert "the hold limit is 2s. --for 2s waits it out." in ended.stdout
+        assert "the hold limit is 1m. --for 1m waits it out." in ended.stdout
         code, server = document(*narrowed(database, "--for", "2400ms", "--interval", "400ms", "--hold-limit", "2s"))
     assert (code, server["looks"], server["too_young_to_judge"]) == (1, 7, [])
 
@@ -136,6 +136,27 @@ def test_it_can_be_narrowed_to_those_who_matter(database: Database) -> None:
     assert "No client has a session." in others.stdout
 
 
+def test_a_notice_says_how_to_know_more(database: Database) -> None:
+    """Where the looks took less than the hold limit a longer check is proposed, and not where they took longer."""
+    with idle_in_transaction(database.dsn(application_name="orders-api")) as pid:
+        _until_older(database, pid, seconds=1.1)
+        short = finished(*narrowed(database, "--looks", "1", "--hold-limit", "1s"))
+        long = finished(*narrowed(database, "--for", "1200ms", "--interval", "400ms", "--hold-limit", "1s"))
+    assert "--for 2s tells more." in short.stdout
+    assert (long.returncode, "tells more" in long.stdout) == (1, False)
+
+
+def test_a_limit_that_is_nearer_than_the_servers_is_shown(own_postgres: OwnPostgresFactory) -> None:
+    """A role's own limit may be reached long before the server's; that of a role without sessions says nothing."""
+    server = own_postgres()
+    with role(server.dsn(), "app", connection_limit=4), role(server.dsn(), "other", connection_limit=1):
+        with idle(server.dsn(user="app", application_name="orders-api"), 3):
+            ended = finished("check", "--looks", "1", "--dsn", server.dsn())
+        alone = finished("check", "--looks", "1", "--dsn", server.dsn())
+    assert re.match(r"\S+: 1 look, 4 of 97 slots used, 3 of 4 by role app, diagnosis: ok\n", ended.stdout)
+    assert "by role" not in alone.stdout
+
+
 def test_what_fails_can_be_chosen(database: Database) -> None:
     """A notice passes where only a warning fails, and is in the report all the same."""
     with idle_in_transaction(database.dsn(application_name="orders-api")) as pid:
@@ -154,6 +175,7 @@ def test_a_wrong_password_is_no_sight(own_postgres: OwnPostgresFactory) -> None:
         ended = finished("check", "--for", "1h", env=environment(DSN=dsn))
     assert (ended.returncode, ended.stderr) == (3, "")
     assert "It cannot be seen: authentication: " in ended.stdout
+    assert "\nUser and password stand in the DSN, or in PGUSER and PGPASSWORD; " in ended.stdout
     assert "wr0ng-secret" not in ended.stdout
 
 

@@ -50,7 +50,7 @@ def test_help_is_complete(command: str) -> None:
     text = " ".join(finished(command, "--help").stdout.split())
     assert len(describe()) > 10
     for setting in describe():
-        assert f" {setting.option} VALUE {setting.description}" in text
+        assert f" {setting.option} {setting.placeholder} {setting.description}" in text
         assert f"{f'Default: {setting.default}. ' if setting.default else ''}[{setting.variable}]" in text
     for loaded in ("[PGWATCH_SESSIONS_CONFIG]", "[PGWATCH_SESSIONS_SECRETS_DIR]"):
         assert loaded in text
@@ -132,3 +132,11 @@ def test_ctrl_c_is_no_accident(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=10)
     assert (process.returncode, complaint) == (128 + signal.SIGINT, b"")
+
+
+def test_an_unknown_option_shows_the_usage_of_its_command() -> None:
+    """And not that of all commands, which has no options."""
+    ended = finished("record", "--nonsense", "--out", "file")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: pgwatch-sessions record ")
+    assert "unrecognized arguments: --nonsense" in ended.stderr

@@ -165,6 +165,18 @@ def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
         assert ended.stderr == f"pgwatch-sessions: error: {file}: {complaint}\n"
 
 
+def test_a_file_that_is_no_recording_says_so_in_few_lines(tmp_path: Path) -> None:
+    """Ten lines are named, the others counted."""
+    file = tmp_path / "novel.txt"
+    file.write_text("Once upon a time\n" * 1000)
+    ended = finished("replay", str(file))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    *named, more, none = ended.stderr.splitlines()
+    assert [line.split(": ")[3] for line in named] == [f"line {number}" for number in range(1, 11)]
+    assert more == f"pgwatch-sessions: error: {file}: 990 more lines that say nothing usable"
+    assert none == f"pgwatch-sessions: error: {file}: there is no look in it"
+
+
 @pytest.mark.parametrize("arguments", [(), (LEAK, HEALTHY), (LEAK, "--format", "xml"), (LEAK, "--interval", "1s")])
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     """Exit 2 with the usage."""

@@ -61,7 +61,9 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
         "--secrets-dir", metavar="DIR", help="directory of secret files [PGWATCH_SESSIONS_SECRETS_DIR]"
     )
     settings = parser.add_argument_group(
-        "settings", "Each can also be set in the file and by the environment variable in brackets."
+        "settings",
+        "Each can also be set in the file and by the environment variable in brackets.\n"
+        "A DURATION is seconds, or a number with a unit: 500ms, 10s, 5m, 1h.",
     )
     for setting in describe():
         if setting.name in names:
@@ -69,7 +71,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
             settings.add_argument(
                 setting.option,
                 dest=setting.name,
-                metavar="VALUE",
+                metavar=setting.placeholder,
                 help=f"{setting.description}{default} [{setting.variable}]".replace("%", "%%"),
             )
 

@@ -142,7 +142,7 @@ line. Ctrl-C or SIGTERM ends it in order. `pgwatch-sessions replay` reads the fi
     obey=_record,
     epilog="""\
 examples:
-  pgwatch-sessions record --out night.jsonl.gz --dsn postgresql://pgwatch@db/postgres
+  pgwatch-sessions record --out night.jsonl.gz --dsn postgresql://pgwatch_sessions@db/postgres
   pgwatch-sessions record --out minute.jsonl --interval 1s --count 60
 
 exit codes:

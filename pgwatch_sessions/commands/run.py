@@ -55,7 +55,7 @@ RUN = Command(
     epilog="""\
 examples:
   pgwatch-sessions run --config pgwatch-sessions.yaml
-  PGWATCH_SESSIONS_DSN=postgresql://pgwatch@db/postgres pgwatch-sessions run
+  PGWATCH_SESSIONS_DSN=postgresql://pgwatch_sessions@db/postgres pgwatch-sessions run
 
 exit codes:
   0  ended as asked

@@ -5,13 +5,22 @@ from datetime import UTC, datetime
 
 from pgwatch_sessions.commands.terminal import Colour, printable
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Kind, Severity
-from pgwatch_sessions.core.model import Client, Failure
+from pgwatch_sessions.core.model import Client, Failure, Reason
 
 #: How the sessions of a finding are.
 HOW_HELD = {
     Kind.TRANSACTION_HELD: "idle in transaction",
     Kind.CONNECTION_HELD: "idle and not handed back",
     Kind.ORIGIN_GROWTH: "opened and never used again",
+}
+#: What to look at, by the reason for which nothing is seen; the others say it themselves.
+REMEDIES = {
+    Reason.EXHAUSTED: "A daemon that was connected before still sees a full server; from PostgreSQL 16 on, "
+    "reserved_connections keeps slots for a role like ours.",
+    Reason.AUTHENTICATION: "User and password stand in the DSN, or in PGUSER and PGPASSWORD; --password-file names a "
+    "file with the password. The server's pg_hba.conf says who may connect from where.",
+    Reason.NETWORK: "Host and port stand in the DSN, or in PGHOST and PGPORT; without them localhost:5432 is meant.",
+    Reason.TIMEOUT: "Is it the right host, and does no firewall swallow the packets? --timeout gives a look more time.",
 }
 COLOURS = {Severity.NOTICE: Colour.BOLD, Severity.WARNING: Colour.YELLOW, Severity.CRITICAL: Colour.RED}
 

@@ -57,6 +57,7 @@ tbody th { font-weight: 600; min-width: 7rem; }
 td.number { white-space: nowrap; }
 td code { display: block; min-width: 16rem; overflow-wrap: anywhere; }
 meter { width: 9rem; max-width: 100%; height: 1.1rem; vertical-align: middle; }
+@media (max-width: 40rem) { meter { width: 4rem; } th, td { padding-right: .5rem; } tbody th { min-width: 5rem; } }
 footer { margin-top: 2.5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
 """
 

@@ -27,12 +27,12 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
     (asyncpg.QueryCanceledError, Reason.TIMEOUT),
     (asyncpg.LockNotAvailableError, Reason.TIMEOUT),
     (asyncpg.InsufficientPrivilegeError, Reason.PRIVILEGE),
+    (asyncpg.ProtocolViolationError, Reason.PROTOCOL),
     (asyncpg.PostgresConnectionError, Reason.NETWORK),
     (asyncpg.OperatorInterventionError, Reason.NETWORK),  # shut down, crashed, terminated: the connection is gone
-    (asyncpg.ProtocolViolationError, Reason.PROTOCOL),
+    (asyncpg.TargetServerAttributeNotMatched, Reason.OTHER),
     (asyncpg.InternalClientError, Reason.PROTOCOL),
     (asyncpg.UnsupportedClientFeatureError, Reason.PROTOCOL),
-    (asyncpg.TargetServerAttributeNotMatched, Reason.OTHER),
     (asyncpg.ClientConfigurationError, Reason.OTHER),
     (asyncpg.PostgresError, Reason.OTHER),
     (asyncpg.InterfaceError, Reason.NETWORK),  # "connection is closed" and the like
@@ -85,4 +85,6 @@ def _said(error: BaseException) -> str:
         said += " (a socket, or what sslrootcert, sslcert or sslkey or their PGSSL variables name)"
     if isinstance(error, asyncpg.InvalidCatalogNameError):  # libpq's default is a database named like the role
         said += "; any that does will do: PGDATABASE=postgres, or in the DSN"
+    if isinstance(error, asyncpg.ProtocolViolationError) and said.startswith("unsupported startup parameter"):
+        said += "; that is a pooler: connect to PostgreSQL itself"
     return said

@@ -11,16 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]  # as in sources
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pgwatch_sessions.settings import sources
+from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.dsn import check_dsn, server_name
 from pgwatch_sessions.settings.errors import SettingError, SettingsError, not_a_setting
 from pgwatch_sessions.settings.model import NAME_LENGTH, SCALARS, Server, Settings
+from pgwatch_sessions.settings.quantities import Quantity
 from pgwatch_sessions.settings.sources import Layer
 
 _MAPPING = "must be a mapping, such as `name: orders`"
@@ -34,6 +37,8 @@ _TYPES = {
     "string_type": _TEXT,
     "path_type": _TEXT,
 }
+#: Of what is no quantity and no choice.
+_PLACEHOLDERS: dict[Any, str] = {str: "TEXT", Path: "PATH", SecretStr: "URI", Address: "ADDRESS"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,8 @@ class Described:
     name: str
     option: str
     variable: str
+    #: What stands for its value in help texts, such as DURATION.
+    placeholder: str
     #: As it would be written; None where there is none.
     default: str | None
     description: str
@@ -80,6 +87,7 @@ def describe() -> tuple[Described, ...]:
             name=".".join(path),
             option=sources.option(path),
             variable=sources.variable(path),
+            placeholder=_placeholder(field),
             default=_default(path),
             description=field.description or "",
         )
@@ -173,6 +181,16 @@ def _message(error: ErrorDetails) -> str:
         known = Server.model_fields if in_server else [*Settings.model_fields, *Server.model_fields]
         return not_a_setting(str(error["loc"][-1]), known)
     return _TYPES.get(kind, "is not valid")
+
+
+def _placeholder(field: FieldInfo) -> str:
+    for note in field.metadata:
+        if isinstance(note, Quantity):
+            return note.placeholder
+    kind = field.annotation
+    while get_origin(kind) is not Literal and get_args(kind):
+        kind = get_args(kind)[0]  # of X | None, of Annotated[X, ...], of tuple[X, ...]
+    return _PLACEHOLDERS.get(kind) or f"{{{','.join(get_args(kind))}}}"
 
 
 def _default(path: tuple[str, ...]) -> str | None:

@@ -31,6 +31,8 @@ _AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([A-Za-z]*)", re.ASCII)
 class Quantity:
     """Annotates a number that people write with a unit; the bounds are included."""
 
+    #: What stands for it in help texts.
+    placeholder: str
     read: Callable[[object], float]
     write: Callable[[float], object]
     at_least: float
@@ -51,17 +53,17 @@ class Quantity:
 
 def duration(at_least: str, at_most: str) -> Quantity:
     """Annotate a float of seconds."""
-    return Quantity(read_duration, duration_text, read_duration(at_least), read_duration(at_most))
+    return Quantity("DURATION", read_duration, duration_text, read_duration(at_least), read_duration(at_most))
 
 
 def size(at_least: str, at_most: str) -> Quantity:
     """Annotate an int of bytes."""
-    return Quantity(read_size, size_text, read_size(at_least), read_size(at_most))
+    return Quantity("SIZE", read_size, size_text, read_size(at_least), read_size(at_most))
 
 
 def count(at_least: int, at_most: int) -> Quantity:
     """Annotate an int."""
-    return Quantity(read_count, int, at_least, at_most)
+    return Quantity("NUMBER", read_count, int, at_least, at_most)
 
 
 def read_duration(value: object) -> float:
@@ -94,7 +96,7 @@ def read_count(value: object) -> int:
     """Return a whole number; environment and command line give it as text."""
     amount = _amount(value, {"": Fraction(1)}, unit="")
     if amount is None or amount.denominator != 1:
-        raise ValueError("must be a whole number")
+        raise ValueError("must be a whole number of at least 0")
     return int(amount)
 
 

@@ -3,6 +3,7 @@ import contextlib
 import logging
 from pathlib import Path
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -10,6 +11,7 @@ from pgwatch_sessions.core.model import Reason, Scope
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
+from pgwatch_sessions.postgres.errors import failure_of
 from tests.conftest import OwnPostgresFactory
 from tests.postgres.looking import failed, held, look, looking, seen
 from tests.proxy import proxy_to
@@ -80,6 +82,14 @@ def test_a_refused_connection_has_a_reason(
     assert failure.reason is reason
     assert failure.detail.startswith("connecting: ")
     assert said in failure.detail
+
+
+def test_a_pooler_is_told_as_one() -> None:
+    """PgBouncer refuses the settings that bound our session, in its own words."""
+    refused = asyncpg.ProtocolViolationError("unsupported startup parameter: statement_timeout")
+    failure = failure_of(refused, doing="connecting", lost=True)
+    assert failure.reason is Reason.PROTOCOL
+    assert failure.detail.endswith("that is a pooler: connect to PostgreSQL itself")
 
 
 def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(

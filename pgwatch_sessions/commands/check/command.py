@@ -105,7 +105,7 @@ for longer than the hold limit is a failure. PATTERN is a shell pattern such as 
     obey=_check,
     epilog="""\
 examples:
-  pgwatch-sessions check --dsn postgresql://pgwatch@db/postgres
+  pgwatch-sessions check --dsn postgresql://pgwatch_sessions@db/postgres
   pgwatch-sessions check --hold-limit 5s --for 10s --application 'orders-*'
   pgwatch-sessions check --fail-on critical --format json | jq '.servers[].findings'
 

@@ -53,6 +53,12 @@ class Result:
         return self.state.history.taken_at or 0.0
 
     @property
+    def watched(self) -> float:
+        """Seconds between the first and the last look that succeeded."""
+        began_at = self.state.history.began_at
+        return 0.0 if began_at is None else self.at - began_at
+
+    @property
     def looks(self) -> int:
         """How often we looked, failures included."""
         return sum(self.state.looks.counts)

@@ -7,6 +7,7 @@ from pgwatch_sessions.commands.check.result import Result, Young
 from pgwatch_sessions.commands.terminal import Colour, Paint, folded, printable, table
 from pgwatch_sessions.commands.wording import (
     COLOURS,
+    REMEDIES,
     client_name,
     counted,
     diagnosis_text,
@@ -19,6 +20,7 @@ from pgwatch_sessions.core.advice import advice_of
 from pgwatch_sessions.core.clients import ClientSummary
 from pgwatch_sessions.core.events import PrivilegeMissing
 from pgwatch_sessions.core.findings import Finding, Severity
+from pgwatch_sessions.core.forecast import Slots
 from pgwatch_sessions.core.model import Scope, Session, SessionState
 from pgwatch_sessions.settings.quantities import duration_text
 from pgwatch_sessions.telling import told
@@ -39,7 +41,7 @@ def text_of_results(results: Sequence[Result], *, fail_on: Severity, hold_limit:
             yield ""
             yield _young(young, hold_limit)
         yield ""
-        yield _conclusion(result, fail_on, paint)
+        yield from _conclusion(result, fail_on, hold_limit, paint)
         if result is not results[-1]:
             yield ""
 
@@ -51,13 +53,26 @@ def _server(result: Result, paint: Paint) -> Iterator[str]:
     if state.last_view is None:
         yield f"{name}: {looks}"
         return
-    used = [
-        f", {each.used} of {each.capacity} slots used" for each in state.last_view.slots if each.scope is Scope.SERVER
-    ]
+    used = "".join(_used(result, state.last_view.slots))
     diagnosis = state.diagnoses.get(None)
-    yield f"{name}: {looks}{''.join(used)}{f', diagnosis: {diagnosis_text(diagnosis)}' if diagnosis else ''}"
+    yield f"{name}: {looks}{used}{f', diagnosis: {diagnosis_text(diagnosis)}' if diagnosis else ''}"
     yield ""
     yield from _clients(result, paint) if result.clients else ["No client has a session."]
+
+
+def _used(result: Result, slots: Sequence[Slots]) -> Iterator[str]:
+    """Say how full the server is, and which limits of its clients are fuller still."""
+    of_clients = {
+        *((Scope.ROLE, each.client.user) for each in result.clients),
+        *((Scope.DATABASE, each.client.database) for each in result.clients),
+    }
+    share = 0.0
+    for each in slots:
+        if each.scope is Scope.SERVER:
+            share = each.used / each.capacity
+            yield f", {each.used} of {each.capacity} slots used"
+        elif (each.scope, each.name) in of_clients and each.used > share * each.capacity:
+            yield f", {each.used} of {each.capacity} by {each.scope} {printable(each.name)}"
 
 
 def _failed(number: int) -> str:
@@ -130,14 +145,24 @@ def _young(young: Young, hold_limit: float) -> str:
     )
 
 
-def _conclusion(result: Result, fail_on: Severity, paint: Paint) -> str:
+def _conclusion(result: Result, fail_on: Severity, hold_limit: float, paint: Paint) -> Iterator[str]:
     failure, view = result.state.failure, result.state.last_view
     if failure is not None:
-        return paint(f"It cannot be seen: {failure_text(failure)}", Colour.RED)
+        yield paint(f"It cannot be seen: {failure_text(failure)}", Colour.RED)
+        if failure.reason in REMEDIES:
+            yield REMEDIES[failure.reason]
+        return
     if result.hidden and view is not None:
         _, fields = told(PrivilegeMissing(view.snapshot.own_user, result.hidden))
-        return paint(f"{counted(result.hidden, 'session')} hidden from us: {fields['remedy']}", Colour.RED)
+        yield paint(f"{counted(result.hidden, 'session')} hidden from us: {fields['remedy']}", Colour.RED)
+        return
+    if result.findings and result.findings[0].severity is Severity.NOTICE and result.watched < hold_limit:
+        yield (
+            "A notice is evidence: so short a time hardly tells a leak from work that will end. "
+            f"--for {duration_text(2 * hold_limit)} tells more."
+        )
     failing = sum(finding.severity.rank >= fail_on.rank for finding in result.findings)
     if failing:
-        return paint(f"{counted(failing, 'finding')} of {fail_on} or above.", Colour.RED)
-    return paint(f"Nothing of {fail_on} or above.", Colour.GREEN)
+        yield paint(f"{counted(failing, 'finding')} of {fail_on} or above.", Colour.RED)
+    else:
+        yield paint(f"Nothing of {fail_on} or above.", Colour.GREEN)

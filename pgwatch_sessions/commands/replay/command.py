@@ -25,6 +25,7 @@ from pgwatch_sessions.commands.replay.story import Story
 from pgwatch_sessions.commands.replay.summary import summary_lines
 from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import parse_of, policy_of
+from pgwatch_sessions.commands.wording import counted
 from pgwatch_sessions.recording import BadLine, read_looks
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.settings.model import Settings
@@ -32,6 +33,8 @@ from pgwatch_sessions.settings.model import Settings
 STDIN = "-"
 #: Smaller files are read before anybody wonders.
 _LONG_FILE_BYTES = 2**18
+#: Lines that say nothing usable and are named one by one; in a file that is no recording, all are such.
+_NAMED_BAD_LINES = 10
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -64,8 +67,9 @@ def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, pro
     for step in replay(read_looks(source, parse=parse_of(settings)), policy_of(settings)):
         if isinstance(step, BadLine):
             bad_lines += 1
-            progress.clear()
-            sys.stderr.write(f"pgwatch-sessions: error: {options.file}: line {step.number}: {step.reason}\n")
+            if bad_lines <= _NAMED_BAD_LINES:
+                progress.clear()
+                sys.stderr.write(f"pgwatch-sessions: error: {options.file}: line {step.number}: {step.reason}\n")
             continue
         ledger.note(step)
         for line in story(step):
@@ -74,6 +78,9 @@ def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, pro
         if share_read is not None:
             progress.show(bar(share_read()))
     progress.clear()
+    if bad_lines > _NAMED_BAD_LINES:
+        more = counted(bad_lines - _NAMED_BAD_LINES, "more line")
+        sys.stderr.write(f"pgwatch-sessions: error: {options.file}: {more} that say nothing usable\n")
     if not ledger.courses:
         raise CommandError(f"{options.file}: there is no look in it")
     if options.format == "text":
@@ -128,6 +135,6 @@ exit codes:
   0  nothing of severity warning or above
   1  something of severity warning or above
   2  wrong usage or configuration, a file that cannot be read, or lines in it that say nothing usable
-     (they are named on standard error and left out)
+     (they are left out, the first ten of them named on standard error)
 """,
 )
