@@ -53,9 +53,10 @@ def bench() -> Iterator[str]:
     # The least is what it costs; the rest is what else the machine did.
     least = {name: min(taken) for name, taken in groups.items()}
     often = sum(taken for name, taken in least.items() if name not in _each_minute())
+    yield f"all groups together, which happens once a minute at most: {sum(least.values()):.1f} ms\n"
     yield limits(
-        Limit(what="groups that alerts stand on, each 15 s, least", measured=often, bound=50, unit=" ms"),
-        Limit(what="all groups together, once a minute, least", measured=sum(least.values()), bound=50, unit=" ms"),
+        Limit(what="the dearest group, least", measured=max(least.values()), bound=50, unit=" ms"),
+        Limit(what="groups that alerts stand on, together, each 15 s, least", measured=often, bound=50, unit=" ms"),
     )
 
 
