@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -112,3 +113,15 @@ def own_postgres(template_of: Callable[[int], Cluster]) -> Iterator[OwnPostgresF
             return stack.enter_context(own_server(template_of(major), settings=settings or {}, hba=hba))
 
         yield start
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line which tests did not run, and how to get them."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        told = "; ".join(f"{number} of them: {reason}" for reason, number in reasons.most_common())
+        terminalreporter.write_line(f"{reasons.total()} tests did not run. {told}")
