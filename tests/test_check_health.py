@@ -213,7 +213,7 @@ def test_settings_that_do_not_tell_the_address_are_exit_2(settings: Mapping[str,
 def test_wrong_usage_is_exit_2_and_help_says_what_it_does() -> None:
     """As for the other commands, of whose overview it is a part."""
     assert finished("check-health", "--no-such").returncode == 2
-    assert "\n    check-health\n" in finished("--help").stdout
+    assert "\n    check-health" in finished("--help").stdout
     text = finished("check-health", "--help").stdout
     assert text.startswith("usage: pgwatch-sessions check-health [-h]")
     assert "exit codes:" in text

@@ -54,14 +54,14 @@ class Access:
         """Return what each answer carries besides our own."""
         return self._config.headers
 
-    async def refusal(self, path: str, headers: Headers) -> Response | None:
-        """Return the answer to a request that may not pass, None to one that may."""
+    async def refusal(self, path: str, headers: Headers, *, asker: str) -> Response | None:
+        """Return the answer to a request of an address that may not pass, None to one that may."""
         self._look()
         if self._logins is None or path in _OPEN:
             return None
         login = _login(headers.getlist("authorization"))
         try:
-            if login is not None and await self._logins.right(*login):
+            if login is not None and await self._logins.right(*login, asker=asker):
                 return None
         except NotNowError:
             text = "Too many logins at once, or the users change; ask again in a second.\n"

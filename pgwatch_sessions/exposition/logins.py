@@ -1,8 +1,8 @@
 """Who may log in: passwords against their bcrypt hashes, at a bounded cost.
 
-bcrypt is slow by design, so one check runs at a time, on a thread of its own, and few may wait for it. A pair that was
-right is remembered, by a digest under a key that never leaves this process, so that whoever is logged in does not wait
-behind those who guess.
+bcrypt is slow by design, so one check runs at a time, on a thread of its own, and few may wait for it, of one address
+fewer still: whoever guesses keeps nobody else out. A pair that was right is remembered, by a digest under a key that
+never leaves this process, so that whoever is logged in does not wait at all.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import bcrypt
 
 _WAITING = 8
+_WAITING_OF_ONE = 2
 #: bcrypt reads no further; what is longer would be as good as its beginning.
 _LONGEST_PASSWORD = 72
 _HEAD = 29  # of a hash: version, cost and salt
@@ -35,20 +36,22 @@ class Logins:
         self._nobodys = dearest[:_HEAD] + secrets.token_hex(16)[:31].encode()
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, bytes] = {}
-        self._waiting: set[asyncio.Future[bool]] = set()
+        #: Who waits for what, by address.
+        self._waiting: dict[asyncio.Future[bool], str] = {}
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
 
-    async def right(self, user: bytes, password: bytes) -> bool:
-        """Tell whether this is the user's password; NotNowError, at once, when that cannot be told."""
+    async def right(self, user: bytes, password: bytes, *, asker: str) -> bool:
+        """Tell an address whether this is the user's password; NotNowError, at once, when that cannot be told."""
         if len(password) > _LONGEST_PASSWORD or b"\0" in password:
             return False
         digest = hmac.digest(self._key, password, "sha256")
         if hmac.compare_digest(self._remembered.get(user, b""), digest):
             return True
-        if self._closed or len(self._waiting) >= _WAITING:
+        of_one = sum(who == asker for who in self._waiting.values())
+        if self._closed or len(self._waiting) >= _WAITING or of_one >= _WAITING_OF_ONE:
             raise NotNowError
-        right = await self._checked(password, self._hashes.get(user, self._nobodys)) and user in self._hashes
+        right = await self._checked(password, self._hashes.get(user, self._nobodys), asker) and user in self._hashes
         if right:
             self._remembered[user] = digest
         return right
@@ -61,7 +64,7 @@ class Logins:
             if not answer.done():
                 answer.set_exception(NotNowError)
 
-    async def _checked(self, password: bytes, against: bytes) -> bool:
+    async def _checked(self, password: bytes, against: bytes, asker: str) -> bool:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bool] = loop.create_future()
 
@@ -70,12 +73,12 @@ class Logins:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                     loop.call_soon_threadsafe(_pass_on, check, answer)
 
-        self._waiting.add(answer)
+        self._waiting[answer] = asker
         try:
             self._worker.submit(bcrypt.checkpw, password, against).add_done_callback(done)
             return await answer
         finally:
-            self._waiting.discard(answer)
+            del self._waiting[answer]
 
 
 def _pass_on(check: Future[bool], answer: "asyncio.Future[bool]") -> None:

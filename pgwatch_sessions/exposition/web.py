@@ -212,7 +212,7 @@ def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
         asked = Headers(scope=scope)
         refusal: ASGIApp | None = _refuse_body if _announces_body(asked) else None
         if refusal is None and access is not None:
-            refusal = await access.refusal(scope["path"], asked)
+            refusal = await access.refusal(scope["path"], asked, asker=(scope.get("client") or ("",))[0])
         await (refusal or app)(scope, receive, send_guarded)
 
     return guarded

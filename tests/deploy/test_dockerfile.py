@@ -48,6 +48,11 @@ def test_what_it_is_built_with_is_pinned() -> None:
     assert ours == makefiles
 
 
+def test_the_libraries_are_a_layer_of_their_own() -> None:
+    """A change of our code does not install them again."""
+    assert 0 < DOCKERFILE.index("--no-install-project") < DOCKERFILE.index("COPY pgwatch_sessions")
+
+
 def test_nothing_depends_on_an_architecture() -> None:
     """No file that builds the image names one."""
     assert not re.search(r"x86|amd64|aarch64|arm64|linux-gnu", DOCKERFILE + COLLECTOR)

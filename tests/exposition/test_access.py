@@ -141,7 +141,7 @@ def test_a_password_beyond_what_bcrypt_reads_is_wrong(length: int) -> None:
     async def run() -> bool:
         logins = Logins({"u": hashed("x" * 72)})
         try:
-            return await logins.right(b"u", b"x" * length)
+            return await logins.right(b"u", b"x" * length, asker="a")
         finally:
             logins.close()
 
@@ -153,13 +153,13 @@ def test_an_unknown_user_costs_what_a_wrong_password_does() -> None:
 
     async def seconds(logins: Logins, user: bytes) -> float:
         begun = time.perf_counter()
-        assert not await logins.right(user, b"wrong")
+        assert not await logins.right(user, b"wrong", asker="a")
         return time.perf_counter() - begun
 
     async def run() -> tuple[list[float], list[float]]:
         logins = Logins({"known": hashed(PASSWORD, cost=9)})
         try:
-            assert await logins.right(b"known", PASSWORD.encode())
+            assert await logins.right(b"known", PASSWORD.encode(), asker="a")
             known, unknown = [], []
             for _ in range(9):
                 known.append(await seconds(logins, b"known"))
@@ -202,19 +202,47 @@ def test_a_flood_of_wrong_logins_keeps_neither_the_loop_nor_who_is_logged_in(tmp
     asyncio.run(run())
 
 
+def test_who_guesses_keeps_nobody_at_another_address_out(tmp_path: Path) -> None:
+    """Not even from a first login, which is not remembered yet."""
+
+    async def guess_on(client: httpx.AsyncClient) -> None:
+        while True:
+            await status(client, auth=("prometheus", "wrong"))
+
+    async def run() -> None:
+        access = Access(write_plain_config(tmp_path, users={"prometheus": hashed(PASSWORD, DEAR)}))
+        elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+        async with guarded(access) as client, httpx.AsyncClient(base_url=client.base_url, transport=elsewhere) as other:
+            guesses = [asyncio.create_task(guess_on(client)) for _ in range(20)]
+            await until_status(client, 429)
+            assert (await other.get("/metrics", auth=LOGIN, timeout=PATIENCE)).status_code == 200
+            for guess in guesses:
+                guess.cancel()
+            await asyncio.gather(*guesses, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+async def until_status(client: httpx.AsyncClient, expected: int) -> None:
+    """Guess until the answer is the expected one."""
+    async with asyncio.timeout(PATIENCE):
+        while await status(client, auth=("prometheus", "wrong")) != expected:
+            pass
+
+
 def test_the_end_waits_for_no_login() -> None:
     """Whoever waits in the queue is told so at once, as is who comes later; what is being checked ends unheard."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         logins = Logins({"u": hashed(PASSWORD, DEAR)})
-        waiting = [asyncio.create_task(logins.right(b"u", b"%d" % n)) for n in range(8)]
+        waiting = [asyncio.create_task(logins.right(b"u", b"%d" % n, asker=f"{n % 4}")) for n in range(8)]
         await asyncio.sleep(0)
         with pytest.raises(NotNowError):
-            await logins.right(b"u", b"one too many")
+            await logins.right(b"u", b"one too many", asker="another")
         closing = loop.time()
         logins.close()
-        answers = await asyncio.gather(*waiting, logins.right(b"u", b"late"), return_exceptions=True)
+        answers = await asyncio.gather(*waiting, logins.right(b"u", b"late", asker="another"), return_exceptions=True)
         assert [type(answer) for answer in answers] == [NotNowError] * 9
         assert loop.time() - closing < 0.1
 
@@ -230,8 +258,8 @@ def test_a_check_that_fails_keeps_no_place_in_the_queue() -> None:
             async with asyncio.timeout(PATIENCE):
                 for _ in range(9):
                     with pytest.raises(ValueError, match="Invalid salt"):
-                        await logins.right(b"broken", b"x")
-                assert await logins.right(b"u", PASSWORD.encode())
+                        await logins.right(b"broken", b"x", asker="a")
+                assert await logins.right(b"u", PASSWORD.encode(), asker="a")
         finally:
             logins.close()
 
