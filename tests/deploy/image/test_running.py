@@ -1,6 +1,6 @@
 """The images at work: hardened as the documentation says, on a real server."""
 
-import socket
+import json
 from pathlib import Path
 
 import httpx
@@ -12,18 +12,13 @@ from tests.conftest import OwnPostgresFactory
 from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
 from tests.deploy.image.running import Container, documented, exported, once, running
+from tests.ports import free_port
 from tests.servers import Database
 from tests.waiting import until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 
 PASSWORD = "p@ss: word/?"
-
-
-def free_port() -> int:
-    """Return a port that nobody uses at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def of_tests() -> tuple[str, ...]:
@@ -52,8 +47,11 @@ def test_the_documented_command_watches_a_server(
         assert scrape.value("capacity_slots", scope="server")
         assert scrape.value("hidden_sessions") == 0
         assert container.health()[0] == 0, container.health()
+        [resident] = [each for each in scrape.families if each.name == "process_resident_memory_bytes"]
         code, seconds = container.end()
-    print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s")  # noqa: T201
+    memory = resident.samples[0].value / 2**20
+    print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s; resident: {memory:.0f} MiB")  # noqa: T201
+    assert memory < 128, "the limit in deploy/kubernetes and deploy/systemd"
     assert (code, "Traceback" in container.log.read_text()) == (0, False), container.log.read_text()
     assert seconds < 5
 
@@ -100,6 +98,38 @@ def test_a_wrong_configuration_is_said_and_ends_it(containers: Machine, daemon_i
     assert "PGWATCH_SESSIONS_DSN" in said
     assert "PGWATCH_SESSIONS_INTERVAL" in said
     assert "hidden" not in said
+
+
+def test_a_password_file_and_a_folder_for_recordings_are_mounted(
+    containers: Machine, daemon_image: str, server: dict[str, str], tmp_path: Path
+) -> None:
+    """The one is read, the other written, by the image's own user on a read-only root file system."""
+    secret, records = tmp_path / "password", tmp_path / "records"
+    secret.write_text(f"{server.pop('PGPASSWORD')}\n")
+    records.mkdir()
+    records.chmod(0o777)
+    mounted = (
+        f"--volume={secret}:/run/secrets/password:ro",
+        "--env=PGWATCH_SESSIONS_PASSWORD_FILE=/run/secrets/password",
+        f"--volume={records}:/records",
+        "--env=PGWATCH_SESSIONS_RECORD_DIR=/records",
+    )
+    with running(containers, daemon_image, tmp_path, *documented(), *of_tests(), *mounted, env=server) as container:
+        assert container.first_scrape()[0].value("up") == 1
+        until(lambda: any(file.stat().st_size for file in records.iterdir()))
+        assert container.end()[0] == 0
+
+
+def test_a_check_reports_from_a_container(containers: Machine, daemon_image: str, server: dict[str, str]) -> None:
+    """As the documentation says of other commands."""
+    code, said = once(
+        containers,
+        daemon_image,
+        *(f"--env={name}={value}" for name, value in server.items()),
+        words=["check", "--format", "json", "--interval", "100ms"],
+    )
+    assert code == 0, said
+    assert json.loads(said)
 
 
 @pytest.mark.parametrize(("words", "expected"), [(["--help"], "COMMAND"), (["--version"], __version__)])
