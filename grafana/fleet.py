@@ -9,6 +9,7 @@ from grafana.panels import (
     ORANGE,
     RED,
     SOON,
+    SOON_LINES,
     YELLOW,
     Look,
     Panel,
@@ -29,6 +30,7 @@ from grafana.queries import (
     PER_MINUTE,
     RATE,
     findings,
+    found,
     greatest,
     leaked,
     or_zero,
@@ -39,6 +41,7 @@ from grafana.queries import (
     verdict,
     watched,
 )
+from pgwatch_sessions.core.findings import Severity
 
 _TO_SERVER = (link("This server", server_url("__field.labels.server")),)
 
@@ -96,9 +99,9 @@ def _now() -> tuple[Panel, ...]:
                 "mend it today. Notice: evidence only, nobody is paged.",
             ),
             Look(width=8, height=4, steps=((1, ORANGE),)),
-            Query(expr=findings("critical"), legend="critical"),
-            Query(expr=findings("warning"), legend="warning"),
-            Query(expr=findings("notice"), legend="notice"),
+            Query(expr=findings(Severity.CRITICAL), legend="critical"),
+            Query(expr=findings(Severity.WARNING), legend="warning"),
+            Query(expr=findings(Severity.NOTICE), legend="notice"),
         )
         .override_by_name("critical", [_property("thresholds", thresholds(((1, RED),)).build())])
         .override_by_name("notice", [_property("thresholds", thresholds(((1, YELLOW),)).build())]),
@@ -146,8 +149,8 @@ def _servers() -> Panel:
         Query(expr=greatest(used_share('scope="server"'), "server"), column="In use"),
         Query(expr=f"min by (server) ({time_left()})", column="Full in"),
         Query(expr=or_zero(total(leaked(), "server"), watched()), column="Leaked sessions"),
-        Query(expr=findings("critical", "server"), column="Critical"),
-        Query(expr=findings("warning", "server"), column="Warning"),
+        Query(expr=findings(Severity.CRITICAL, "server"), column="Critical"),
+        Query(expr=findings(Severity.WARNING, "server"), column="Warning"),
         Query(expr=seen("hidden_sessions"), column="Hidden sessions"),
         Query(expr=total(seen("look_failures_total", change=OVER_RANGE), "server"), column="Failed looks"),
         Query(expr=f"time() - {seen('last_look_timestamp_seconds')}", column="Last seen"),
@@ -179,7 +182,7 @@ def _leaks() -> tuple[Panel, ...]:
                 "sessions are held. Empty is good. Click an application to investigate.",
             ),
             Look(width=16, height=9, nothing=NO_FINDING),
-            Query(expr=total(seen("leaked_sessions"), *client_and_site), column="Sessions"),
+            Query(expr=total(found(), *client_and_site), column="Sessions"),
             names={name: name.capitalize() for name in client_and_site},
             columns={
                 "Application": (("links", [to_leak]),),
@@ -240,7 +243,7 @@ def _over_time() -> tuple[Panel, ...]:
                 "A line at a day is no growth; one that falls is a leak or a rush. Below an hour somebody should act.",
                 unit="s",
             ),
-            Look(width=8, links=_TO_SERVER),
+            Look(width=8, steps=SOON_LINES, links=_TO_SERVER),
             Query(expr=f"min by (server) ({time_left()})", legend="{{server}}"),
             logarithmic=True,
         ),

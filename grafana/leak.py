@@ -4,10 +4,13 @@ from grafana_foundation_sdk.models import dashboard
 
 from grafana.frame import LEAK, Section, choice, dashboard_of, from_finding, server_url
 from grafana.panels import (
+    AT_WORK_LONG,
+    HELD_LONG,
     NO_FINDING,
     ORANGE,
     RED,
     SOON,
+    VACUUM_HELD,
     YELLOW,
     Look,
     Panel,
@@ -26,6 +29,7 @@ from grafana.queries import (
     OVER_RANGE,
     PER_MINUTE,
     chosen,
+    found,
     greatest,
     leaked,
     of_clients,
@@ -152,7 +156,7 @@ def _findings() -> tuple[Panel, ...]:
                 "Empty: nothing is open.",
             ),
             Look(width=12, height=7, nothing=NO_FINDING),
-            Query(expr=total(seen("leaked_sessions", _USER), *labels), column="Sessions"),
+            Query(expr=total(found(_USER), *labels), column="Sessions"),
             names={name: name.capitalize() for name in labels},
             columns={"Site": (("custom.inspect", True), ("links", from_finding()))},
         ),
@@ -251,7 +255,7 @@ def _held() -> tuple[Panel, ...]:
                 means="0 where there is none. An aborted transaction has no age here; its state has.",
                 unit="s",
             ),
-            Look(width=8),
+            Look(width=8, steps=(*HELD_LONG, *AT_WORK_LONG)),
             Query(expr=_age("transaction_age_max_seconds", "active"), legend="transaction"),
             Query(expr=_age("query_age_max_seconds", "active"), legend="query"),
             Query(
@@ -280,7 +284,7 @@ def _harm() -> tuple[Panel, ...]:
                 means="How many transactions back its oldest snapshot reaches: dead rows younger than that stay.",
                 unit="short",
             ),
-            Look(width=8),
+            Look(width=8, steps=VACUUM_HELD),
             Query(expr=of_clients("xmin_age_max_transactions", where=(_USER,)), legend="{{application}}"),
         ),
         graph(

@@ -33,6 +33,17 @@ FULL: Steps = ((0.8, ORANGE), (0.95, RED))
 #: Seconds until a limit is reached: nearer than the daemon's `horizon`, within a night, later.
 SOON: Steps = ((0, RED), (3600, ORANGE), (6 * 3600, GREEN))
 
+# Lines across charts, where alerts begin.
+#: Of seconds until a limit is reached; only lines, since below them is worse.
+SOON_LINES: Steps = ((900, RED), (3600, ORANGE))
+#: Of seconds idle in transaction, and of seconds at work.
+HELD_LONG: Steps = ((1800, ORANGE),)
+AT_WORK_LONG: Steps = ((3600, ORANGE),)
+#: Of sessions that wait for one client.
+MANY_WAIT: Steps = ((10, RED),)
+#: Of transactions back.
+VACUUM_HELD: Steps = ((1_000_000, ORANGE), (100_000_000, RED))
+
 _VERDICT_COLOURS = {
     Verdict.OK: GREEN,
     Verdict.UNKNOWN: GREY,

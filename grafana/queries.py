@@ -7,7 +7,7 @@ Several daemons may watch one server, so everything is folded by the labels of o
 
 from typing import Literal
 
-from pgwatch_sessions.core.findings import Verdict
+from pgwatch_sessions.core.findings import Severity, Verdict
 from pgwatch_sessions.exposition.metrics import CLIENT_LABELS, METRICS, PREFIX
 
 #: By verdict, worst last: where daemons disagree the worse one is shown.
@@ -72,6 +72,12 @@ def leaked(*where: str) -> str:
     return greatest(seen("leaked_sessions", *where), *labels)
 
 
+def found(*where: str) -> str:
+    """Select the open findings with their severity, each at the gravest that any daemon gives it."""
+    of_severity = (seen("leaked_sessions", *where, f'severity="{severity}"') for severity in reversed(Severity))
+    return " or ignoring (severity) ".join(of_severity)
+
+
 def total(expression: str, *by: str) -> str:
     """Add up."""
     return f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})"
@@ -123,9 +129,11 @@ def time_left(*where: str) -> str:
     return f"clamp_max({seen('exhaustion_seconds', *where, filtered=('server',), fold='min')}, {FORECAST_END})"
 
 
-def findings(severity: str, *by: str) -> str:
-    """Count the open findings of a severity, 0 included, of each server or of all together."""
+def findings(severity: Severity, *by: str) -> str:
+    """Count the open findings that no daemon finds graver than this, 0 included, of each server or of all together."""
     listed = seen("leaked_sessions", f'severity="{severity}"')
+    if graver := "|".join(each for each in Severity if each.rank > severity.rank):
+        listed += " unless ignoring (severity) " + seen("leaked_sessions", f'severity=~"{graver}"')
     if by:
         return or_zero(f"count by ({', '.join(by)}) ({listed})", watched())
     return or_zero(f"count({listed})", f"max({watched()})")

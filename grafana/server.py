@@ -4,14 +4,20 @@ from grafana_foundation_sdk.models import dashboard
 
 from grafana.frame import SERVER, Section, choice, dashboard_of, leak_url
 from grafana.panels import (
+    AT_WORK_LONG,
     FULL,
+    HELD_LONG,
+    MANY_WAIT,
     ORANGE,
     RED,
     SOON,
+    SOON_LINES,
+    VACUUM_HELD,
     YELLOW,
     Look,
     Panel,
     Query,
+    Steps,
     Words,
     graph,
     heat,
@@ -190,7 +196,7 @@ def _capacity() -> tuple[Panel, ...]:
                 means="At the present growth. A line at a day is no growth.",
                 unit="s",
             ),
-            Look(width=8),
+            Look(width=8, steps=SOON_LINES),
             Query(expr=time_left(), legend="{{scope}} {{name}}"),
             logarithmic=True,
         ),
@@ -198,10 +204,10 @@ def _capacity() -> tuple[Panel, ...]:
 
 
 def _ages() -> tuple[Panel, ...]:
-    def ages(title: str, means: str, metric: str, state: str) -> Panel:
+    def ages(title: str, means: str, metric: str, state: str, steps: Steps) -> Panel:
         return graph(
             Words(title=title, means=means, unit="s"),
-            Look(width=8, links=_TO_LEAK),
+            Look(width=8, steps=steps, links=_TO_LEAK),
             Query(expr=of_clients(metric, state=state), legend=_CLIENT_LEGEND),
         )
 
@@ -211,18 +217,21 @@ def _ages() -> tuple[Panel, ...]:
             "A straight rise is a session that nobody comes back to: a leak, or somebody's open console.",
             "idle_in_transaction_age_max_seconds",
             "idle in transaction",
+            HELD_LONG,
         ),
         ages(
             "Oldest transaction",
             "Work in small steps shows here too: a long batch is old, and moves.",
             "transaction_age_max_seconds",
             "active",
+            AT_WORK_LONG,
         ),
         ages(
             "Oldest running query",
             "A report, or a query that waits for a lock. Its connection is in use, not leaked.",
             "query_age_max_seconds",
             "active",
+            AT_WORK_LONG,
         ),
     )
 
@@ -241,9 +250,8 @@ def _harm() -> tuple[Panel, ...]:
                 means="Sessions that wait for sessions of this client which are idle in transaction: the cause. End "
                 "these and the others go on.",
             ),
-            Look(width=8, links=_TO_LEAK),
+            Look(width=8, steps=MANY_WAIT, links=_TO_LEAK),
             Query(expr=seen("blocked_by"), legend=_CLIENT_LEGEND),
-            stacked=True,
         ),
         graph(
             Words(
@@ -252,7 +260,7 @@ def _harm() -> tuple[Panel, ...]:
                 "stay. Millions mean bloat; a rise without end is a transaction left open.",
                 unit="short",
             ),
-            Look(width=8, links=_TO_LEAK),
+            Look(width=8, steps=VACUUM_HELD, links=_TO_LEAK),
             Query(expr=of_clients("xmin_age_max_transactions"), legend=_CLIENT_LEGEND),
         ),
     )

@@ -8,7 +8,7 @@ from tests.alerts.rules import rules
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.scaled import in_a_hurry
 from tests.e2e.scene import CLIENT, ORDERS
-from tests.grafana.expressions import Expression, annotations, expressions, filled
+from tests.grafana.expressions import Expression, annotations, choices, expressions, filled
 
 _STEP = 0.5
 
@@ -33,7 +33,7 @@ def query_of(expression: Expression) -> str:
 
 def shipped() -> Iterator[tuple[str, str, str]]:
     """Yield kind, place and PromQL of all: of dashboards, and of rules in the form in which they run."""
-    for kind, found in (("panel", expressions()), ("annotation", annotations())):
+    for kind, found in (("panel", expressions()), ("variable", choices()), ("annotation", annotations())):
         for expression in found:
             yield kind, expression.place, query_of(expression)
     for rule in rules():

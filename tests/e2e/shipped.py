@@ -13,8 +13,8 @@ from tests.waiting import until
 #: What annotations must have got from Prometheus in some alert of that name.
 FROM_PROMETHEUS = {
     "DatabaseConnectionLeak": (
-        r", \d+\.\d more a minute",
-        r", since 20\d\d-",
+        r", \d+\.\d more a minute of all its sites",
+        r", seen since 20\d\d-",
         r"A limit on connections is reached in \d",
         r"reached in 0s",
     ),

@@ -5,7 +5,6 @@ import subprocess
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
@@ -18,7 +17,7 @@ from grafana.generate import DASHBOARDS, encoded
 from grafana.queries import VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.exposition.metrics import METRICS, PREFIX
-from tests.grafana.expressions import FOLDER, VARIABLE, annotations, expressions, filled, loaded
+from tests.grafana.expressions import FOLDER, VARIABLE, annotations, choices, expressions, filled, loaded, panels_of
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
@@ -42,11 +41,6 @@ AWKWARD = (
     "[[x]] ${y}",
     "50%/day",
 )
-
-
-def panels_of(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the panels that show something: rows only divide."""
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
 def test_every_generated_dashboard_is_checked_in_and_no_other() -> None:
@@ -163,6 +157,17 @@ def test_every_metric_that_is_asked_for_exists() -> None:
         assert asked <= EXPOSED, expression.place
 
 
+def test_every_variable_lists_a_label_that_its_metric_has() -> None:
+    """A renamed metric or label leaves nobody without a choice; what was chosen before goes by its labels too."""
+    labels = {f"{PREFIX}{spec.name}": {"server", *spec.labels} for spec in METRICS}
+    asked = list(choices())
+    assert {each.dashboard for each in asked} == set(DASHBOARDS)
+    for choice in asked:
+        metric, _, matchers = choice.text.partition("{")
+        assert metric in EXPOSED, choice.place
+        assert {choice.name, *re.findall(r"(\w+)=~`", matchers)} <= labels[metric], choice.place
+
+
 def test_every_metric_is_shown_somewhere() -> None:
     """Nothing is measured that nobody sees; of a histogram, its buckets."""
     shown = " ".join(expression.text for expression in expressions())
@@ -179,6 +184,17 @@ def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
         assert len(selection.findall(expression.text)) == len(folded.findall(expression.text)), expression.place
 
 
+def test_no_fold_keeps_apart_what_differs_by_watcher() -> None:
+    """Labels of the daemon that looked, which the alert rules fold away too, are in no list of `by (…)`."""
+    rules = (FOLDER.parents[1] / "alerts" / "alert_rules.yml").read_text(encoding="utf-8")
+    lists = re.findall(r"max without \(([\w, ]+)\)", rules)
+    of_watchers = set.intersection(*(set(labels.split(", ")) for labels in lists))
+    assert of_watchers >= {"instance", "job", "pod", "container", "endpoint", "service", "node"}
+    for expression in expressions():
+        kept = {label for labels in re.findall(r"\bby \(([^)]*)\)", expression.text) for label in labels.split(", ")}
+        assert kept & of_watchers == set(), expression.place
+
+
 def test_every_verdict_has_a_code_and_every_code_its_words() -> None:
     """A new verdict does not appear as a bare number."""
     assert set(VERDICT_CODES) == set(Verdict)
@@ -193,7 +209,7 @@ def test_every_expression_is_promql_whatever_the_names(tmp_path: Path, names: tu
     if not (promtool := shutil.which("promtool")):
         pytest.skip("promtool is not installed: apt install prometheus")
     values = dict.fromkeys(("server", "database", "user", "application"), names)
-    queries = [filled(each.text, values, window="1m") for each in (*expressions(), *annotations())]
+    queries = [filled(each.text, values, window="1m") for each in (*expressions(), *annotations(), *choices())]
     rules = [{"record": f"test:query:{number}", "expr": query} for number, query in enumerate(queries)]
     file = tmp_path / "rules.yml"
     document = {"groups": [{"name": "queries", "rules": rules}]}
