@@ -14,13 +14,13 @@ from typing import Any
 from tests.alerts.rules import RULE_FILES, TEST_FILES, Rule, loaded, metrics_in, metrics_in_template, ran, rules
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"+%])\d+(?:\.\d+)?(?![\w.:])")
-_COMPARISON = re.compile(r" ([<>]=?|[!=]=) [\d.]+")
+_COMPARISON = re.compile(r" ([<>]=?|[!=]=) (?:[\d.]+|Inf)")
 _EDGE = {">": ">=", ">=": ">", "<": "<=", "<=": "<"}
 _RANGE = re.compile(r"\[(\d+)([mh])\]")
 _MATCHER = re.compile(r"(?<=[{,])[a-z_]+(?:=|!=|=~|!~)\"([^\"]+)\"(?=[,}])")
 _AGGREGATION = re.compile(r"\b(?:max|min)(?=(?: without \([^)]*\))? ?\()")
 _OTHER = {"max": "min", "min": "max"}
-_LABELS = re.compile(r"(?<=without \()(?:kind|database|state|version)[^)]*(?=\))")
+_LABELS = re.compile(r"(?:(?<=without \()(?:kind|database|state|version)|(?<=\bon \()\w)[^)]*(?=\))")
 #: What follows `and` and `unless`, as far as the rules have it.
 _CONDITION = re.compile(
     r"\s+(?:and|unless) (?:(?:ignoring|on) \([^)]*\) )?(?:[a-z_]+:)?\w+(?::\w+)?(?: == 1)?(?=[\s)])"
@@ -53,7 +53,7 @@ def mutants() -> Iterator[Mutant]:
         for key, text in rule.content.get("annotations", {}).items():
             if text not in annotations:  # else an alias in the file
                 annotations.add(text)
-                for wrong in (*_renamed_in_queries(text), *_other_ranges(text)):
+                for wrong in (*_renamed_in_queries(text), *_other_ranges(text), *_other_comparisons(text)):
                     yield Mutant(rule=rule, part=f"annotations.{key}", text=wrong)
         for part in ("for", "keep_firing_for"):
             if match := _TIME.fullmatch(rule.content.get(part, "")):

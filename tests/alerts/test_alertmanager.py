@@ -4,7 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,95 @@ def test_what_is_said_by_something_graver_is_not_said_twice(
     alertmanager.post("/api/v2/alerts", json=posted).raise_for_status()
     found = until(lambda: _known(alertmanager, posted))
     assert [bool(each["status"]["inhibitedBy"]) for each in found] == [False, inhibited]
+
+
+#: Labels that Prometheus or whoever runs it adds to tell servers apart.
+PLACE = {"cluster": "west", "namespace": "shop", "environment": "live"}
+#: Of each inhibition: what inhibits, what is inhibited, and the labels in which the two must not differ.
+PAIRS = (
+    (
+        {**LEAK, **PLACE, "scope": "role", "name": "app", "reason": "failing"},
+        {**LEAK, **PLACE, "scope": "role", "name": "app", "reason": "failing", "severity": "warning"},
+        {*PLACE, *CLIENT, "alertname", "site", "scope", "name", "reason"},
+    ),
+    ({**LEAK, **PLACE}, {**alert("DatabasePoolSaturated", "warning", CLIENT), **PLACE}, {*PLACE, *CLIENT}),
+    (
+        {**FULL, **PLACE},
+        {**alert("DatabaseConnectionsExhaustionPredicted", "critical", SLOTS), **PLACE},
+        {*PLACE, "server"},
+    ),
+    (
+        {**alert("DatabaseRoleLimitNear", "critical", ROLE), **PLACE},
+        {**alert("DatabaseConnectionsExhaustionPredicted", "critical", ROLE), **PLACE},
+        {*PLACE, *ROLE},
+    ),
+    (
+        alert("PgwatchSessionsDown", "critical", {"cluster": "west", "environment": "live"}),
+        {**alert("PgwatchSessionsBlind", "warning", {"server": "db", "reason": "stuck"}), **PLACE},
+        {"cluster", "environment"},
+    ),
+)
+
+
+def _variants() -> Iterator[tuple[str, dict[str, str], dict[str, str], bool]]:
+    """Give each pair as it is, which is inhibited, and differing in one label, which is not; and what it is called."""
+    for source, target, telling in PAIRS:
+        for label in (None, *sorted(telling)):
+            apart = {"environment": os.urandom(4).hex()}
+            alike = {**target, **apart}
+            other = alike if label is None else {**alike, label: f"{alike[label]}Else"}
+            yield (
+                f"{source['alertname']} over {target['alertname']}, {label}",
+                {**source, **apart},
+                other,
+                label is None,
+            )
+
+
+def test_what_differs_in_one_label_is_told(alertmanager: httpx.Client) -> None:
+    """A trouble of another server, client, site, limit or place is not kept quiet; the same one is."""
+    assert len(PAIRS) == len(loaded(CONFIG)["inhibit_rules"])
+    variants = tuple(_variants())
+    assert len({name for name, *_ in variants}) == len(variants)
+    posted = [{"labels": labels} for _, *pair, _ in variants for labels in pair]
+    alertmanager.post("/api/v2/alerts", json=posted).raise_for_status()
+    until(lambda: _inhibited(alertmanager, variants) >= {name for name, *_, inhibited in variants if inhibited})
+    assert _inhibited(alertmanager, variants) == {name for name, *_, inhibited in variants if inhibited}
+
+
+def _inhibited(
+    alertmanager: httpx.Client, variants: Sequence[tuple[str, dict[str, str], dict[str, str], bool]]
+) -> set[str]:
+    known = alertmanager.get("/api/v2/alerts").raise_for_status().json()
+    quiet = [each["labels"] for each in known if each["status"]["inhibitedBy"]]
+    return {name for name, _, target, _ in variants if target in quiet}
+
+
+@pytest.mark.parametrize("severity", ["critical", "warning", "info"])
+def test_one_message_is_about_one_application_on_one_server(alertmanager: httpx.Client, severity: str) -> None:
+    """Whoever is told; the alerts of different sites and of different kinds come together."""
+    labels = {**LEAK, **PLACE, "severity": severity, "environment": os.urandom(4).hex()}
+    posted = [{"labels": labels}]
+    alertmanager.post("/api/v2/alerts", json=posted).raise_for_status()
+    [group] = until(lambda: _groups(alertmanager, labels))
+    assert group["labels"] == {name: labels[name] for name in (*PLACE, "server", "application")}
+
+
+def _groups(alertmanager: httpx.Client, labels: Mapping[str, str]) -> list[Any]:
+    groups = alertmanager.get("/api/v2/alerts/groups").raise_for_status().json()
+    return [group for group in groups if labels in [each["labels"] for each in group["alerts"]]]
+
+
+def test_who_is_woken_is_told_sooner_and_again_within_the_hour() -> None:
+    """What nobody has to get up for is repeated twice a day."""
+    root = loaded(CONFIG)["route"]
+    names = ("receiver", "group_wait", "group_interval", "repeat_interval")
+    times = [tuple({**root, **route}[name] for name in names) for route in (root, *root["routes"])]
+    assert times == [
+        ("attention", "30s", "5m", "12h"),
+        ("wake", "10s", "5m", "1h"),
+        ("attention", "30s", "5m", "12h"),
+    ]
 
 
 def _known(alertmanager: httpx.Client, posted: list[dict[str, Any]]) -> list[Any]:

@@ -1,4 +1,7 @@
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,24 @@ def test_every_alert_says_how_bad_it_is_what_is_wrong_and_where_to_read_on() -> 
         assert annotations["runbook_url"] == f"{RUNBOOKS}{rule.name}.md"
         page = ALERTS / "runbooks" / f"{rule.name}.md"
         assert page.read_text().startswith(f"# {rule.name}\n")
+
+
+@needs_promtool
+def test_the_page_of_every_alert_can_be_put_elsewhere_in_one_line(tmp_path: Path) -> None:
+    """The `sed` of docs/web.md, for TLS or an address of its own for metrics."""
+    [line] = re.findall(r"`(sed -i [^`]+)`", (ALERTS.parent / "docs/web.md").read_text())
+    rules_file = tmp_path / "alert_rules.yml"
+    shutil.copy(ALERTS / "alert_rules.yml", rules_file)
+    subprocess.run(shlex.split(line), cwd=tmp_path, check=True)
+    assert ran("promtool", "check", "rules", rules_file).returncode == 0
+    pages = [
+        rule["annotations"]["page_url"]
+        for group in loaded(rules_file)["groups"]
+        for rule in group["rules"]
+        if "page_url" in rule.get("annotations", {})
+    ]
+    assert len(pages) == sum("page_url" in rule.content["annotations"] for rule in ALERT_RULES)
+    assert all("https://db-monitor.example:9488/" in page and "http://" not in page for page in pages)
 
 
 def test_every_threshold_has_its_reason_above_it() -> None:

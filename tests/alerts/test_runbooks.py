@@ -41,6 +41,16 @@ def test_a_page_says_how_to_confirm_what_to_do_now_and_how_to_mend_it(page: Path
     assert headings[2] in {"Mend it", "Mend the code"}
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem.startswith("Database")], ids=lambda page: page.stem
+)
+def test_a_page_on_a_database_names_all_three_ways_to_confirm_it(page: Path) -> None:
+    """The daemon's page, the command line, and SQL that runs; whichever of them is reached."""
+    [confirm] = re.findall(r"^## Confirm it\n(.*?)^## ", page.read_text(), re.DOTALL | re.MULTILINE)
+    ways = ("The daemon's page", "`pgwatch-sessions check", "```sql\n")
+    assert [way for way in ways if way not in confirm] == []
+
+
 def test_links_go_to_what_is_there() -> None:
     """Files beside them or elsewhere in the project, and headings in them; the advice's anchors too."""
     for page in PAGES:
