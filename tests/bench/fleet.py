@@ -1,9 +1,8 @@
 """Servers of many clients as the daemon exposes them: what the real core makes of looks at made-up sessions."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from prometheus_client import generate_latest
 
@@ -19,6 +18,7 @@ from pgwatch_sessions.core.model import (
 from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.exposition.collector import registry_of
+from tests.answering import answering
 from tests.core.values import NOW, session, snapshot
 
 _LOOKS, _INTERVAL = 20, 10.0
@@ -101,12 +101,5 @@ def served(pages: Mapping[str, bytes]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as address:
+        yield address

@@ -4,11 +4,10 @@ import contextlib
 import json
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import kept
+from tests.answering import answering
 from tests.e2e.prometheus import ready
 from tests.ports import free_port
 from tests.waiting import until
@@ -86,15 +86,8 @@ def receiving(pages: Pages) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as address:
+        yield f"http://{address}/"
 
 
 @contextlib.contextmanager
