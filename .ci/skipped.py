@@ -1,7 +1,7 @@
 """Fails if a test ran in none of several pytest runs.
 
 python skipped.py RESULTS.xml ...    (JUnit XML)
-"""  # noqa: INP001 - a script
+"""
 
 import sys
 from xml.etree import ElementTree as ET

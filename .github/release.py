@@ -1,7 +1,7 @@
 """Checks that a tag names the version that this code has, and prints what the changelog says about it.
 
 python release.py vX.Y.Z
-"""  # noqa: INP001 - a script
+"""
 
 import re
 import sys

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 import pgwatch_sessions
 from pgwatch_sessions.demo.postgres import Postgres

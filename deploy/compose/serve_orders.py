@@ -1,4 +1,4 @@
-"""Run the sample service with the password out of the file that ORDERS_PASSWORD_FILE names."""  # noqa: INP001 - a script
+"""Run the sample service with the password out of the file that ORDERS_PASSWORD_FILE names."""
 
 import os
 import runpy

@@ -1,7 +1,7 @@
 """The users of the sample service: healthy requests, and now and then the one that leaks.
 
 python traffic.py http://orders:8080 --bad-every 4    (prints every 10 s what came of them)
-"""  # noqa: INP001 - a script
+"""
 
 import argparse
 import asyncio

@@ -1,7 +1,7 @@
 """A pager of the simplest kind: prints one line for each alert that Alertmanager sends.
 
 python webhook.py --port 9095    (on 127.0.0.1; the path of the address is the receiver's name)
-"""  # noqa: INP001 - a script
+"""
 
 import argparse
 import json

@@ -4,7 +4,7 @@
 
 TARGET/system gets the interpreter, its standard library and the shared libraries; TARGET/environment the virtual
 environment. Runs as root in the builder, with the interpreter that the environment was made with, on any Debian.
-"""  # noqa: INP001 - a script
+"""
 
 import compileall
 import itertools
@@ -89,7 +89,7 @@ def interpreter_links(environment: Path) -> list[Path]:
 
 def needed_libraries(programs: Iterable[Path]) -> list[Path]:
     """Return the shared libraries, the loader among them, that the programs and libraries are linked to."""
-    ldd = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    ldd = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)
     if missing := re.findall(r"^\s*(\S+) => not found", ldd.stdout, re.MULTILINE):
         sys.exit(f"error: no package of the builder has {', '.join(sorted(set(missing)))}")
     found = {Path(path) for path in re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", ldd.stdout, re.MULTILINE)}
@@ -102,7 +102,7 @@ def note_library_folders(libraries: Iterable[Path], system: Path) -> None:
     """Write the loader's cache: /usr/local/lib is not among the folders that it knows by itself."""
     folders = sorted({str(path.parent) for path in libraries})
     (system / "etc/ld.so.conf").write_text("\n".join([*folders, ""]))
-    subprocess.run(["ldconfig", "-X", "-r", system], check=True)  # noqa: S603, S607
+    subprocess.run(["ldconfig", "-X", "-r", system], check=True)
     shutil.rmtree(system / "var/cache", ignore_errors=True)
 
 
@@ -125,7 +125,7 @@ def owners(system: Path) -> set[str]:
     paths = ["/" + str(path.relative_to(system)) for path in system.rglob("*") if not path.is_dir()]
     # Packages of bookworm still name files by /lib, which is a link to /usr/lib.
     names = itertools.chain(paths, (path.removeprefix("/usr") for path in paths))
-    found = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    found = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False)
     return set(re.findall(r"^(\S+): /", found.stdout, re.MULTILINE))
 
 
@@ -170,7 +170,7 @@ def below(folder: Path, path: Path) -> Path:
 
 def output_of(*command: str) -> str:
     """Return what the command prints; CalledProcessError if it fails."""
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python deploy/kubernetes/generate.py [FOLDER]
 
 The files are checked in; a test holds them equal to what this writes.
-"""  # noqa: INP001 - a script
+"""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

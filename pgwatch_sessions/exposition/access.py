@@ -47,7 +47,7 @@ class Access:
     def tls(self) -> Tls:
         """Return how to speak TLS with the next client; only where the scheme is https."""
         self._look()
-        assert self._config.tls is not None  # noqa: S101
+        assert self._config.tls is not None  # noqa: S101  # for the type checker: see above
         return self._config.tls
 
     def headers(self) -> Mapping[str, str]:

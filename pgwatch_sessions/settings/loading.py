@@ -13,7 +13,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml  # type: ignore[import-untyped]  # as in sources
+import yaml
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails

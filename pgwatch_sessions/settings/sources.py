@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own; three names are used here
+import yaml
 
 from pgwatch_sessions.settings.errors import Path as Place
 from pgwatch_sessions.settings.errors import SettingError, dotted, not_a_setting

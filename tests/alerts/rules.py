@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "alerts"

@@ -93,7 +93,7 @@ async def shop(database: Database) -> AsyncIterator[tuple[dict[str, Any], list[s
     done = []
 
     def nothing_is_held(what: str) -> None:
-        assert engine.pool.checkedout() == async_engine.pool.checkedout() == 0, what  # type: ignore[attr-defined]
+        assert engine.pool.checkedout() == async_engine.pool.checkedout() == 0, what  # type: ignore[attr-defined]  # of QueuePool
         done.append(what)
 
     async def charge(total: int, idempotency_key: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 from pgwatch_sessions.demo.kept import Kept, kept
 from tests.daemons import logged

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 from tests.alerts.rules import needs_amtool, needs_promtool, ran
 from tests.deploy.compose import FILE, FOLDER, SECRETS, Service, Stage, composed, mounts, services

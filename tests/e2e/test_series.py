@@ -39,7 +39,7 @@ def test_what_rules_record_and_alert_does_not_grow_with_sessions(tmp_path: Path)
             seen = time.time()
             # The second evaluation after both were seen reads what the first recorded of them.
             for _ in range(3):
-                until(lambda since=seen: min(_evaluated(prometheus)) > since, within=30)  # type: ignore[misc]
+                until(lambda since=seen: min(_evaluated(prometheus)) > since, within=30)  # type: ignore[misc]  # mypy infers no default of a lambda
                 seen = time.time()
             found: dict[str, dict[str, float]] = {}
             for labels, count in prometheus.ask(counted):

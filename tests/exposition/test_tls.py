@@ -209,7 +209,7 @@ def test_a_client_that_never_reads_is_cut(tmp_path: Path) -> None:
                 writer.transport.pause_reading()  # type: ignore[attr-defined]  # of asyncio's own transport
                 # The client's behaviour is time itself: it does not read for longer than the deadline.
                 await asyncio.sleep(QUICK.deadline * 2)
-                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                writer.transport.resume_reading()  # type: ignore[attr-defined]  # the same
                 received = await read_until_cut(reader)
             assert len(received) < size
             assert "looks_total 7.0" in await scraped(port)

@@ -13,7 +13,7 @@ from tests.deploy.image.machine import Machine, machine, obstacle
 
 
 @pytest.fixture(scope="session")
-def containers(nothing_left_behind: None) -> Iterator[Machine]:  # noqa: ARG001
+def containers(nothing_left_behind: None) -> Iterator[Machine]:  # noqa: ARG001  # for its order
     """Return a machine for containers whose images and caches stay in .tools/image."""
     if reason := obstacle():
         pytest.skip(reason)
@@ -26,7 +26,7 @@ def base(containers: Machine) -> Base:
     """Return the stand-in for the base image and this machine's settings."""
     started = time.monotonic()
     name = stand_in(containers)
-    print(f"\nbase: {time.monotonic() - started:.0f} s")  # noqa: T201 - `make image` shows it
+    print(f"\nbase: {time.monotonic() - started:.0f} s")
     return Base(name=name, settings=settings_of_this_machine())
 
 
@@ -53,5 +53,5 @@ def contents(containers: Machine, daemon_image: str, tmp_path_factory: pytest.Te
 def _built(target: str, containers: Machine, base: Base, folder: Path) -> str:
     started = time.monotonic()
     name = build(containers, target, base, folder)
-    print(f"\n{target}: built in {time.monotonic() - started:.0f} s")  # noqa: T201
+    print(f"\n{target}: built in {time.monotonic() - started:.0f} s")
     return name

@@ -18,7 +18,7 @@ MEGABYTE = 1_000_000
 def test_it_is_small(contents: Image) -> None:
     """It takes less than 120 MB on disk."""
     megabytes = contents.uncompressed / MEGABYTE
-    print(f"\nimage: {megabytes:.1f} MB, {contents.compressed / MEGABYTE:.1f} MB compressed")  # noqa: T201
+    print(f"\nimage: {megabytes:.1f} MB, {contents.compressed / MEGABYTE:.1f} MB compressed")
     assert megabytes < 120
 
 

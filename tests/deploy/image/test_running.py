@@ -50,7 +50,7 @@ def test_the_documented_command_watches_a_server(
         [resident] = [each for each in scrape.families if each.name == "process_resident_memory_bytes"]
         code, seconds = container.end()
     memory = resident.samples[0].value / 2**20
-    print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s; resident: {memory:.0f} MiB")  # noqa: T201
+    print(f"\ncold start to the first scrape: {cold:.2f} s; end: {seconds:.2f} s; resident: {memory:.0f} MiB")
     assert memory < 128, "the limit in deploy/kubernetes and deploy/systemd"
     assert (code, "Traceback" in container.log.read_text()) == (0, False), container.log.read_text()
     assert seconds < 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 from tests.alerts.rules import ALERTS, RULE_FILES, loaded, needs_amtool, needs_promtool, ran, rules
 from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, built, kind, needs_kubectl
