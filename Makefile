@@ -78,7 +78,7 @@ dashboards: $(SYNCED) ## write the Grafana dashboards from their code
 	@.venv/bin/python -m grafana.generate
 
 .PHONY: bench
-bench: $(SYNCED) ## measure what looks, scrapes and rules cost
+bench: $(SYNCED) ## measure what polls, scrapes and rules cost
 	@.venv/bin/python -m tests.bench $(ARGS)
 
 .PHONY: clean

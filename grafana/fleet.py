@@ -11,8 +11,8 @@ from grafana.panels import (
     SOON,
     SOON_LINES,
     YELLOW,
-    Look,
     Panel,
+    PanelStyle,
     Query,
     Steps,
     Words,
@@ -80,16 +80,16 @@ def _now() -> tuple[Panel, ...]:
     return (
         stat_panel(
             Words(title="Servers", means="Servers that a daemon watches, seen or not."),
-            Look(width=4, height=4),
+            PanelStyle(width=4, height=4),
             Query(expr=f"count({seen('up')})"),
         ),
         stat_panel(
             Words(
                 title="Not seen",
-                means="Servers of which the last look failed in every daemon. Of these nothing else here is fresh; "
+                means="Servers of which the last poll failed in every daemon. Of these nothing else here is fresh; "
                 "open leaks stay open, since not seeing is not gone.",
             ),
-            Look(width=4, height=4, steps=((1, RED),)),
+            PanelStyle(width=4, height=4, steps=((1, RED),)),
             Query(expr=f"sum(1 - {seen('up')})"),
         ),
         stat_panel(
@@ -98,7 +98,7 @@ def _now() -> tuple[Panel, ...]:
                 means="Critical: nobody can connect soon or now, or others are blocked; act now. Warning: a leak; "
                 "mend it today. Notice: evidence only, nobody is paged.",
             ),
-            Look(width=8, height=4, steps=((1, ORANGE),)),
+            PanelStyle(width=8, height=4, steps=((1, ORANGE),)),
             Query(expr=findings(Severity.CRITICAL), legend="critical"),
             Query(expr=findings(Severity.WARNING), legend="warning"),
             Query(expr=findings(Severity.NOTICE), legend="notice"),
@@ -111,7 +111,7 @@ def _now() -> tuple[Panel, ...]:
                 means="Time until the first limit of any server, role or database is reached at the present growth.",
                 unit="s",
             ),
-            Look(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
+            PanelStyle(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min({time_left()})"),
         ),
         stat_panel(
@@ -119,7 +119,7 @@ def _now() -> tuple[Panel, ...]:
                 title="Exhausted",
                 means="Servers on which ordinary roles get `FATAL: sorry, too many clients already` now.",
             ),
-            Look(width=4, height=4, steps=((1, RED),)),
+            PanelStyle(width=4, height=4, steps=((1, RED),)),
             Query(expr=total(seen("exhausted"))),
         ),
     )
@@ -144,7 +144,7 @@ def _servers() -> Panel:
             "all busy; *blocked*: all wait for one; *slow*: long queries; *unknown*: too little sight. Click for the "
             "server.",
         ),
-        Look(width=24, height=9),
+        PanelStyle(width=24, height=9),
         Query(expr=verdict("diagnosis", "server"), column="Diagnosis"),
         Query(expr=greatest(used_share('scope="server"'), "server"), column="In use"),
         Query(expr=f"min by (server) ({time_left()})", column="Full in"),
@@ -152,8 +152,8 @@ def _servers() -> Panel:
         Query(expr=findings(Severity.CRITICAL, "server"), column="Critical"),
         Query(expr=findings(Severity.WARNING, "server"), column="Warning"),
         Query(expr=seen("hidden_sessions"), column="Hidden sessions"),
-        Query(expr=total(seen("look_failures_total", change=OVER_RANGE), "server"), column="Failed looks"),
-        Query(expr=f"time() - {seen('last_look_timestamp_seconds')}", column="Last seen"),
+        Query(expr=total(seen("poll_failures_total", change=OVER_RANGE), "server"), column="Failed polls"),
+        Query(expr=f"time() - {seen('last_poll_timestamp_seconds')}", column="Last seen"),
         names={"server": "Server"},
         columns={
             "Server": (("links", [link("This server", server_url("__data.fields.Server")).build()]),),
@@ -164,7 +164,7 @@ def _servers() -> Panel:
             "Critical": (_steps(((1, RED),)), coloured),
             "Warning": (_steps(((1, ORANGE),)), coloured),
             "Hidden sessions": (_steps(((1, ORANGE),)), coloured),
-            "Failed looks": (("decimals", 0), _steps(((1, YELLOW),)), coloured),
+            "Failed polls": (("decimals", 0), _steps(((1, YELLOW),)), coloured),
             "Last seen": (("unit", "s"), _steps(((60, ORANGE), (300, RED))), coloured),
         },
     )
@@ -181,7 +181,7 @@ def _leaks() -> tuple[Panel, ...]:
                 means="Open findings: who, where in the code as closely as the server shows it, and how many "
                 "sessions are held. Empty is good. Click an application to investigate.",
             ),
-            Look(width=16, height=9, nothing=NO_FINDING),
+            PanelStyle(width=16, height=9, nothing=NO_FINDING),
             Query(expr=total(found(), *client_and_site), column="Sessions"),
             names={name: name.capitalize() for name in client_and_site},
             columns={
@@ -200,7 +200,7 @@ def _leaks() -> tuple[Panel, ...]:
                 "a spike that ends was an incident. Rates need two scrapes: a leak's very first sessions do not show.",
                 unit="cpm",
             ),
-            Look(
+            PanelStyle(
                 width=8,
                 height=9,
                 links=(link("Investigate", leak_url(prefix="__field.labels.")),),
@@ -221,10 +221,10 @@ def _over_time() -> tuple[Panel, ...]:
         timeline(
             Words(
                 title="Diagnosis",
-                means="What was wrong with each server, and when. A gap or *not seen* means that nobody looked or "
+                means="What was wrong with each server, and when. A gap or *not seen* means that nobody polled or "
                 "could.",
             ),
-            Look(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_SERVER),
             Query(expr=verdict("diagnosis", "server"), legend="{{server}}"),
         ),
         graph(
@@ -233,7 +233,7 @@ def _over_time() -> tuple[Panel, ...]:
                 means="Part of the connections for ordinary roles that is taken. At 100 % they are refused.",
                 unit="percentunit",
             ),
-            Look(width=8, steps=FULL, links=_TO_SERVER),
+            PanelStyle(width=8, steps=FULL, links=_TO_SERVER),
             Query(expr=greatest(used_share('scope="server"'), "server"), legend="{{server}}"),
         ).axis_soft_max(1),
         graph(
@@ -243,7 +243,7 @@ def _over_time() -> tuple[Panel, ...]:
                 "A line at a day is no growth; one that falls is a leak or a rush. Below an hour somebody should act.",
                 unit="s",
             ),
-            Look(width=8, steps=SOON_LINES, links=_TO_SERVER),
+            PanelStyle(width=8, steps=SOON_LINES, links=_TO_SERVER),
             Query(expr=f"min by (server) ({time_left()})", legend="{{server}}"),
             logarithmic=True,
         ),
@@ -253,7 +253,7 @@ def _over_time() -> tuple[Panel, ...]:
                 means="Sessions in open findings. It keeps its height when traffic stops: what leaked stays until the "
                 "process ends or somebody terminates it.",
             ),
-            Look(width=8, links=_TO_SERVER),
+            PanelStyle(width=8, links=_TO_SERVER),
             Query(expr=or_zero(total(leaked(), "server"), watched()), legend="{{server}}"),
             stacked=True,
         ),
@@ -261,30 +261,30 @@ def _over_time() -> tuple[Panel, ...]:
 
 
 def _watchers() -> tuple[Panel, ...]:
-    looks = seen("look_duration_seconds", change=RATE, suffix="_bucket")
+    polls = seen("poll_duration_seconds", change=RATE, suffix="_bucket")
     return (
         graph(
             Words(
-                title="Failed looks",
+                title="Failed polls",
                 means="By reason. `exhausted`: the server is full, which proves it; `authentication` and `privilege`: "
                 "mend the monitoring role; `timeout` and `network`: the way there, or a server that hangs.",
                 unit="cpm",
             ),
-            Look(width=6),
+            PanelStyle(width=6),
             Query(
-                expr=total(seen("look_failures_total", change=PER_MINUTE), "server", "reason"),
+                expr=total(seen("poll_failures_total", change=PER_MINUTE), "server", "reason"),
                 legend="{{server}} {{reason}}",
             ),
             stacked=True,
         ),
         graph(
             Words(
-                title="Duration of looks",
-                means="95 of 100 looks took at most this. It rises when the server is short of CPU or memory.",
+                title="Duration of polls",
+                means="95 of 100 polls took at most this. It rises when the server is short of CPU or memory.",
                 unit="s",
             ),
-            Look(width=6),
-            Query(expr=f"histogram_quantile(0.95, {looks})", legend="{{server}}"),
+            PanelStyle(width=6),
+            Query(expr=f"histogram_quantile(0.95, {polls})", legend="{{server}}"),
         ),
         graph(
             Words(
@@ -292,7 +292,7 @@ def _watchers() -> tuple[Panel, ...]:
                 means="Sessions whose state the monitoring role may not see. Not 0: run "
                 "`GRANT pg_monitor TO` that role, or leaks stay unseen.",
             ),
-            Look(width=6, steps=((1, ORANGE),)),
+            PanelStyle(width=6, steps=((1, ORANGE),)),
             Query(expr=seen("hidden_sessions"), legend="{{server}}"),
         ),
         graph(
@@ -301,7 +301,7 @@ def _watchers() -> tuple[Panel, ...]:
                 means="Clients beyond `max_clients`, added up as `other` everywhere. Not 0: somebody sets a new "
                 "application_name again and again, or the limit is too low. Who leaks is never folded.",
             ),
-            Look(width=6, steps=((1, YELLOW),)),
+            PanelStyle(width=6, steps=((1, YELLOW),)),
             Query(expr=seen("folded_clients"), legend="{{server}}"),
         ),
     )

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import dashboard
 
 from grafana.panels import RED, SOURCE, Panel, link
 from grafana.queries import chosen
-from pgwatch_sessions.exposition.metrics import PREFIX
+from pgwatch_sessions.metrics.table import PREFIX
 
 TAG = "pgwatch-sessions"
 FLEET, SERVER, LEAK = "pgwatch-sessions-fleet", "pgwatch-sessions-server", "pgwatch-sessions-leak"

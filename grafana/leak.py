@@ -12,8 +12,8 @@ from grafana.panels import (
     SOON,
     VACUUM_HELD,
     YELLOW,
-    Look,
     Panel,
+    PanelStyle,
     Query,
     Words,
     graph,
@@ -99,12 +99,12 @@ def _now() -> tuple[Panel, ...]:
                 means="*leaking*: it keeps connections; *saturated*: its pool is too small, all busy and turning over; "
                 "*blocked*: it waits for one; *slow*: long queries; *unknown*: too little sight.",
             ),
-            Look(width=4, height=4, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=4, height=4, mappings=(verdict_mapping(),), links=_TO_SERVER),
             Query(expr=verdict("client_diagnosis", *_CLIENT, where=(_USER,))),
         ),
         stat_panel(
             Words(title="Leaked sessions", means="Sessions of this client in open findings."),
-            Look(width=4, height=4, steps=((1, ORANGE),)),
+            PanelStyle(width=4, height=4, steps=((1, ORANGE),)),
             Query(expr=or_zero(total(leaked(_USER), *_CLIENT), _nothing())),
         ),
         stat_panel(
@@ -114,7 +114,7 @@ def _now() -> tuple[Panel, ...]:
                 "mended.",
                 unit="cpm",
             ),
-            Look(width=4, height=4, steps=((0.1, ORANGE),), decimals=1),
+            PanelStyle(width=4, height=4, steps=((0.1, ORANGE),), decimals=1),
             Query(expr=or_zero(total(_leaked_a_minute(), *_CLIENT), _nothing())),
         ),
         stat_panel(
@@ -124,7 +124,7 @@ def _now() -> tuple[Panel, ...]:
                 "database's) at the present growth.",
                 unit="s",
             ),
-            Look(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
+            PanelStyle(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min by (server) ({' or '.join(time_left(limit) for limit in _LIMITS)})"),
         ),
         stat_panel(
@@ -133,12 +133,12 @@ def _now() -> tuple[Panel, ...]:
                 means="The longest that any of its sessions has been idle in a transaction.",
                 unit="s",
             ),
-            Look(width=4, height=4, steps=((60, YELLOW), (600, ORANGE))),
+            PanelStyle(width=4, height=4, steps=((60, YELLOW), (600, ORANGE))),
             Query(expr=_age("idle_in_transaction_age_max_seconds", "idle in transaction")),
         ),
         stat_panel(
             Words(title="Makes wait", means="Sessions of anybody that wait for its idle transactions: they hang now."),
-            Look(width=4, height=4, steps=((1, RED),)),
+            PanelStyle(width=4, height=4, steps=((1, RED),)),
             Query(expr=seen("blocked_by", _USER)),
         ),
     )
@@ -155,12 +155,14 @@ def _findings() -> tuple[Panel, ...]:
                 "`connection_held`: not given back to the pool; `origin_growth`: one process opens more and more. "
                 "Empty: nothing is open.",
             ),
-            Look(width=12, height=7, nothing=NO_FINDING),
+            PanelStyle(width=12, height=7, nothing=NO_FINDING),
             Query(expr=total(found(_USER), *labels), column="Sessions"),
             names={name: name.capitalize() for name in labels},
             columns={"Site": (("custom.inspect", True), ("links", from_finding()))},
         ),
-        words_panel("What to do", "The way from here to a mended service.", _WHAT_TO_DO, Look(width=12, height=7)),
+        words_panel(
+            "What to do", "The way from here to a mended service.", _WHAT_TO_DO, PanelStyle(width=12, height=7)
+        ),
     )
 
 
@@ -178,7 +180,7 @@ def _growth() -> tuple[Panel, ...]:
                 title="Leaked sessions by site",
                 means="Stairs that only go up are a leak. It keeps its height when traffic stops.",
             ),
-            Look(width=12, height=9, nothing=NO_FINDING),
+            PanelStyle(width=12, height=9, nothing=NO_FINDING),
             Query(
                 expr=total(leaked(_USER), "kind", "site"),
                 legend="{{site}} ({{kind}})",
@@ -191,7 +193,7 @@ def _growth() -> tuple[Panel, ...]:
                 means="Its sessions, the use of every limit they count against, and what the present growth makes of "
                 "that use in an hour. Where *in an hour* touches *limit*, connections are refused within the hour.",
             ),
-            Look(width=12, height=9),
+            PanelStyle(width=12, height=9),
             Query(expr=sessions, legend="sessions of this client"),
             Query(expr=used, legend="taken: {{scope}} {{name}}"),
             Query(expr=f"({expected}) < ({capacity}) or ({capacity})", legend="in an hour: {{scope}} {{name}}"),
@@ -206,7 +208,7 @@ def _growth() -> tuple[Panel, ...]:
                 "requests or errors.",
                 unit="cpm",
             ),
-            Look(width=8, nothing=NO_FINDING),
+            PanelStyle(width=8, nothing=NO_FINDING),
             Query(expr=total(_leaked_a_minute(), "kind"), legend="{{kind}}"),
         ),
         graph(
@@ -215,13 +217,13 @@ def _growth() -> tuple[Panel, ...]:
                 means="In the time range shown, up to each moment. Opened again and again at the same place: holds "
                 "that do end, only late.",
             ),
-            Look(width=8, nothing=NO_FINDING),
+            PanelStyle(width=8, nothing=NO_FINDING),
             Query(expr=total(seen("leaks_opened_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} opened"),
             Query(expr=total(seen("leaks_closed_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} closed"),
         ),
         timeline(
             Words(title="Diagnosis", means="What was wrong with this client, and when it began: compare with deploys."),
-            Look(width=8, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=8, mappings=(verdict_mapping(),), links=_TO_SERVER),
             Query(expr=verdict("client_diagnosis", *_CLIENT, where=(_USER,)), legend="{{application}}"),
         ),
     )
@@ -235,7 +237,7 @@ def _held() -> tuple[Panel, ...]:
                 means="Leaked sessions sit *idle in transaction*, or *idle*. All *active* and turning over is a pool "
                 "that is too small, not a leak.",
             ),
-            Look(width=8),
+            PanelStyle(width=8),
             Query(expr=total(seen("connections", _USER), "state"), legend="{{state}}"),
             stacked=True,
         ),
@@ -246,7 +248,7 @@ def _held() -> tuple[Panel, ...]:
                 "health.",
                 unit="s",
             ),
-            Look(width=8),
+            PanelStyle(width=8),
             Query(expr=greatest(seen("state_age_max_seconds", _USER), "state"), legend="{{state}}"),
         ),
         graph(
@@ -255,7 +257,7 @@ def _held() -> tuple[Panel, ...]:
                 means="0 where there is none. An aborted transaction has no age here; its state has.",
                 unit="s",
             ),
-            Look(width=8, steps=(*HELD_LONG, *AT_WORK_LONG)),
+            PanelStyle(width=8, steps=(*HELD_LONG, *AT_WORK_LONG)),
             Query(expr=_age("transaction_age_max_seconds", "active"), legend="transaction"),
             Query(expr=_age("query_age_max_seconds", "active"), legend="query"),
             Query(
@@ -274,7 +276,7 @@ def _harm() -> tuple[Panel, ...]:
                 means="*for this client*: sessions that its idle transactions hold up. The others: who waits for "
                 "locks on this server, whoever holds them.",
             ),
-            Look(width=8),
+            PanelStyle(width=8),
             Query(expr=seen("blocked_by", _USER), legend="for this client"),
             Query(expr=total(seen("lock_waiting", filtered=everybody), "application"), legend="{{application}} waits"),
         ),
@@ -284,7 +286,7 @@ def _harm() -> tuple[Panel, ...]:
                 means="How many transactions back its oldest snapshot reaches: dead rows younger than that stay.",
                 unit="short",
             ),
-            Look(width=8, steps=VACUUM_HELD),
+            PanelStyle(width=8, steps=VACUUM_HELD),
             Query(expr=of_clients("xmin_age_max_transactions", where=(_USER,)), legend="{{application}}"),
         ),
         graph(
@@ -294,7 +296,7 @@ def _harm() -> tuple[Panel, ...]:
                 "*killed*: somebody terminates them. *abandoned*: processes vanish.",
                 unit="cpm",
             ),
-            Look(width=8),
+            PanelStyle(width=8),
             Query(expr=seen("fatal_total", change=PER_MINUTE), legend="fatal"),
             Query(expr=seen("killed_total", change=PER_MINUTE), legend="killed"),
             Query(expr=seen("abandoned_total", change=PER_MINUTE), legend="abandoned"),

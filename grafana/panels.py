@@ -75,7 +75,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class PanelStyle:
     """How values are coloured and written, where they lead, and the panel's size on a grid of 24 columns."""
 
     width: int
@@ -89,9 +89,9 @@ class Look:
     nothing: str = ""
 
 
-def stat_panel(words: Words, look: Look, *queries: Query) -> stat.Panel:
+def stat_panel(words: Words, poll: PanelStyle, *queries: Query) -> stat.Panel:
     """Show the newest value of each expression, in its colour."""
-    panel = _framed(stat.Panel(), words, look, queries, instant=True)
+    panel = _framed(stat.Panel(), words, poll, queries, instant=True)
     newest = common_builders.ReduceDataOptions().calcs(["lastNotNull"])
     several = common.BigValueTextMode.VALUE_AND_NAME if len(queries) > 1 else common.BigValueTextMode.VALUE
     return (
@@ -102,19 +102,19 @@ def stat_panel(words: Words, look: Look, *queries: Query) -> stat.Panel:
     )
 
 
-def name_panel(words: Words, look: Look, query: Query) -> stat.Panel:
+def name_panel(words: Words, poll: PanelStyle, query: Query) -> stat.Panel:
     """Show the names of series, where the value says nothing."""
     return (
-        stat_panel(words, look, query).text_mode(common.BigValueTextMode.NAME).color_mode(common.BigValueColorMode.NONE)
+        stat_panel(words, poll, query).text_mode(common.BigValueTextMode.NAME).color_mode(common.BigValueColorMode.NONE)
     )
 
 
 def graph(
-    words: Words, look: Look, *queries: Query, stacked: bool = False, logarithmic: bool = False
+    words: Words, poll: PanelStyle, *queries: Query, stacked: bool = False, logarithmic: bool = False
 ) -> timeseries.Panel:
     """Draw lines over time; gaps stay gaps, since they say that nothing was seen."""
     panel = (
-        _framed(timeseries.Panel(), words, look, queries)
+        _framed(timeseries.Panel(), words, poll, queries)
         .line_width(1)
         .fill_opacity(25 if stacked else 5)
         .show_points(common.VisibilityMode.AUTO)
@@ -132,7 +132,7 @@ def graph(
             common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
     )
-    if look.steps:
+    if poll.steps:
         panel.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
@@ -146,10 +146,10 @@ def graph(
     return panel
 
 
-def timeline(words: Words, look: Look, *queries: Query) -> statetimeline.Panel:
+def timeline(words: Words, poll: PanelStyle, *queries: Query) -> statetimeline.Panel:
     """Draw states over time as coloured bars."""
     return (
-        _framed(statetimeline.Panel(), words, look, queries)
+        _framed(statetimeline.Panel(), words, poll, queries)
         .show_value(common.VisibilityMode.AUTO)
         .merge_values(True)
         .row_height(0.8)
@@ -164,10 +164,10 @@ def timeline(words: Words, look: Look, *queries: Query) -> statetimeline.Panel:
     )
 
 
-def heat(words: Words, look: Look, query: Query) -> heatmap.Panel:
+def heat(words: Words, poll: PanelStyle, query: Query) -> heatmap.Panel:
     """Draw the buckets of a histogram over time."""
     return (
-        _framed(heatmap.Panel(), words, look, (query,), form=PromQueryFormat.HEATMAP)
+        _framed(heatmap.Panel(), words, poll, (query,), form=PromQueryFormat.HEATMAP)
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64))
         .y_axis(heatmap.YAxisConfig().unit(words.unit))
@@ -179,7 +179,7 @@ def heat(words: Words, look: Look, query: Query) -> heatmap.Panel:
 
 def rows(
     words: Words,
-    look: Look,
+    poll: PanelStyle,
     *queries: Query,
     names: Mapping[str, str],
     columns: Mapping[str, Sequence[tuple[str, Any]]],
@@ -188,7 +188,7 @@ def rows(
 
     `names` are the labels shown and what they are called, in order; `columns` are properties of a field by its name.
     """
-    panel = _framed(table.Panel(), words, look, queries, instant=True, form=PromQueryFormat.TABLE)
+    panel = _framed(table.Panel(), words, poll, queries, instant=True, form=PromQueryFormat.TABLE)
     values = {(f"Value #{ref}" if len(queries) > 1 else "Value"): query.column for ref, query in _referred(queries)}
     renamed = {**names, **values}
     panel.with_transformation(dashboard.DataTransformerConfig(id_val="merge", options={}))
@@ -209,9 +209,9 @@ def rows(
     return panel.filterable(True).cell_height(common.TableCellHeight.SM)
 
 
-def words_panel(title: str, means: str, content: str, look: Look) -> text.Panel:
+def words_panel(title: str, means: str, content: str, poll: PanelStyle) -> text.Panel:
     """Show text."""
-    return text.Panel().title(title).description(means).content(content).span(look.width).height(look.height)
+    return text.Panel().title(title).description(means).content(content).span(poll.width).height(poll.height)
 
 
 def link(title: str, url: str, *, elsewhere: bool = False) -> builders.DashboardLink:
@@ -247,7 +247,7 @@ def no_forecast_mapping() -> dashboard.RangeMap:
 def _framed(
     panel: PanelT,
     words: Words,
-    look: Look,
+    poll: PanelStyle,
     queries: Sequence[Query],
     *,
     instant: bool = False,
@@ -255,16 +255,16 @@ def _framed(
 ) -> PanelT:
     """Give a panel what every panel has."""
     panel.title(words.title).description(words.means).unit(words.unit).datasource(SOURCE)
-    panel.span(look.width).height(look.height).thresholds(thresholds(look.steps))
+    panel.span(poll.width).height(poll.height).thresholds(thresholds(poll.steps))
     panel.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-    if look.mappings:
-        panel.mappings(list(look.mappings))
-    if look.links:
-        panel.data_links(list(look.links))
-    if look.nothing:
-        panel.no_value(look.nothing)
-    if look.decimals is not None:
-        panel.decimals(look.decimals)
+    if poll.mappings:
+        panel.mappings(list(poll.mappings))
+    if poll.links:
+        panel.data_links(list(poll.links))
+    if poll.nothing:
+        panel.no_value(poll.nothing)
+    if poll.decimals is not None:
+        panel.decimals(poll.decimals)
     for ref, query in _referred(queries):
         target = prometheus.Dataquery().datasource(SOURCE).ref_id(ref).expr(query.expr)
         target.legend_format(query.legend).format(form)

@@ -8,7 +8,7 @@ Several daemons may watch one server, so everything is folded by the labels of o
 from typing import Literal
 
 from pgwatch_sessions.core.findings import Severity, Verdict
-from pgwatch_sessions.exposition.metrics import CLIENT_LABELS, METRICS, PREFIX
+from pgwatch_sessions.metrics.table import CLIENT_LABELS, METRICS, PREFIX
 
 #: By verdict, worst last: where daemons disagree the worse one is shown.
 VERDICT_CODES = {

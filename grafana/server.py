@@ -14,8 +14,8 @@ from grafana.panels import (
     SOON_LINES,
     VACUUM_HELD,
     YELLOW,
-    Look,
     Panel,
+    PanelStyle,
     Query,
     Steps,
     Words,
@@ -88,14 +88,14 @@ def _now() -> tuple[Panel, ...]:
                 means="*leaking*: somebody keeps connections; *saturated*: too small, all busy and turning over; "
                 "*blocked*: all wait for one; *slow*: long queries; *unknown*: too little sight.",
             ),
-            Look(width=3, height=4, mappings=(verdict_mapping(),)),
+            PanelStyle(width=3, height=4, mappings=(verdict_mapping(),)),
             Query(expr=verdict("diagnosis", "server")),
         ),
         stat_panel(
             Words(
                 title="In use", means="Part of the connections for ordinary roles that is taken.", unit="percentunit"
             ),
-            Look(width=3, height=4, steps=FULL),
+            PanelStyle(width=3, height=4, steps=FULL),
             Query(expr=greatest(used_share('scope="server"'), "server")),
         ),
         stat_panel(
@@ -104,12 +104,12 @@ def _now() -> tuple[Panel, ...]:
                 means="Until the nearest limit (the server's, a role's or a database's) at the present growth.",
                 unit="s",
             ),
-            Look(width=3, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
+            PanelStyle(width=3, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min by (server) ({time_left()})"),
         ),
         stat_panel(
             Words(title="Leaked sessions", means="Sessions in open findings: held, and not coming back by themselves."),
-            Look(width=3, height=4, steps=((1, ORANGE),)),
+            PanelStyle(width=3, height=4, steps=((1, ORANGE),)),
             Query(expr=or_zero(total(leaked(), "server"), watched())),
         ),
         stat_panel(
@@ -117,12 +117,12 @@ def _now() -> tuple[Panel, ...]:
                 title="Idle in transaction",
                 means="Sessions that hold a transaction and do nothing. Many short ones are normal life.",
             ),
-            Look(width=3, height=4),
+            PanelStyle(width=3, height=4),
             Query(expr=total(held, "server")),
         ),
         stat_panel(
             Words(title="Waiting", means="Sessions that wait for a lock of somebody else."),
-            Look(width=3, height=4, steps=((1, YELLOW), (5, RED))),
+            PanelStyle(width=3, height=4, steps=((1, YELLOW), (5, RED))),
             Query(expr=total(seen("lock_waiting"), "server")),
         ),
         stat_panel(
@@ -130,12 +130,12 @@ def _now() -> tuple[Panel, ...]:
                 title="Exhausted",
                 means="1: ordinary roles get `FATAL: sorry, too many clients already` now.",
             ),
-            Look(width=3, height=4, steps=((1, RED),)),
+            PanelStyle(width=3, height=4, steps=((1, RED),)),
             Query(expr=seen("exhausted")),
         ),
         name_panel(
             Words(title="PostgreSQL", means="The server's version, and whether it is a standby."),
-            Look(width=3, height=4),
+            PanelStyle(width=3, height=4),
             Query(expr=seen("server_info"), legend="{{version}}, standby: {{in_recovery}}"),
         ),
     )
@@ -149,19 +149,19 @@ def _sessions() -> tuple[Panel, ...]:
                 means="A leak raises *idle in transaction*, or *idle*, and never comes down; a rush raises *active* "
                 "and does. What counts is what stays.",
             ),
-            Look(width=12),
+            PanelStyle(width=12),
             Query(expr=f"{total(seen('connections'), 'state')}", legend="{{state}}"),
             stacked=True,
         ),
         graph(
             Words(title="Sessions by client", means="Who has the connections. Click a client to investigate it."),
-            Look(width=12, links=_TO_LEAK),
+            PanelStyle(width=12, links=_TO_LEAK),
             Query(expr=total(seen("connections"), *_CLIENT), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
         timeline(
             Words(title="Diagnosis of each client", means="What was wrong with each client, and when."),
-            Look(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_LEAK),
+            PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_LEAK),
             Query(expr=verdict("client_diagnosis", *_CLIENT), legend=_CLIENT_LEGEND),
         ),
     )
@@ -176,7 +176,7 @@ def _capacity() -> tuple[Panel, ...]:
                 means="Taken, ours included, and those there are for ordinary roles: max_connections without the "
                 "reserved ones.",
             ),
-            Look(width=8),
+            PanelStyle(width=8),
             Query(expr=seen("used_slots", of_server, filtered=("server",)), legend="taken"),
             Query(expr=seen("capacity_slots", of_server, filtered=("server",)), legend="limit"),
         ),
@@ -187,7 +187,7 @@ def _capacity() -> tuple[Panel, ...]:
                 "connections are refused, whatever room the server has.",
                 unit="percentunit",
             ),
-            Look(width=8, steps=FULL),
+            PanelStyle(width=8, steps=FULL),
             Query(expr=used_share(), legend="{{scope}} {{name}}"),
         ).axis_soft_max(1),
         graph(
@@ -196,7 +196,7 @@ def _capacity() -> tuple[Panel, ...]:
                 means="At the present growth. A line at a day is no growth.",
                 unit="s",
             ),
-            Look(width=8, steps=SOON_LINES),
+            PanelStyle(width=8, steps=SOON_LINES),
             Query(expr=time_left(), legend="{{scope}} {{name}}"),
             logarithmic=True,
         ),
@@ -207,7 +207,7 @@ def _ages() -> tuple[Panel, ...]:
     def ages(title: str, means: str, metric: str, state: str, steps: Steps) -> Panel:
         return graph(
             Words(title=title, means=means, unit="s"),
-            Look(width=8, steps=steps, links=_TO_LEAK),
+            PanelStyle(width=8, steps=steps, links=_TO_LEAK),
             Query(expr=of_clients(metric, state=state), legend=_CLIENT_LEGEND),
         )
 
@@ -240,7 +240,7 @@ def _harm() -> tuple[Panel, ...]:
     return (
         graph(
             Words(title="Who waits for locks", means="Sessions that wait, by client: the victims."),
-            Look(width=8, links=_TO_LEAK),
+            PanelStyle(width=8, links=_TO_LEAK),
             Query(expr=seen("lock_waiting"), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
@@ -250,7 +250,7 @@ def _harm() -> tuple[Panel, ...]:
                 means="Sessions that wait for sessions of this client which are idle in transaction: the cause. End "
                 "these and the others go on.",
             ),
-            Look(width=8, steps=MANY_WAIT, links=_TO_LEAK),
+            PanelStyle(width=8, steps=MANY_WAIT, links=_TO_LEAK),
             Query(expr=seen("blocked_by"), legend=_CLIENT_LEGEND),
         ),
         graph(
@@ -260,7 +260,7 @@ def _harm() -> tuple[Panel, ...]:
                 "stay. Millions mean bloat; a rise without end is a transaction left open.",
                 unit="short",
             ),
-            Look(width=8, steps=VACUUM_HELD, links=_TO_LEAK),
+            PanelStyle(width=8, steps=VACUUM_HELD, links=_TO_LEAK),
             Query(expr=of_clients("xmin_age_max_transactions"), legend=_CLIENT_LEGEND),
         ),
     )
@@ -281,7 +281,7 @@ def _churn() -> tuple[Panel, ...]:
                 means="A steady stream means that no pool keeps them, or that lost ones are replaced.",
                 unit="cpm",
             ),
-            Look(width=6),
+            PanelStyle(width=6),
             ended("established_total", "opened"),
         ),
         graph(
@@ -291,7 +291,7 @@ def _churn() -> tuple[Panel, ...]:
                 "stays empty. *abandoned*: the client vanished. *killed*: somebody terminated them.",
                 unit="cpm",
             ),
-            Look(width=6),
+            PanelStyle(width=6),
             ended("fatal_total", "fatal"),
             ended("abandoned_total", "abandoned"),
             ended("killed_total", "killed"),
@@ -299,10 +299,10 @@ def _churn() -> tuple[Panel, ...]:
         graph(
             Words(
                 title="What sessions do on average",
-                means="Sessions at a time, from PostgreSQL's own counters: exact between looks, added when a session's "
+                means="Sessions at a time, from PostgreSQL's own counters: exact between polls, added when a session's "
                 "state changes, so a leaked session's time comes late.",
             ),
-            Look(width=6, decimals=1),
+            PanelStyle(width=6, decimals=1),
             spent("session_seconds_total", "connected"),
             spent("active_seconds_total", "active"),
             spent("idle_in_transaction_seconds_total", "idle in transaction"),
@@ -313,35 +313,35 @@ def _churn() -> tuple[Panel, ...]:
                 means="Holds that have ended, by length. What never ends is not here: see the leaks.",
                 unit="s",
             ),
-            Look(width=6, nothing="No hold that a look saw has ended"),
+            PanelStyle(width=6, nothing="No hold that a poll saw has ended"),
             Query(expr=total(holds, "le"), legend="{{le}}"),
         ),
     )
 
 
 def _watcher() -> tuple[Panel, ...]:
-    looks = seen("look_duration_seconds", change=RATE, suffix="_bucket")
+    polls = seen("poll_duration_seconds", change=RATE, suffix="_bucket")
     return (
         graph(
             Words(
-                title="Duration of looks",
-                means="Half of the looks, and 95 of 100, took at most this. It rises when the server is short of CPU "
+                title="Duration of polls",
+                means="Half of the polls, and 95 of 100, took at most this. It rises when the server is short of CPU "
                 "or memory.",
                 unit="s",
             ),
-            Look(width=8),
-            Query(expr=f"histogram_quantile(0.5, {looks})", legend="half"),
-            Query(expr=f"histogram_quantile(0.95, {looks})", legend="95 %"),
+            PanelStyle(width=8),
+            Query(expr=f"histogram_quantile(0.5, {polls})", legend="half"),
+            Query(expr=f"histogram_quantile(0.95, {polls})", legend="95 %"),
         ),
         graph(
             Words(
-                title="Failed looks",
+                title="Failed polls",
                 means="By reason. `exhausted` proves that the server is full; `authentication` and `privilege`: mend "
                 "the monitoring role; `timeout` and `network`: the way there, or a server that hangs.",
                 unit="cpm",
             ),
-            Look(width=8),
-            Query(expr=seen("look_failures_total", change=PER_MINUTE), legend="{{reason}}"),
+            PanelStyle(width=8),
+            Query(expr=seen("poll_failures_total", change=PER_MINUTE), legend="{{reason}}"),
             stacked=True,
         ),
         graph(
@@ -350,7 +350,7 @@ def _watcher() -> tuple[Panel, ...]:
                 means="*hidden*: sessions whose state the monitoring role may not see; `GRANT pg_monitor` to it. "
                 "*folded*: clients shown together as `other`.",
             ),
-            Look(width=8, steps=((1, ORANGE),)),
+            PanelStyle(width=8, steps=((1, ORANGE),)),
             Query(expr=seen("hidden_sessions"), legend="hidden sessions"),
             Query(expr=seen("folded_clients"), legend="folded clients"),
         ),

@@ -13,8 +13,8 @@ from pgwatch_sessions.commands.demo import DEMO
 from pgwatch_sessions.commands.record import RECORD
 from pgwatch_sessions.commands.replay import REPLAY
 from pgwatch_sessions.commands.run import RUN
-from pgwatch_sessions.exposition.http_server import CannotListenError
 from pgwatch_sessions.settings.errors import SettingsError
+from pgwatch_sessions.web.http_server import CannotListenError
 
 CHECK_HEALTH = Command(
     name=check_health.NAME,

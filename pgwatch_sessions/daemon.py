@@ -20,21 +20,21 @@ from apscheduler.triggers.interval import IntervalTrigger
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.board import Board
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement
-from pgwatch_sessions.exposition.collector import registry_of
-from pgwatch_sessions.exposition.http_server import serving, url
-from pgwatch_sessions.exposition.web import Health, States, metrics_app, web_app
+from pgwatch_sessions.metrics.collector import registry_of
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
-from pgwatch_sessions.signals import ended_by_signals
+from pgwatch_sessions.shutdown import ended_by_signals
+from pgwatch_sessions.web.app import Health, States, metrics_app, web_app
+from pgwatch_sessions.web.http_server import serving, url
 
 if TYPE_CHECKING:
     from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
 
-#: So many looks may fail to end before the loop counts as stuck.
+#: So many polls may fail to end before the loop counts as stuck.
 _PATIENCE = 3
 
 
@@ -47,7 +47,7 @@ class Watch:
     timeout: float
     policy: Policy
     parse: Callable[[str | None], Statement]
-    #: Where looks are recorded; nowhere when None.
+    #: Where polls are recorded; nowhere when None.
     record_dir: Path | None = None
     record_max_bytes: int = 0
 
@@ -67,7 +67,7 @@ async def run(
 class Running:
     """A daemon at work."""
 
-    board: Board
+    board: PublishedStates
     #: Done at SIGTERM or SIGINT; fails with what a job raised.
     end: "asyncio.Future[None]"
 
@@ -132,7 +132,7 @@ async def _answering(
 
 @contextlib.contextmanager
 def _recording(watch: Watch) -> Iterator[Record | None]:
-    """Yield what records looks, if they are to be recorded; leaving ends the files in good order."""
+    """Yield what records polls, if they are to be recorded; leaving ends the files in good order."""
     if watch.record_dir is None:
         yield None
         return
@@ -140,20 +140,20 @@ def _recording(watch: Watch) -> Iterator[Record | None]:
     try:
         yield lambda server, outcome, at: recorder.record(server, outcome, at=at)
     finally:
-        with contextlib.suppress(OSError):  # each look is in its file already
+        with contextlib.suppress(OSError):  # each poll is in its file already
             recorder.close()
 
 
 @contextlib.asynccontextmanager
 async def _watching(
     watch: Watch, end: "asyncio.Future[None]", record: Record | None
-) -> AsyncIterator[tuple[Board, Sequence[Poller]]]:
-    """Look at every server on schedule while inside; leaving gives every slot back. A job's error is set on `end`."""
-    board = Board(target.name for target in watch.targets)
+) -> AsyncIterator[tuple[PublishedStates, Sequence[Poller]]]:
+    """Poll every server on schedule while inside; leaving gives every slot back. A job's error is set on `end`."""
+    board = PublishedStates(target.name for target in watch.targets)
     pollers = [_poller(watch, target, board, record) for target in watch.targets]
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.add_listener(functools.partial(_fail, end), EVENT_JOB_ERROR)
-    # The job is the awaited look itself: a slow one is never overtaken, and delays no other server.
+    # The job is the awaited poll itself: a slow one is never overtaken, and delays no other server.
     jobs = [
         scheduler.add_job(
             poller.poll,
@@ -172,11 +172,11 @@ async def _watching(
     finally:
         timekeeper.cancel()
         scheduler.shutdown()
-        await asyncio.sleep(0)  # the scheduler cancels looks that are under way in the loop's next turn
+        await asyncio.sleep(0)  # the scheduler cancels polls that are under way in the loop's next turn
         await asyncio.gather(*(poller.close() for poller in pollers))
 
 
-def _poller(watch: Watch, target: Target, board: Board, record: Record | None) -> Poller:
+def _poller(watch: Watch, target: Target, board: PublishedStates, record: Record | None) -> Poller:
     connection = HeldConnection(
         target, timeout=watch.timeout, parse=watch.parse, jitter=lambda limit: random.uniform(0, limit)
     )
@@ -212,14 +212,14 @@ def _fail(end: "asyncio.Future[None]", event: JobExecutionEvent) -> None:
 def _health(watch: Watch, pollers: Sequence[Poller]) -> Health:
     """Judge our own loop only: a server that is down is a metric, and a restart would lose connections that work."""
     patience = _PATIENCE * (watch.interval + watch.timeout)
-    silence = time.monotonic() - min(poller.looked_at for poller in pollers)
+    silence = time.monotonic() - min(poller.polled_at for poller in pollers)
     if silence > patience:
-        return Health(ok=False, reason=f"no look has ended for {silence:.0f} s")
+        return Health(ok=False, reason=f"no poll has ended for {silence:.0f} s")
     return Health(ok=True, reason="ok")
 
 
-def _readiness(board: Board) -> Health:
-    waiting = [state.server for state in board.states().values() if not state.looked]
+def _readiness(board: PublishedStates) -> Health:
+    waiting = [state.server for state in board.states().values() if not state.polled]
     if waiting:
-        return Health(ok=False, reason=f"no look yet at: {', '.join(waiting)}")
+        return Health(ok=False, reason=f"no poll yet at: {', '.join(waiting)}")
     return Health(ok=True, reason="ok")

@@ -8,8 +8,8 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import Processor
 
-#: The least of what libraries say that is for our users. APScheduler tells of every look twice, warns at each interval
-#: that a slow look goes on, and has a traceback for one that the end of the program cancels. What a job raises is not
+#: The least of what libraries say that is for our users. APScheduler tells of every poll twice, warns at each interval
+#: that a slow poll goes on, and has a traceback for one that the end of the program cancels. What a job raises is not
 #: lost with it: it ends the daemon, which says so itself.
 _LIBRARIES = {
     "apscheduler": logging.ERROR,

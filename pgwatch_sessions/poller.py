@@ -1,4 +1,4 @@
-"""Looks at one server on schedule, publishes what was seen, logs what changed, and records it if asked to."""
+"""Polls one server on schedule, publishes what was seen, logs what changed, and records it if asked to."""
 
 import asyncio
 import logging
@@ -7,23 +7,22 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown
-from pgwatch_sessions.core.findings import Changed, Opened
+from pgwatch_sessions.core.events import ClientsFolded, Event, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
-from pgwatch_sessions.telling import told
+from pgwatch_sessions.wording.events import event_fields, event_name
 
-#: Records what a look at a server gave, at the daemon's time; blocks, and raises OSError when the system refuses.
+#: Records what a poll a server gave, at the daemon's time; blocks, and raises OSError when the system refuses.
 Record = Callable[[str, Snapshot | Failure, float], None]
 
-#: A disk that takes longer has the looks go on without it.
+#: A disk that takes longer has the polls go on without it.
 _RECORDING_SECONDS = 2.0
 
 _LEVELS = {
-    Opened: logging.WARNING,
-    Changed: logging.WARNING,
+    LeakOpened: logging.WARNING,
+    LeakChanged: logging.WARNING,
     ServerDown: logging.ERROR,
     PrivilegeMissing: logging.WARNING,
     ClientsFolded: logging.WARNING,
@@ -31,7 +30,7 @@ _LEVELS = {
 
 
 class Poller:
-    """One server's looks, one after the other, and the state that they lead to."""
+    """One server's polls, one after the other, and the state that they lead to."""
 
     def __init__(
         self,
@@ -44,8 +43,8 @@ class Poller:
         record: Record | None = None,
     ) -> None:
         """Begin from a state, usually one that has seen nothing."""
-        #: When the last look ended, by time.monotonic; the beginning until there was one.
-        self.looked_at = time.monotonic()
+        #: When the last poll ended, by time.monotonic; the beginning until there was one.
+        self.polled_at = time.monotonic()
         self._state = state
         self._connection = connection
         self._policy = policy
@@ -56,11 +55,11 @@ class Poller:
         self._recording_fails = False
 
     async def poll(self) -> None:
-        """Look once and publish."""
+        """Poll once and publish."""
         begun = time.monotonic()
-        outcome = await self._connection.look()
-        self.looked_at, at = time.monotonic(), time.time()
-        self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.looked_at - begun)
+        outcome = await self._connection.poll()
+        self.polled_at, at = time.monotonic(), time.time()
+        self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.polled_at - begun)
         self._publish(self._state)
         for event in events:
             self._tell(event)
@@ -74,10 +73,10 @@ class Poller:
             await asyncio.wait({self._writing}, timeout=_RECORDING_SECONDS)
 
     async def _keep(self, record: Record, outcome: Snapshot | Failure, at: float) -> None:
-        """Record a look. What the disk does to us is logged once, and does not keep the looks from going on."""
+        """Record a poll. What the disk does to us is logged once, and does not keep the polls from going on."""
         try:
             if self._writing is not None and not self._writing.done():
-                raise TimeoutError("an earlier look is still being written")
+                raise TimeoutError("an earlier poll is still being written")
             self._writing = asyncio.create_task(asyncio.to_thread(record, self._state.server, outcome, at))
             self._writing.add_done_callback(_seen)
             async with asyncio.timeout(_RECORDING_SECONDS):
@@ -92,8 +91,7 @@ class Poller:
             self._recording_fails = False
 
     def _tell(self, event: Event) -> None:
-        name, fields = told(event)
-        self._log.log(_LEVELS.get(type(event), logging.INFO), name, **fields)
+        self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
 
 
 def _seen(task: "asyncio.Task[None]") -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from pgwatch_sessions.demo.keeper import descendants
 from pgwatch_sessions.demo.postgres import Cluster, Postgres, cluster, runnable, serving
-from tests.leftovers import processes_of
-from tests.servers import Database, OwnPostgres, copied, fresh_database, installed, own_server
-from tests.waiting import until
+from tests.support.leftovers import processes_of
+from tests.support.servers import Database, OwnPostgres, copied, fresh_database, installed, own_server
+from tests.support.waiting import until
 
 
 class OwnPostgresFactory(Protocol):

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.daemons import Daemon, daemon
 from tests.exposition.certificates import hashed, write_plain_config, write_web_config
-from tests.programs import environment, finished
+from tests.support.daemons import Daemon, daemon
+from tests.support.programs import environment, finished
 
 SECRET = "hunter2"
 #: Nobody listens there, and the daemon goes on all the same.
@@ -121,9 +121,9 @@ def assert_unhealthy_while_stopped(watching: Daemon, **settings: str) -> None:
 def test_another_status_than_200_is_not_healthy() -> None:
     """The reason that comes with it is said."""
     with listening(
-        lambda connection: connection.sendall(b"HTTP/1.1 503 x\r\n\r\nno look has ended for 60 s\n")
+        lambda connection: connection.sendall(b"HTTP/1.1 503 x\r\n\r\nno poll has ended for 60 s\n")
     ) as port:
-        said = "not healthy: status 503: no look has ended for 60 s"
+        said = "not healthy: status 503: no poll has ended for 60 s"
         assert health(LISTEN=f"127.0.0.1:{port}") == (1, said)
 
 

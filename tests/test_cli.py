@@ -11,7 +11,7 @@ import pytest
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.settings.loading import describe
-from tests.programs import PROGRAM, environment, finished
+from tests.support.programs import PROGRAM, environment, finished
 
 SCRIPT = shutil.which("pgwatch-sessions", path=str(Path(sys.executable).parent)) or "pgwatch-sessions"
 SECRET = "s3cret-of-all"

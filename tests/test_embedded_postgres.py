@@ -31,8 +31,8 @@ from pgwatch_sessions.demo.postgres import (
     serving,
 )
 from tests.conftest import OwnPostgresFactory
-from tests.leftovers import alive
-from tests.waiting import until
+from tests.support.leftovers import alive
+from tests.support.waiting import until
 
 REPOSITORY = Path(pgwatch_sessions.__file__).parents[1]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="shows what root does")

@@ -12,8 +12,8 @@ import pytest
 
 from pgwatch_sessions.demo.keeper import descendants
 from pgwatch_sessions.demo.kept import kept, temporary_folder
-from tests.leftovers import alive
-from tests.waiting import until
+from tests.support.leftovers import alive
+from tests.support.waiting import until
 
 #: A shell, a child of it, and one that left its process group.
 FAMILY = ["sh", "-c", "sleep 600 & setsid sleep 600 & wait"]

@@ -86,9 +86,9 @@ def test_the_level_holds_for_all() -> None:
     logging.getLogger("asyncio").warning("slow callback")
     assert stream.getvalue() == ""
     configure_logs("json", "debug", stream)
-    structlog.get_logger().debug("looked")
+    structlog.get_logger().debug("polled")
     logging.getLogger("apscheduler").debug("next wakeup")
-    assert [line["event"] for line in json_lines(stream)] == ["looked", "next wakeup"]
+    assert [line["event"] for line in json_lines(stream)] == ["polled", "next wakeup"]
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

@@ -12,10 +12,10 @@ import pgwatch_sessions
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import daemon
-from tests.postgres.looking import look, seen, session_of
-from tests.servers import Database, OwnPostgres, installed
-from tests.situations import aborted_transaction, active, idle, idle_in_transaction, role, waiting_for_lock
+from tests.support.daemons import daemon
+from tests.support.polling import poll, seen, session_of
+from tests.support.servers import Database, OwnPostgres, installed
+from tests.support.situations import aborted_transaction, active, idle, idle_in_transaction, role, waiting_for_lock
 
 SCRIPT = Path(pgwatch_sessions.__file__).parents[1] / "deploy" / "sql" / "create_monitor_role.sql"
 ROLE = "pgwatch_sessions"
@@ -53,7 +53,7 @@ def test_nothing_is_hidden_from_the_role(any_postgres: Postgres, any_database: D
         active(dsn) as busy,
         waiting_for_lock(dsn) as (holder, waiter),
     ):
-        snapshot = seen(look(monitor))
+        snapshot = seen(poll(monitor))
         states = {pid: session_of(pid, snapshot).state for pid in (held, aborted, busy, holder, waiter)}
     assert states == {
         held: SessionState.IDLE_IN_TRANSACTION,
@@ -88,7 +88,7 @@ def test_the_role_takes_three_connections_at_most(any_postgres: Postgres) -> Non
         "CREATE TEMP TABLE t ()",
     ],
 )
-def test_the_role_can_do_nothing_but_look(any_postgres: Postgres, any_database: Database, statement: str) -> None:
+def test_the_role_can_do_nothing_but_poll(any_postgres: Postgres, any_database: Database, statement: str) -> None:
     """It may neither end nor cancel others' sessions, nor read their tables, nor write."""
     with (
         role(any_postgres.dsn(), "app") as app,
@@ -112,7 +112,7 @@ def test_the_administrator_of_a_managed_service_can_make_the_role(any_postgres: 
         superuser.execute(f"ALTER ROLE {administrator} CREATEROLE".encode())
         superuser.execute(f"GRANT pg_monitor TO {administrator} WITH ADMIN OPTION".encode())
         with monitoring_role(any_postgres, maker=administrator) as monitor:
-            assert session_of(held, seen(look(monitor))).state is SessionState.IDLE_IN_TRANSACTION
+            assert session_of(held, seen(poll(monitor))).state is SessionState.IDLE_IN_TRANSACTION
 
 
 def test_the_lines_for_pg_hba_conf_are_valid(any_postgres: Postgres, own_postgres: OwnPostgresFactory) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
-from tests.proxy import Proxy, proxy_to
-from tests.waiting import until
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.waiting import until
 
 #: The first message of a client that asks for TLS: its length, and the protocol's code. The answer is one byte.
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwatch_sessions.exposition.metrics import METRICS
+from pgwatch_sessions.metrics.table import METRICS
 
 NO_LABEL = "\N{EN DASH}"
 ROOT = Path(__file__).parent.parent

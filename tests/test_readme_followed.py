@@ -11,9 +11,9 @@ import pytest
 
 from pgwatch_sessions.demo.kept import kept
 from tests.conftest import OwnPostgresFactory
-from tests.ports import free_port
-from tests.programs import environment
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.programs import environment
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent
 _SECTION = re.compile(r"^## Run it against your own server\n(.*?)^## ", re.MULTILINE | re.DOTALL)
@@ -42,7 +42,7 @@ def test_the_readme_leads_to_metrics_of_ones_own_server(own_postgres: OwnPostgre
         pytest.skip("this PostgreSQL has no psql; the embedded one has: make test")
     port = free_port()
     stand_ins = {"db.example": f"127.0.0.1 PGPORT={server.port}", "…": "any", ":9488": f":{port}"}
-    (role,), look, (run, curl) = [
+    (role,), poll, (run, curl) = [
         [re.sub("|".join(map(re.escape, stand_ins)), lambda match: stand_ins[match[0]], line) for line in block]
         for block in commands()
     ]
@@ -53,11 +53,11 @@ def test_the_readme_leads_to_metrics_of_ones_own_server(own_postgres: OwnPostgre
     made = done(role, as_superuser)
     assert made.returncode == 0, made.stderr
 
-    looked = done("\n".join(look), reader)
-    assert (looked.returncode, looked.stderr) == (0, ""), looked.stdout
-    assert "hidden" not in looked.stdout
+    polled = done("\n".join(poll), reader)
+    assert (polled.returncode, polled.stderr) == (0, ""), polled.stdout
+    assert "hidden" not in polled.stdout
 
-    export = look[0]
+    export = poll[0]
     with kept(("bash", "-c", f"{export}\nexec {run}"), cwd=ROOT, env=reader, log=tmp_path / "log"):
         until(lambda: "pgwatch_sessions_up{" in done(curl, reader).stdout, within=30)
         assert re.search(r'pgwatch_sessions_up\{server="127\.0\.0\.1:\d+"\} 1', done(curl, reader).stdout)

@@ -14,32 +14,32 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from pgwatch_sessions.core.model import Failure, Reason, SessionState, Snapshot
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import Failure, FailureReason, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
-from pgwatch_sessions.recording import Look, read_looks
+from pgwatch_sessions.recording import Poll, read_polls
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import daemon, own_sessions
-from tests.programs import PROGRAM, environment, finished
-from tests.servers import Database
-from tests.situations import idle_in_transaction
-from tests.terminals import at_terminal
-from tests.waiting import until
+from tests.support.daemons import daemon, own_sessions
+from tests.support.programs import PROGRAM, environment, finished
+from tests.support.servers import Database
+from tests.support.situations import idle_in_transaction
+from tests.support.terminals import at_terminal
+from tests.support.waiting import until
 
 SECRET = "s3cret@example.org"
 LEAKED = f"SELECT '{SECRET}' AS email /*route='/orders/{{id}}'*/"
 FAST = ("--interval", "100ms")
 
 
-def looks_in(file: Path) -> list[Look]:
-    """Return the looks of a file, which must have no bad line."""
+def polls_in(file: Path) -> list[Poll]:
+    """Return the polls of a file, which must have no bad line."""
     with file.open("rb") as source:
-        found = list(read_looks(source))
-    assert all(isinstance(look, Look) for look in found), found
-    return [look for look in found if isinstance(look, Look)]
+        found = list(read_polls(source))
+    assert all(isinstance(poll, Poll) for poll in found), found
+    return [poll for poll in found if isinstance(poll, Poll)]
 
 
 @contextmanager
@@ -53,18 +53,18 @@ def recording(*arguments: str, env: Mapping[str, str]) -> Iterator[subprocess.Po
             process.kill()
 
 
-def test_so_many_looks_redacted(database: Database, tmp_path: Path) -> None:
+def test_so_many_polls_redacted(database: Database, tmp_path: Path) -> None:
     """The file holds what was there without a literal, and replay tells the leak from it."""
     file = tmp_path / "three.jsonl.gz"
     with idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED) as pid:
         ended = finished("record", "--out", str(file), "--count", "12", *FAST, env=environment(DSN=database.dsn()))
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr == f"pgwatch-sessions: recorded 12 looks in {file}\n"
-    looks = looks_in(file)
-    assert len(looks) == 12
-    for look in looks:
-        assert isinstance(look.outcome, Snapshot)
-        (held,) = [each for each in look.outcome.sessions if each.id.pid == pid]
+    assert ended.stderr == f"pgwatch-sessions: recorded 12 polls in {file}\n"
+    polls = polls_in(file)
+    assert len(polls) == 12
+    for poll in polls:
+        assert isinstance(poll.outcome, Snapshot)
+        (held,) = [each for each in poll.outcome.sessions if each.id.pid == pid]
         assert (held.state, held.client.application) == (SessionState.IDLE_IN_TRANSACTION, "orders-api")
         assert held.statement.site == "/orders/{id}"
     assert SECRET.encode() not in gzip.decompress(file.read_bytes())
@@ -87,23 +87,23 @@ def test_a_signal_ends_it_in_order(database: Database, tmp_path: Path, number: s
     """Exit 0, a whole file, and no session left on the server."""
     file = tmp_path / "night.jsonl.gz"
     with recording("--out", str(file), *FAST, env=environment(DSN=database.dsn())) as process:
-        until(lambda: file.exists() and len(looks_in(file)) >= 2)
+        until(lambda: file.exists() and len(polls_in(file)) >= 2)
         process.send_signal(number)
         _, said = process.communicate(timeout=5)
     assert process.returncode == 0
     assert said.startswith("pgwatch-sessions: recorded ")
-    assert said.endswith(f" looks in {file}\n")
-    assert len(gzip.decompress(file.read_bytes()).splitlines()) == len(looks_in(file)) >= 2
+    assert said.endswith(f" polls in {file}\n")
+    assert len(gzip.decompress(file.read_bytes()).splitlines()) == len(polls_in(file)) >= 2
     until(lambda: own_sessions(database.dsn()) == 0)
 
 
-def test_a_signal_in_the_middle_of_a_look_that_hangs(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
     """Nobody waits for a server that does not answer; what was recorded before is whole."""
     server = own_postgres()
     file = tmp_path / "night.jsonl.gz"
     env = environment(DSN=server.dsn(), TIMEOUT="60s")
     with recording("--out", str(file), *FAST, env=env) as process:
-        until(lambda: file.exists() and len(looks_in(file)) >= 1)
+        until(lambda: file.exists() and len(polls_in(file)) >= 1)
         server.freeze()
         try:
             process.send_signal(signal.SIGTERM)
@@ -114,21 +114,21 @@ def test_a_signal_in_the_middle_of_a_look_that_hangs(own_postgres: OwnPostgresFa
     assert gzip.decompress(file.read_bytes()).endswith(b"\n")
 
 
-def test_failures_are_recorded_and_the_looks_go_on(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+def test_failures_are_recorded_and_the_polls_go_on(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
     """A server that goes down and comes back: said once, in the file, and no end of the recording."""
     server = own_postgres()
     file = tmp_path / "outage.jsonl"
     with recording("--out", str(file), *FAST, env=environment(DSN=server.dsn(), NAME="shop")) as process:
-        until(lambda: file.exists() and looks_in(file))
+        until(lambda: file.exists() and polls_in(file))
         server.stop()
-        until(lambda: isinstance(looks_in(file)[-1].outcome, Failure))
+        until(lambda: isinstance(polls_in(file)[-1].outcome, Failure))
         server.start()
-        until(lambda: isinstance(looks_in(file)[-1].outcome, Snapshot))
+        until(lambda: isinstance(polls_in(file)[-1].outcome, Snapshot))
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=5)
     assert process.returncode == 0
-    reasons = {look.outcome.reason for look in looks_in(file) if isinstance(look.outcome, Failure)}
-    assert Reason.NETWORK in reasons
+    reasons = {poll.outcome.reason for poll in polls_in(file) if isinstance(poll.outcome, Failure)}
+    assert FailureReason.NETWORK in reasons
     assert 1 <= said.count("pgwatch-sessions: shop cannot be seen: ") <= 3
     assert " of them failed in " in said
 
@@ -140,11 +140,11 @@ def test_a_server_that_was_never_seen(tmp_path: Path) -> None:
     ended = finished("record", "--out", str(file), "--count", "2", *FAST, "--dsn", dsn)
     assert ended.returncode == 3
     assert "127.0.0.1:1 cannot be seen: network: " in ended.stderr
-    assert [isinstance(look.outcome, Failure) for look in looks_in(file)] == [True, True]
+    assert [isinstance(poll.outcome, Failure) for poll in polls_in(file)] == [True, True]
 
 
 def test_several_servers_go_into_one_file(database: Database, tmp_path: Path) -> None:
-    """Each look names its server; one that is down does not keep the other from being seen."""
+    """Each poll names its server; one that is down does not keep the other from being seen."""
     config, file = tmp_path / "two.yaml", tmp_path / "two.jsonl"
     config.write_text(f"""\
 servers:
@@ -153,7 +153,7 @@ servers:
 """)
     ended = finished("record", "--config", str(config), "--out", str(file), "--count", "2", *FAST)
     assert ended.returncode == 0
-    found = [(look.server, isinstance(look.outcome, Snapshot)) for look in looks_in(file)]
+    found = [(poll.server, isinstance(poll.outcome, Snapshot)) for poll in polls_in(file)]
     assert found == [("down", False), ("shop", True)] * 2
 
 
@@ -166,7 +166,7 @@ def test_what_is_there_is_not_overwritten_by_accident(database: Database, tmp_pa
     assert (ended.returncode, file.read_text()) == (2, "dear\n")
     assert ended.stderr == f"pgwatch-sessions: error: {file} is there already; --force overwrites it\n"
     assert finished(*command, "--force").returncode == 0
-    assert len(looks_in(file)) == 1
+    assert len(polls_in(file)) == 1
 
 
 @pytest.mark.parametrize("arguments", [(), ("--out", "x", "--count", "0"), ("--out", "x", "--hold-limit", "1s")])
@@ -191,14 +191,14 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_terminal_shows_how_far_it_is(database: Database, tmp_path: Path) -> None:
-    """Looks and size, in a line that is gone in the end."""
+    """Polls and size, in a line that is gone in the end."""
     file = tmp_path / "three.jsonl"
     shown = at_terminal(
         "record", "--out", str(file), "--count", "3", "--interval", "150ms", "--dsn", database.dsn(), columns=120
     )
     assert shown.code == 0
-    assert "67 %  2 looks, " in shown.terminal
-    assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 looks in {file}\r\n")
+    assert "67 %  2 polls, " in shown.terminal
+    assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 polls in {file}\r\n")
 
 
 # --- While the daemon runs ---
@@ -226,14 +226,14 @@ def test_the_daemon_records_what_it_judges(database: Database, tmp_path: Path) -
     assert [[event[key] for key in meant] for event in opened] == [[event[key] for key in meant] for event in logged]
 
 
-def test_a_disk_that_refuses_does_not_stop_the_looks(database: Database, tmp_path: Path) -> None:
+def test_a_disk_that_refuses_does_not_stop_the_polls(database: Database, tmp_path: Path) -> None:
     """Said once, and once when it is better; meanwhile the metrics are fresh."""
     blocked = tmp_path / "blocked"
     blocked.touch()
     with daemon("--record-dir", str(blocked / "recordings"), dsn=database.dsn()) as watching:
         until(lambda: watching.events("recording_failed"))
-        looks = watching.scrape().looks()
-        watching.scrape_when(lambda scrape: scrape.looks() > looks + 3)
+        polls = watching.scrape().polls()
+        watching.scrape_when(lambda scrape: scrape.polls() > polls + 3)
         blocked.unlink()
         until(lambda: watching.events("recording_resumed"))
         until(lambda: list((blocked / "recordings").iterdir()))
@@ -243,8 +243,8 @@ def test_a_disk_that_refuses_does_not_stop_the_looks(database: Database, tmp_pat
     assert "level" in failed
 
 
-def test_a_disk_that_hangs_does_not_stop_the_looks(database: Database) -> None:
-    """The look goes on after a moment, without a second writer; recording goes on once the disk answers."""
+def test_a_disk_that_hangs_does_not_stop_the_polls(database: Database) -> None:
+    """The poll goes on after a moment, without a second writer; recording goes on once the disk answers."""
     free = threading.Event()
     recorded: list[str] = []
 

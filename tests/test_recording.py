@@ -14,45 +14,45 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import (
     Client,
     ConnectionLimit,
     DatabaseCounters,
     Failure,
-    Reason,
-    Scope,
-    Server,
+    FailureReason,
+    LimitScope,
+    ServerInfo,
     Session,
     SessionId,
     SessionState,
     Snapshot,
 )
-from pgwatch_sessions.core.statements import UNKNOWN, parse_statement
-from pgwatch_sessions.recording import BadLine, Look, Recorder, open_recording, read_looks, written
-from tests.core.values import NOW, session, snapshot
-from tests.postgres.looking import look, seen
-from tests.servers import Database
-from tests.situations import aborted_transaction, idle, idle_in_transaction, waiting_for_lock
+from pgwatch_sessions.core.statements import UNKNOWN_STATEMENT, parse_statement
+from pgwatch_sessions.recording import BadLine, Poll, Recorder, open_recording, read_polls, written
+from tests.support.polling import poll, seen
+from tests.support.servers import Database
+from tests.support.situations import aborted_transaction, idle, idle_in_transaction, waiting_for_lock
+from tests.support.values import NOW, session, snapshot
 
 BY_HAND = Path(__file__).parent / "recordings" / "by_hand.jsonl"
 THREE = 1_795_230_000.0  # 2026-11-21T03:00:00Z
 
 
-def read(content: bytes) -> list[Look | BadLine]:
+def read(content: bytes) -> list[Poll | BadLine]:
     """Return what a file of this content reads as."""
-    return list(read_looks(io.BytesIO(content)))
+    return list(read_polls(io.BytesIO(content)))
 
 
-def looks_in(*paths: Path) -> list[Look]:
-    """Return the looks of files that must have no bad line."""
+def polls_in(*paths: Path) -> list[Poll]:
+    """Return the polls of files that must have no bad line."""
     found = [item for path in paths for item in read(path.read_bytes())]
-    assert all(isinstance(item, Look) for item in found), found
-    return [item for item in found if isinstance(item, Look)]
+    assert all(isinstance(item, Poll) for item in found), found
+    return [item for item in found if isinstance(item, Poll)]
 
 
 def line_of(**keys: Any) -> bytes:
-    """Write a look without sessions, with these keys in place of its own."""
+    """Write a poll without sessions, with these keys in place of its own."""
     return json.dumps({"taken_at": "2026-11-21T03:00:00Z", "sessions": []} | keys).encode()
 
 
@@ -60,13 +60,13 @@ def line_of(**keys: Any) -> bytes:
 
 
 def test_a_recording_made_by_hand() -> None:
-    """Looks in the order of the file, times exact, what is not told not known, what is no session left out."""
+    """Polls in the order of the file, times exact, what is not told not known, what is no session left out."""
     first, failure, other, bad, last = read(BY_HAND.read_bytes())
-    assert isinstance(first, Look)
+    assert isinstance(first, Poll)
     assert (first.number, first.server, first.taken_at) == (1, "lab", THREE + 2.000003)
     assert isinstance(first.outcome, Snapshot)
     assert first.outcome.taken_at == first.taken_at
-    assert first.outcome.server == Server(
+    assert first.outcome.server == ServerInfo(
         version_num=160014,
         max_connections=100,
         superuser_reserved_connections=3,
@@ -92,14 +92,14 @@ def test_a_recording_made_by_hand() -> None:
     assert waiter.blocked_by == (1,)
     assert (tagged.client.application, pooled.client.application) == ("billing", "orders")
     assert unknown.client == Client("(none)", "(none)", "(none)")
-    assert (unknown.state, unknown.state_change, unknown.statement) == (None, None, UNKNOWN)
+    assert (unknown.state, unknown.state_change, unknown.statement) == (None, None, UNKNOWN_STATEMENT)
     assert (hidden.id, hidden.state, hidden.client.user) == (SessionId(6, None), None, "app")
     assert starting.state is SessionState.STARTING
 
-    assert failure == Look(3, Failure(reason=Reason.EXHAUSTED), THREE + 12, "lab")
-    assert other == Look(4, Snapshot(taken_at=THREE + 22, server=Server(), sessions=()), THREE + 22, "other")
+    assert failure == Poll(3, Failure(reason=FailureReason.EXHAUSTED), THREE + 12, "lab")
+    assert other == Poll(4, Snapshot(taken_at=THREE + 22, server=ServerInfo(), sessions=()), THREE + 22, "other")
     assert bad == BadLine(5, "not JSON at column 14")
-    assert isinstance(last, Look)
+    assert isinstance(last, Poll)
     assert (last.number, last.server, last.taken_at) == (6, "lab", THREE + 1)
 
 
@@ -140,7 +140,7 @@ def test_a_bad_line_is_named_and_the_next_is_read(line: bytes, reason: str) -> N
     """The reason quotes nothing of the line."""
     bad, good = read(line + b"\r\n\n" + line_of())
     assert bad == BadLine(1, reason)
-    assert isinstance(good, Look)
+    assert isinstance(good, Poll)
     assert good.number == 3
 
 
@@ -148,7 +148,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
     """What is longer than a line can be is skipped as it comes, also where a small file holds it compressed."""
 
     class Endless(io.RawIOBase):
-        """200 MiB in one line, and a look."""
+        """200 MiB in one line, and a poll."""
 
         def __init__(self) -> None:
             self.left = 3200
@@ -165,22 +165,22 @@ def test_a_line_without_end_takes_no_memory() -> None:
         file.write(b"\n" + line_of())
     for source in (Endless(), io.BytesIO(packed.getvalue())):
         tracemalloc.start()
-        bad, good = read_looks(source)  # type: ignore[arg-type]  # raw, but reads
+        bad, good = read_polls(source)  # type: ignore[arg-type]  # raw, but reads
         assert tracemalloc.get_traced_memory()[1] < 90 * 2**20
         tracemalloc.stop()
         assert bad == BadLine(1, "longer than 64 MiB")
-        assert isinstance(good, Look)
+        assert isinstance(good, Poll)
 
 
 def test_sessions_that_did_not_change_are_the_same_objects() -> None:
-    """From look to look of one server, so that a long recording is read fast and remembered cheaply."""
+    """From poll to poll of one server, so that a long recording is read fast and remembered cheaply."""
     rows = [{"pid": 1, "query": "SELECT 1"}, {"pid": 2, "query": "SELECT 2"}]
     lines = (
         line_of(sessions=rows),
         line_of(server={"name": "other"}, sessions=[{"pid": 1}]),
         line_of(server={"name": "(none)"}, sessions=[*rows[:1], {"pid": 2, "query": "SELECT b"}]),
     )
-    first, _, third = (item.outcome for item in read(b"\n".join(lines)) if isinstance(item, Look))
+    first, _, third = (item.outcome for item in read(b"\n".join(lines)) if isinstance(item, Poll))
     assert isinstance(first, Snapshot)
     assert isinstance(third, Snapshot)
     assert third.sessions[0] is first.sessions[0]
@@ -193,7 +193,7 @@ GOOD_COUNT = 5
 
 @given(st.data())
 def test_no_content_makes_the_reader_raise(data: st.DataObject) -> None:
-    """Whatever is mutated, plain or compressed: every line is a look or a bad line, numbered upwards."""
+    """Whatever is mutated, plain or compressed: every line is a poll or a bad line, numbered upwards."""
     content = data.draw(st.sampled_from([GOOD, gzip.compress(GOOD), gzip.compress(GOOD, 0) + gzip.compress(GOOD)]))
     for _ in range(data.draw(st.integers(0, 4))):
         start = data.draw(st.integers(0, len(content)))
@@ -239,13 +239,13 @@ def test_compressed_data_is_read_up_to_where_it_ends(tmp_path: Path) -> None:
     content = file.path.read_bytes()
     for cut in range(len(content)):
         items = read(content[:cut])
-        looks = [item for item in items if isinstance(item, Look)]
-        assert len(looks) >= sum(end <= cut for end in ends) - 1
+        polls = [item for item in items if isinstance(item, Poll)]
+        assert len(polls) >= sum(end <= cut for end in ends) - 1
         if cut in ends:
-            assert items == looks
+            assert items == polls
         else:
-            assert items == [*looks, BadLine(len(looks) + 1, "the gzip data ends too early")]
-    assert len(looks_in(file.path)) == 5
+            assert items == [*polls, BadLine(len(polls) + 1, "the gzip data ends too early")]
+    assert len(polls_in(file.path)) == 5
 
 
 def test_segments_of_killed_daemons_are_read_one_after_the_other(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_segments_of_killed_daemons_are_read_one_after_the_other(tmp_path: Path)
     file.close()
     together = tmp_path / "together.jsonl.gz"
     together.write_bytes(killed + killed + file.path.read_bytes() + b"\0" * 100_000 + killed)
-    looks = looks_in(together)
-    assert [int(found.server.split()[0]) for found in looks] == [*range(300)] * 4
+    polls = polls_in(together)
+    assert [int(found.server.split()[0]) for found in polls] == [*range(300)] * 4
 
 
 def test_damaged_data_costs_lines_until_the_next_segment() -> None:
@@ -269,7 +269,7 @@ def test_damaged_data_costs_lines_until_the_next_segment() -> None:
     items = read(whole[:middle] + b"\xff" * 9 + whole[middle:] + whole)
     bad = [item for item in items if isinstance(item, BadLine)]
     assert bad[-1].reason == "the gzip data is damaged"
-    assert all(isinstance(item, Look) for item in [*items[:100], *items[-300:]])
+    assert all(isinstance(item, Poll) for item in [*items[:100], *items[-300:]])
     assert [item.number for item in items] == list(range(1, len(items) + 1))
 
     stored = gzip.compress(b"\n".join(lines) + b"\n", 0)
@@ -329,7 +329,7 @@ snapshots = st.builds(
     Snapshot,
     taken_at=times,
     server=st.builds(
-        Server,
+        ServerInfo,
         version_num=st.none() | counts,
         in_recovery=st.none() | st.booleans(),
         started_at=st.none() | times,
@@ -358,7 +358,10 @@ snapshots = st.builds(
     ).map(tuple),
 )
 failures = st.builds(
-    Failure, reason=st.sampled_from(Reason), detail=printable, exhausted_scope=st.none() | st.sampled_from(Scope)
+    Failure,
+    reason=st.sampled_from(FailureReason),
+    detail=printable,
+    exhausted_scope=st.none() | st.sampled_from(LimitScope),
 )
 HOSTILE = session(client=Client("(none)", "\\", 'a"\n - h:1 - h:2'), query="SELECT 1 -- \ud800")
 
@@ -371,17 +374,17 @@ def test_what_is_written_reads_as_it_was(outcome: Snapshot | Failure, at: float,
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     taken_at = outcome.taken_at if isinstance(outcome, Snapshot) else at
-    assert read(line) == [Look(1, outcome, taken_at, server)]
+    assert read(line) == [Poll(1, outcome, taken_at, server)]
 
 
-def test_a_real_look_reads_as_it_was(database: Database) -> None:
+def test_a_real_poll_reads_as_it_was(database: Database) -> None:
     """Blocked, aborted, held and unused sessions of a real server, its counters and our own session included."""
     dsn = database.dsn(application_name="orders")
     with waiting_for_lock(dsn), aborted_transaction(dsn), idle(dsn), idle_in_transaction(dsn, "SELECT %s::int", 4711):
-        outcome = seen(look(database.dsn()))
+        outcome = seen(poll(database.dsn()))
     line = written(outcome, server="db", at=NOW)
     assert b"4711" not in json.dumps([row["query"] for row in json.loads(line)["sessions"]]).encode()
-    assert read(line) == [Look(1, outcome, outcome.taken_at, "db")]
+    assert read(line) == [Poll(1, outcome, outcome.taken_at, "db")]
 
 
 def test_a_line_has_the_keys_of_pg_stat_activity() -> None:
@@ -402,11 +405,11 @@ def test_a_recording_is_for_its_owner_and_not_overwritten(tmp_path: Path) -> Non
             file.write(line_of() + b"\n")
         with pytest.raises(FileExistsError):
             open_recording(path)
-        assert len(looks_in(path)) == 1
+        assert len(polls_in(path)) == 1
         assert path.stat().st_mode & 0o777 == 0o600
         with open_recording(path, overwrite=True):
             pass
-        assert looks_in(path) == []
+        assert polls_in(path) == []
     assert plain.read_bytes() == b""
     assert gzip.decompress(packed.read_bytes()) == b""
 
@@ -437,7 +440,7 @@ def test_recordings_stay_within_their_room(tmp_path: Path) -> None:
     recorded = [path for path in segments(directory) if path.suffix == ".gz"]
     assert sum(path.stat().st_size for path in recorded) > room * 3 / 4
     for server in ("db/1", "db 1"):
-        taken = [found.taken_at for found in looks_in(*recorded) if found.server == server]
+        taken = [found.taken_at for found in polls_in(*recorded) if found.server == server]
         assert taken == [NOW + number for number in range(200 - len(taken), 200)]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in recorded)
     assert (directory / "notes.txt").exists()
@@ -447,10 +450,10 @@ def test_a_segment_ends_after_an_hour(tmp_path: Path) -> None:
     """Also when the clock is set back, even to the time that a segment has in its name."""
     recorder = Recorder(tmp_path / "new", max_bytes=2**20)
     for at in (NOW, NOW + 3599, NOW + 3600, NOW + 3601, NOW - 3600, NOW):
-        recorder.record("../..", Failure(reason=Reason.EXHAUSTED), at=at)
+        recorder.record("../..", Failure(reason=FailureReason.EXHAUSTED), at=at)
     recorder.close()
     found = segments(tmp_path / "new")
-    assert [len(looks_in(path)) for path in found] == [3, 1, 2]
+    assert [len(polls_in(path)) for path in found] == [3, 1, 2]
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
@@ -458,7 +461,7 @@ RECORDING = """
 import resource, signal, sys
 from pathlib import Path
 from pgwatch_sessions.recording import Recorder
-from tests.core.values import NOW
+from tests.support.values import NOW
 from tests.test_recording import incompressible
 
 recorder = Recorder(Path(sys.argv[1]), max_bytes=2**20)
@@ -477,7 +480,7 @@ def run_recording(directory: Path, program: str) -> subprocess.CompletedProcess[
 
 
 def test_a_killed_daemon_loses_nothing(tmp_path: Path) -> None:
-    """Each look is in the file when it is recorded, and later segments stand beside."""
+    """Each poll is in the file when it is recorded, and later segments stand beside."""
     program = """
 for number in range(5):
     recorder.record("db", incompressible(number), at=NOW)
@@ -485,10 +488,10 @@ signal.raise_signal(signal.SIGKILL)
 """
     for killed in (1, 2):
         assert run_recording(tmp_path, program).returncode == -signal.SIGKILL
-        assert len(looks_in(*segments(tmp_path))) == 5 * killed
+        assert len(polls_in(*segments(tmp_path))) == 5 * killed
 
 
-def test_a_full_disk_costs_looks_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_costs_polls_and_nothing_else(tmp_path: Path) -> None:
     """The error is raised; what was recorded is whole, and recording goes on when there is room again."""
     program = """
 number = 0
@@ -514,26 +517,26 @@ recorder.close()
     recorded, *full = ran.stdout.split()
     assert full == ["full", "full"]
     assert int(recorded) > 0
-    assert [len(looks_in(path)) for path in segments(tmp_path)] == [int(recorded), 1]
+    assert [len(polls_in(path)) for path in segments(tmp_path)] == [int(recorded), 1]
 
 
 def test_what_the_system_refuses_is_raised(tmp_path: Path) -> None:
-    """As OSError at each look, so that recording goes on once it can."""
+    """As OSError at each poll, so that recording goes on once it can."""
     (tmp_path / "file").touch()
     nowhere = Recorder(tmp_path / "file" / "x", max_bytes=2**20)
     for _ in range(2):
         with pytest.raises(NotADirectoryError):
-            nowhere.record("db", Failure(reason=Reason.EXHAUSTED), at=NOW)
+            nowhere.record("db", Failure(reason=FailureReason.EXHAUSTED), at=NOW)
     (tmp_path / "file").unlink()
-    nowhere.record("db", Failure(reason=Reason.EXHAUSTED), at=NOW)
+    nowhere.record("db", Failure(reason=FailureReason.EXHAUSTED), at=NOW)
     nowhere.close()
-    assert len(looks_in(*segments(tmp_path / "file" / "x"))) == 1
+    assert len(polls_in(*segments(tmp_path / "file" / "x"))) == 1
 
     small = Recorder(tmp_path / "small", max_bytes=500)
-    small.record("db", Failure(reason=Reason.EXHAUSTED), at=NOW)
+    small.record("db", Failure(reason=FailureReason.EXHAUSTED), at=NOW)
     with pytest.raises(OSError, match="more room") as refused:
         small.record("db", incompressible(1), at=NOW + 1)
     assert refused.value.errno == errno.EFBIG
-    small.record("db", Failure(reason=Reason.EXHAUSTED), at=NOW + 2)
+    small.record("db", Failure(reason=FailureReason.EXHAUSTED), at=NOW + 2)
     small.close()
-    assert len(looks_in(*segments(tmp_path / "small"))) == 2
+    assert len(polls_in(*segments(tmp_path / "small"))) == 2

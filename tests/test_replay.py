@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pgwatch_sessions.core.model import Failure, Reason, Server, SessionState, Snapshot
+from pgwatch_sessions.core.model import Failure, FailureReason, ServerInfo, SessionState, Snapshot
 from pgwatch_sessions.recording import written
-from tests.core.values import NOW, session, snapshot
-from tests.programs import PROGRAM, environment, finished
-from tests.terminals import at_terminal
+from tests.support.programs import PROGRAM, environment, finished
+from tests.support.terminals import at_terminal
+from tests.support.values import NOW, session, snapshot
 
 RECORDINGS = Path(__file__).parent / "recordings"
 LEAK = str(RECORDINGS / "leak.jsonl.gz")
@@ -22,7 +22,7 @@ HEALTHY = str(RECORDINGS / "healthy.jsonl.gz")
 BY_HAND = str(RECORDINGS / "by_hand.jsonl")
 #: Time is short in these recordings.
 SCALED = ("--hold-limit", "5s", "--growth-window", "60s")
-MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
 
 def events(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
@@ -32,10 +32,10 @@ def events(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def recording(folder: Path, looks: Iterable[tuple[float, Snapshot | Failure]], *, server: str = "shop") -> str:
-    """Write looks, each at its seconds, as a recording; return its path."""
+def recording(folder: Path, polls: Iterable[tuple[float, Snapshot | Failure]], *, server: str = "shop") -> str:
+    """Write polls, each at its seconds, as a recording; return its path."""
     file = folder / "made.jsonl"
-    lines = [written(outcome, server=server, at=NOW + seconds) for seconds, outcome in looks]
+    lines = [written(outcome, server=server, at=NOW + seconds) for seconds, outcome in polls]
     file.write_bytes(b"".join(lines))
     return str(file)
 
@@ -45,7 +45,7 @@ def seen(seconds: float, *, held_since: float | None = 0, started_at: float = NO
     sessions = [session(1, query="ROLLBACK", since=NOW - 5)]
     if held_since is not None:
         sessions.append(session(2, SessionState.IDLE_IN_TRANSACTION, since=NOW + held_since))
-    return snapshot(*sessions, at=NOW + seconds, server=Server(max_connections=100, started_at=started_at))
+    return snapshot(*sessions, at=NOW + seconds, server=ServerInfo(max_connections=100, started_at=started_at))
 
 
 def test_the_story_of_a_leak() -> None:
@@ -66,7 +66,7 @@ def test_the_story_of_a_leak() -> None:
     places = [next(i for i, line in enumerate(lines) if re.search(rf"  shop-db  {text}$", line)) for text in expected]
     assert places == sorted(places)
     assert len(lines) < 12  # not every fifth of a change is one of the story
-    assert "shop-db: 75 looks; " in summary
+    assert "shop-db: 75 polls; " in summary
     assert re.search(
         rf"critical  {who}  idle in transaction  /reports +12 +1\d\.\d  {MOMENT}  open +{MOMENT}\n", summary
     )
@@ -137,8 +137,8 @@ def test_bad_lines_are_named_and_the_rest_is_told() -> None:
     assert ended.stderr == f"pgwatch-sessions: error: {BY_HAND}: line 5: not JSON at column 14\n"
     assert "lab  cannot be seen: exhausted\n" in ended.stdout
     assert "lab  the clock stepped back by 11 s\n" in ended.stdout
-    assert "lab: 3 looks, 1 of them failed (1 exhausted); " in ended.stdout
-    assert "other: 1 look; " in ended.stdout
+    assert "lab: 3 polls, 1 of them failed (1 exhausted); " in ended.stdout
+    assert "other: 1 poll; " in ended.stdout
 
 
 def test_standard_input_is_a_file_like_any_other() -> None:
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
     for file, complaint in (
         (tmp_path / "missing.jsonl", "No such file or directory"),
         (tmp_path, "Is a directory"),
-        (empty, "there is no look in it"),
+        (empty, "there is no poll in it"),
     ):
         ended = finished("replay", str(file))
         assert (ended.returncode, ended.stdout) == (2, "")
@@ -174,7 +174,7 @@ def test_a_file_that_is_no_recording_says_so_in_few_lines(tmp_path: Path) -> Non
     *named, more, none = ended.stderr.splitlines()
     assert [line.split(": ")[3] for line in named] == [f"line {number}" for number in range(1, 11)]
     assert more == f"pgwatch-sessions: error: {file}: 990 more lines that say nothing usable"
-    assert none == f"pgwatch-sessions: error: {file}: there is no look in it"
+    assert none == f"pgwatch-sessions: error: {file}: there is no poll in it"
 
 
 @pytest.mark.parametrize("arguments", [(), (LEAK, HEALTHY), (LEAK, "--format", "xml"), (LEAK, "--interval", "1s")])
@@ -188,15 +188,15 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_jumps_of_the_clock_are_said_and_survived(tmp_path: Path) -> None:
     """A gap, a clock set back, a server restarted: said once each; a finding that was open stays one finding."""
     times = [*range(0, 90, 10), 690, 700, 710, 640, 650, 660]
-    looks = [(float(at), seen(at)) for at in times]
-    looks += [(float(at), seen(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
-    found = events(recording(tmp_path, looks))
+    polls = [(float(at), seen(at)) for at in times]
+    polls += [(float(at), seen(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
+    found = events(recording(tmp_path, polls))
     said = {event["event"]: event for event in found if event["event"] not in {"server_up", "diagnosis_changed"}}
-    assert said["looks_missing"]["seconds"] == 610
+    assert said["polls_missing"]["seconds"] == 610
     assert said["clock_stepped_back"]["seconds"] == 70
     assert "server_restarted" in said
     names = [event["event"] for event in found]
-    for name in ("looks_missing", "clock_stepped_back", "server_restarted", "leak_opened", "leak_closed"):
+    for name in ("polls_missing", "clock_stepped_back", "server_restarted", "leak_opened", "leak_closed"):
         assert names.count(name) == 1, name
 
 
@@ -204,26 +204,26 @@ def test_another_pace_is_no_gap(tmp_path: Path) -> None:
     """Segments of another interval go on: what is unusual at first becomes the usual."""
     times = [*range(20), *range(20, 800, 20)]
     found = events(recording(tmp_path, [(float(at), seen(at, held_since=None)) for at in times]))
-    assert [event["event"] for event in found].count("looks_missing") <= 4
+    assert [event["event"] for event in found].count("polls_missing") <= 4
 
 
-def test_a_failed_look_keeps_what_was_found(tmp_path: Path) -> None:
+def test_a_failed_poll_keeps_what_was_found(tmp_path: Path) -> None:
     """Not seeing is not gone: the failure is told, the finding stays open."""
-    down = Failure(reason=Reason.NETWORK, detail="connecting: refused")
-    looks: list[tuple[float, Snapshot | Failure]] = [(float(at), seen(at)) for at in range(0, 90, 10)]
-    looks += [(float(at), down) for at in range(90, 150, 10)]
-    file = recording(tmp_path, looks)
+    down = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
+    polls: list[tuple[float, Snapshot | Failure]] = [(float(at), seen(at)) for at in range(0, 90, 10)]
+    polls += [(float(at), down) for at in range(90, 150, 10)]
+    file = recording(tmp_path, polls)
     found = events(file)
     assert [event["reason"] for event in found if event["event"] == "server_down"] == ["network"]
     assert "leak_closed" not in {event["event"] for event in found}
     ended = finished("replay", file)
     assert "shop  cannot be seen: network: connecting: refused\n" in ended.stdout
-    assert "shop: 15 looks, 6 of them failed (6 network); " in ended.stdout
+    assert "shop: 15 polls, 6 of them failed (6 network); " in ended.stdout
     assert "1 finding, 1 open at the end" in ended.stdout
 
 
 def test_each_server_has_a_state_of_its_own(tmp_path: Path) -> None:
-    """Looks at two servers, one after the other in one file, neither of which knows of the other's sessions."""
+    """Polls two servers, one after the other in one file, neither of which knows of the other's sessions."""
     file = tmp_path / "two.jsonl"
     with file.open("wb") as both:
         for at in range(0, 100, 10):
@@ -255,8 +255,8 @@ def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: 
         for pid in range(1, 6)
     ]
     file = tmp_path / "raw.jsonl"
-    looks = [{"taken_at": f"2026-11-21T03:{minute}:00Z", "sessions": rows} for minute in range(10, 30)]
-    file.write_text("".join(json.dumps(look) + "\n" for look in looks))
+    polls = [{"taken_at": f"2026-11-21T03:{minute}:00Z", "sessions": rows} for minute in range(10, 30)]
+    file.write_text("".join(json.dumps(poll) + "\n" for poll in polls))
     ended = finished("replay", str(file), "--format", format_, "--statements", statements)
     assert ended.returncode == 1
     assert SECRET not in ended.stdout

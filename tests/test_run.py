@@ -1,4 +1,4 @@
-"""The daemon as a process on real servers: what it shows of their sessions, and when it looks."""
+"""The daemon as a process on real servers: what it shows of their sessions, and when it polls."""
 
 import asyncio
 import collections
@@ -18,9 +18,9 @@ from pgwatch_sessions.daemon import keep_time
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import Daemon, SessionCounts, daemon
-from tests.servers import Database
-from tests.situations import (
+from tests.support.daemons import Daemon, SessionCounts, daemon
+from tests.support.servers import Database
+from tests.support.situations import (
     aborted_transaction,
     active,
     idle,
@@ -80,7 +80,7 @@ def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnP
         with active(orders), idle_in_transaction(orders), aborted_transaction(orders), idle(orders, 93):
             with pytest.raises(psycopg.OperationalError, match="remaining connection slots"):
                 psycopg.connect(server.dsn(user="app"))
-            # The look may catch the refused newcomer, or one of the others, while it still authenticates.
+            # The poll may catch the refused newcomer, or one of the others, while it still authenticates.
             full = watching.scrape_when(
                 lambda scrape: scrape.value("used_slots", scope="server") == 97 and len(scrape.connections()) == 4
             )
@@ -96,11 +96,11 @@ def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnP
             assert len(full.all("connections", application="orders")) > 4, "states without a session are zeros"
 
             with observed(server.dsn()) as observations:
-                before, begun = watching.scrape().looks(), time.monotonic()
+                before, begun = watching.scrape().polls(), time.monotonic()
                 asyncio.run(scrape_at_once(watching, clients=50, seconds=1.0))
-                looked, elapsed = watching.scrape().looks() - before, time.monotonic() - begun
+                polled, elapsed = watching.scrape().polls() - before, time.monotonic() - begun
             assert observations == {1}
-            assert looked > elapsed / 0.1 / 2, "scrapes delay the looks"
+            assert polled > elapsed / 0.1 / 2, "scrapes delay the polls"
         assert watching.scrape_when(lambda scrape: scrape.value("exhausted") == 0).value("up") == 1
         connected = server.server.cluster.log.read_text().count(f"application_name={APPLICATION_NAME}")
         assert connected == 1, "a connection besides the held one"
@@ -150,7 +150,7 @@ def test_without_privilege_nothing_is_zero_and_the_remedy_works(postgres: Postgr
         psycopg.connect(postgres.dsn(), autocommit=True) as superuser,
         daemon(dsn=postgres.dsn(user="nosy")) as watching,
     ):
-        seen = watching.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.looks() > 5)
+        seen = watching.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.polls() > 5)
         assert seen.value("hidden_sessions") == client_backends(superuser) - 1  # the role sees its own other one
         assert seen.all("connections", application="orders") == []
         assert seen.all("idle_in_transaction_age_max_seconds", application="orders") == []
@@ -167,27 +167,27 @@ def test_without_privilege_nothing_is_zero_and_the_remedy_works(postgres: Postgr
         assert len(watching.events("privilege_missing")) == 1
 
 
-def test_a_look_that_a_clock_set_back_put_far_off_is_brought_forward() -> None:
-    """Looks go on within about two intervals, although their next time lies an hour ahead."""
+def test_a_poll_that_a_clock_set_back_put_far_off_is_brought_forward() -> None:
+    """Polls go on within about two intervals, although their next time lies an hour ahead."""
     asyncio.run(_look_after_the_clock_was_set_back())
 
 
 async def _look_after_the_clock_was_set_back() -> None:
-    looked = asyncio.Event()
+    polled = asyncio.Event()
     interval = timedelta(seconds=0.1)
     scheduler = AsyncIOScheduler(timezone=UTC)
-    job = scheduler.add_job(looked.set, IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC))
+    job = scheduler.add_job(polled.set, IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC))
     scheduler.start()
     timekeeper = asyncio.create_task(keep_time([job], interval))
     try:
         for _ in range(2):
             # To the scheduler, a clock that goes back by an hour is a next run that is an hour further away.
             job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
-            looked.clear()
+            polled.clear()
             async with asyncio.timeout(5):
-                await looked.wait()
-                looked.clear()
-                await looked.wait()  # and from there on at each interval
+                await polled.wait()
+                polled.clear()
+                await polled.wait()  # and from there on at each interval
     finally:
         timekeeper.cancel()
         scheduler.shutdown()

@@ -7,13 +7,10 @@ from pathlib import Path
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import Daemon, Scrape, daemon, own_sessions, through
-from tests.proxy import proxy_to
-from tests.situations import (
-    idle,
-    role,
-)
-from tests.waiting import until
+from tests.support.daemons import Daemon, Scrape, daemon, own_sessions, through
+from tests.support.proxy import proxy_to
+from tests.support.situations import idle, role
+from tests.support.waiting import until
 
 SESSION_SERIES = (
     "connections",
@@ -28,15 +25,15 @@ SESSION_SERIES = (
 def assert_withdrawn(watching: Daemon, scrape: Scrape, reason: str) -> None:
     """Show that nothing is claimed of a server that is not seen, while the daemon itself is well."""
     assert scrape.value("up") == 0
-    assert (scrape.value("look_failures_total", reason=reason) or 0) > 0
+    assert (scrape.value("poll_failures_total", reason=reason) or 0) > 0
     assert [name for name in SESSION_SERIES if scrape.all(name)] == []
     assert watching.get("/healthz").status_code == 200
     assert watching.get("/readyz").status_code == 200
 
 
 def down(reason: str) -> Callable[[Scrape], bool]:
-    """Return the condition that looks fail for a reason."""
-    return lambda scrape: scrape.value("up") == 0 and bool(scrape.value("look_failures_total", reason=reason))
+    """Return the condition that polls fail for a reason."""
+    return lambda scrape: scrape.value("up") == 0 and bool(scrape.value("poll_failures_total", reason=reason))
 
 
 @contextlib.contextmanager
@@ -46,12 +43,12 @@ def outage(watching: Daemon, dsn: str, reason: str) -> Iterator[None]:
     assert before.all("used_slots") != []
     told = len(watching.events("server_up"))
     yield
-    failures = sum(watching.scrape().all("look_failures_total"))
+    failures = sum(watching.scrape().all("poll_failures_total"))
     after = watching.scrape_when_up()
     # One that was under way may have failed; the next one succeeds.
-    assert sum(after.all("look_failures_total")) <= failures + 1
+    assert sum(after.all("poll_failures_total")) <= failures + 1
     assert after.all("used_slots") != []
-    assert (after.value("last_look_timestamp_seconds") or 0) > (before.value("last_look_timestamp_seconds") or 0)
+    assert (after.value("last_poll_timestamp_seconds") or 0) > (before.value("last_poll_timestamp_seconds") or 0)
     until(lambda: len(watching.events("server_up")) == told + 1)
     assert watching.events("server_down")[-1]["reason"] == reason
     until(lambda: own_sessions(dsn) == 1)
@@ -88,7 +85,7 @@ def test_a_server_may_start_after_the_daemon(own_postgres: OwnPostgresFactory) -
     with daemon(dsn=server.dsn(), timeout="1s") as watching:
         refused = watching.scrape_when(down("network"))
         assert_withdrawn(watching, refused, "network")
-        assert refused.value("last_look_timestamp_seconds") is None
+        assert refused.value("last_poll_timestamp_seconds") is None
         assert refused.value("exhausted") is None
         server.start()
         watching.scrape_when_up()
@@ -96,13 +93,13 @@ def test_a_server_may_start_after_the_daemon(own_postgres: OwnPostgresFactory) -
 
 
 def test_a_server_may_stop_and_come_back(own_postgres: OwnPostgresFactory) -> None:
-    """Its end and its return are each told once, however many looks there are between."""
+    """Its end and its return are each told once, however many polls there are between."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="1s") as watching:
         with outage(watching, server.dsn(), "network"):
             server.stop()
             gone = watching.scrape_when(
-                lambda scrape: (scrape.value("look_failures_total", reason="network") or 0) >= 3
+                lambda scrape: (scrape.value("poll_failures_total", reason="network") or 0) >= 3
             )
             assert_withdrawn(watching, gone, "network")
             server.start()
@@ -110,7 +107,7 @@ def test_a_server_may_stop_and_come_back(own_postgres: OwnPostgresFactory) -> No
 
 
 def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
-    """Looks end at their deadline while it hangs."""
+    """Polls end at their deadline while it hangs."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="500ms") as watching, outage(watching, server.dsn(), "timeout"):
         server.freeze()
@@ -152,7 +149,7 @@ def test_a_wrong_password_may_be_replaced(own_postgres: OwnPostgresFactory, tmp_
         assert own_sessions(server.dsn()) == 1
         assert [event["reason"] for event in watching.events("server_down")] == ["authentication"]
         assert "-secret" not in watching.log.read_text() + watching.get("/metrics").text
-        assert seen.value("look_failures_total", reason="network") == 0
+        assert seen.value("poll_failures_total", reason="network") == 0
 
 
 def test_one_servers_hang_delays_no_other(postgres: Postgres, tmp_path: Path) -> None:
@@ -168,26 +165,26 @@ def test_one_servers_hang_delays_no_other(postgres: Postgres, tmp_path: Path) ->
             hung = watching.scrape_when(lambda scrape: scrape.silence(server="bad") > 0.5)
             times: list[float] = []
 
-            def ten_looks_later(scrape: Scrape) -> bool:
-                times.append(scrape.value("last_look_timestamp_seconds", server="good") or 0)
-                return scrape.looks(server="good") >= hung.looks(server="good") + 10
+            def ten_polls_later(scrape: Scrape) -> bool:
+                times.append(scrape.value("last_poll_timestamp_seconds", server="good") or 0)
+                return scrape.polls(server="good") >= hung.polls(server="good") + 10
 
-            after = watching.scrape_when(ten_looks_later)
+            after = watching.scrape_when(ten_polls_later)
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
             assert max(gaps) < 1, "the other server's 30 s hold up this one"
-            assert after.looks(server="bad") == hung.looks(server="bad"), "the look hangs all the while"
+            assert after.polls(server="bad") == hung.polls(server="bad"), "the poll hangs all the while"
             proxy.resume()
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
 
 
-def test_ready_only_after_the_first_look_was_attempted(postgres: Postgres) -> None:
-    """A daemon whose first look hangs is alive and not ready, and claims nothing of the server."""
+def test_ready_only_after_the_first_poll_was_attempted(postgres: Postgres) -> None:
+    """A daemon whose first poll hangs is alive and not ready, and claims nothing of the server."""
     with proxy_to(postgres.host, postgres.port) as proxy:
         proxy.black_hole()
         with daemon("--name", "shop", dsn=through(proxy), timeout="30s") as watching:
             until(lambda: proxy.clients == 1)
             answer = watching.get("/readyz")
-            assert (answer.status_code, answer.text) == (503, "no look yet at: shop\n")
+            assert (answer.status_code, answer.text) == (503, "no poll yet at: shop\n")
             assert watching.get("/healthz").status_code == 200
             assert watching.scrape().value("up") is None
             proxy.resume()

@@ -10,10 +10,10 @@ import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import Daemon, daemon, own_sessions, through
-from tests.programs import environment, finished
-from tests.proxy import proxy_to
-from tests.waiting import until
+from tests.support.daemons import Daemon, daemon, own_sessions, through
+from tests.support.programs import environment, finished
+from tests.support.proxy import proxy_to
+from tests.support.waiting import until
 
 #: What an orchestrator sees when all is in order.
 ENDED_IN_ORDER = 0
@@ -31,7 +31,7 @@ def test_a_signal_ends_it_in_order(postgres: Postgres, number: signal.Signals) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_in_the_middle_of_a_look_that_hangs(own_postgres: OwnPostgresFactory, number: signal.Signals) -> None:
+def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFactory, number: signal.Signals) -> None:
     """Nobody waits for a server that does not answer, and no session is there when it does again."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="30s") as watching:
@@ -46,7 +46,7 @@ def test_a_signal_in_the_middle_of_a_look_that_hangs(own_postgres: OwnPostgresFa
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
-def test_a_signal_between_two_looks_at_a_server_that_vanished(postgres: Postgres) -> None:
+def test_a_signal_between_two_polls_at_a_server_that_vanished(postgres: Postgres) -> None:
     """The goodbye to a black hole has a deadline of its own."""
     with proxy_to(postgres.host, postgres.port) as proxy:
         with daemon(dsn=through(proxy), interval="1h") as watching:

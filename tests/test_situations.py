@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from tests import situations
-from tests.servers import Database
+from tests.support import situations
+from tests.support.servers import Database
 
 
 def seen(database: Database, *pids: int) -> list[tuple[object, ...]]:

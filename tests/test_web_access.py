@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.daemons import daemon
 from tests.exposition.certificates import (
     OURS,
     authority,
@@ -18,8 +17,9 @@ from tests.exposition.certificates import (
     write_plain_config,
     write_web_config,
 )
-from tests.programs import environment, finished
-from tests.waiting import until
+from tests.support.daemons import daemon
+from tests.support.programs import environment, finished
+from tests.support.waiting import until
 
 SECRET = "hunter2-of-all"
 
@@ -123,6 +123,6 @@ def test_without_a_web_configuration_nothing_of_it_is_loaded() -> None:
     program = "import sys, pgwatch_sessions.command_line; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     loaded = set(ended.stdout.split())
-    assert "pgwatch_sessions.exposition.web" in loaded
+    assert "pgwatch_sessions.web.app" in loaded
     assert not {name for name in loaded if name.startswith(("bcrypt", "pgwatch_sessions.exposition.access"))}
-    assert "pgwatch_sessions.exposition.web_config" not in loaded
+    assert "pgwatch_sessions.web.app_config" not in loaded

@@ -31,7 +31,7 @@ LEFT_OUT = (
 OF_INSTALLERS = ("bin", "__pycache__", ".lock", ".gitignore", "CACHEDIR.TAG")
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-#: Who we are for the name service, and where scanners look which Debian this is.
+#: Who we are for the name service, and where scanners poll which Debian this is.
 TEXTS = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
     "etc/group": "root:x:0:\nnonroot:x:65532:\n",

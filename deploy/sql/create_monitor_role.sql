@@ -36,7 +36,7 @@ EXCEPTION
 END
 $$;
 
--- For people who connect as this role. The daemon sets the same for its own session, as short as a look may take.
+-- For people who connect as this role. The daemon sets the same for its own session, as short as a poll may take.
 ALTER ROLE pgwatch_sessions SET default_transaction_read_only = on;
 ALTER ROLE pgwatch_sessions SET statement_timeout = '10s';
 ALTER ROLE pgwatch_sessions SET lock_timeout = '1s';

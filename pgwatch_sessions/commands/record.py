@@ -1,4 +1,4 @@
-"""`pgwatch-sessions record`: look, and write what was seen."""
+"""`pgwatch-sessions record`: poll, and write what was seen."""
 
 import argparse
 import asyncio
@@ -18,20 +18,22 @@ from pgwatch_sessions.commands.command import (
     load_settings,
     positive_count,
 )
-from pgwatch_sessions.commands.terminal import Progress, bar, printable
+from pgwatch_sessions.commands.terminal import Progress, bar
 from pgwatch_sessions.commands.wiring import connections_of
-from pgwatch_sessions.commands.wording import counted, failure_text, span
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.recording import RecordingFile, open_recording, written
-from pgwatch_sessions.signals import ended_by_signals
+from pgwatch_sessions.shutdown import ended_by_signals
+from pgwatch_sessions.wording.amounts import counted, duration
+from pgwatch_sessions.wording.failures import failure_text
+from pgwatch_sessions.wording.labels import printable
 
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
     """What was recorded so far."""
 
-    looks: int = 0
+    polls: int = 0
     failed: int = 0
 
 
@@ -52,12 +54,12 @@ def _record(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from None
     failed = f", {tally.failed} of them failed" if tally.failed else ""
-    sys.stderr.write(f"pgwatch-sessions: recorded {counted(tally.looks, 'look')}{failed} in {path}\n")
-    return EXIT_UNSEEN if tally.looks and tally.failed == tally.looks else EXIT_OK
+    sys.stderr.write(f"pgwatch-sessions: recorded {counted(tally.polls, 'poll')}{failed} in {path}\n")
+    return EXIT_UNSEEN if tally.polls and tally.failed == tally.polls else EXIT_OK
 
 
 class _Recording:
-    """Looks at some servers on schedule, into one file."""
+    """Polls some servers on schedule, into one file."""
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class _Recording:
         *,
         interval: float,
     ) -> None:
-        """`interval` is the time between looks in seconds."""
+        """`interval` is the time between polls in seconds."""
         self._file = file
         self._connections = connections
         self._tally = tally
@@ -76,22 +78,22 @@ class _Recording:
         self._interval = interval
         self._failing: dict[str, Failure] = {}
 
-    async def look(self, count: int | None) -> None:
-        """Look so many times at each server, for ever when None, and write each look once all have ended."""
+    async def poll(self, count: int | None) -> None:
+        """Look so many times at each server, for ever when None, and write each poll once all have ended."""
         begun = time.monotonic()
         done = 0
         while count is None or done < count:
             await asyncio.sleep(begun + done * self._interval - time.monotonic())
-            outcomes = await asyncio.gather(*(connection.look() for connection in self._connections.values()))
+            outcomes = await asyncio.gather(*(connection.poll() for connection in self._connections.values()))
             for server, outcome in zip(self._connections, outcomes, strict=True):
                 self._file.write(written(outcome, server=server, at=time.time()))
-                self._tally.looks += 1
+                self._tally.polls += 1
                 self._tally.failed += isinstance(outcome, Failure)
                 self._tell_failure(server, outcome if isinstance(outcome, Failure) else None)
             done += 1
             share = "" if count is None else f"{bar(done / count)}  "
-            lasts = span(time.monotonic() - begun)
-            self._progress.show(f"{share}{counted(self._tally.looks, 'look')}, {self._file.size:,} B, {lasts}")
+            lasts = duration(time.monotonic() - begun)
+            self._progress.show(f"{share}{counted(self._tally.polls, 'poll')}, {self._file.size:,} B, {lasts}")
 
     async def close(self) -> None:
         """Give the slots back."""
@@ -108,15 +110,15 @@ class _Recording:
 
 
 async def _until_ended(recording: _Recording, *, count: int | None) -> None:
-    """Record until so many looks were taken, or SIGTERM or SIGINT."""
+    """Record until so many polls were taken, or SIGTERM or SIGINT."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with ended_by_signals(end):
-        looking = asyncio.create_task(recording.look(count))
+        polling = asyncio.create_task(recording.poll(count))
         try:
-            await asyncio.wait({looking, end}, return_when=asyncio.FIRST_COMPLETED)
-            looking.cancel()
+            await asyncio.wait({polling, end}, return_when=asyncio.FIRST_COMPLETED)
+            polling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await looking
+                await polling
         finally:
             await recording.close()
 
@@ -126,7 +128,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", type=Path, required=True, help="file to write; compressed when it ends in .gz"
     )
     parser.add_argument(
-        "--count", metavar="N", type=positive_count, help="looks at each server; until Ctrl-C or SIGTERM without it"
+        "--count", metavar="N", type=positive_count, help="polls each server; until Ctrl-C or SIGTERM without it"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the file when it is there")
 
@@ -135,7 +137,7 @@ RECORD = Command(
     name="record",
     purpose="write what is seen into a file, for replay",
     description="""\
-Looks at the servers on schedule and writes what is seen, statements redacted, failed looks included, one look a
+Polls the servers on schedule and writes what is seen, statements redacted, failed polls included, one poll a
 line. Ctrl-C or SIGTERM ends it in order. `pgwatch-sessions replay` reads the file.""",
     settings=(*CONNECTION, "interval", "statements"),
     add_options=_add_options,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_settings
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import run
-from pgwatch_sessions.exposition.http_server import CannotListenError, bind
 from pgwatch_sessions.logs import configure_logs
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.web.http_server import CannotListenError, bind
 
 if TYPE_CHECKING:
     from pgwatch_sessions.exposition.access import Access

@@ -13,6 +13,9 @@ from enum import StrEnum
 from typing import Self, TextIO
 from unicodedata import combining, east_asian_width
 
+from pgwatch_sessions.core.findings import Severity
+from pgwatch_sessions.wording.labels import printable
+
 #: Between the columns of a table.
 _GAP = "  "
 #: Progress is shown no more often than the eye takes it in, in seconds.
@@ -34,17 +37,14 @@ class Colour(StrEnum):
 
 Paint = Callable[[str, Colour], str]
 
+SEVERITY_COLOURS = {Severity.NOTICE: Colour.BOLD, Severity.WARNING: Colour.YELLOW, Severity.CRITICAL: Colour.RED}
+
 
 def paint_for(stream: TextIO) -> Paint:
     """Return a function that colours text, on a terminal where nobody objects (no-color.org)."""
     if stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return lambda text, colour: f"\x1b[{colour}m{text}\x1b[0m" if text else text
     return lambda text, _: text
-
-
-def printable(text: str) -> str:
-    """Return text that says nothing to a terminal: names come from whoever connects to the server."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def folded(text: str, stream: TextIO, *, indent: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.daemon import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target

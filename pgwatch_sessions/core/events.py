@@ -1,33 +1,61 @@
-"""Everything that a look can change, as values: the shell logs and counts them."""
+"""Every event that a poll can cause. The core returns events as values; the code around it logs and counts them."""
 
 from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Opened
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Verdict
 from pgwatch_sessions.core.model import Failure
 
 
+class LeakOpened(NamedTuple):
+    """A finding was opened."""
+
+    finding: Finding
+
+
+class LeakChanged(NamedTuple):
+    """Kind, site or severity of a finding changed, or its sessions, rate or forecast changed by more than a fifth."""
+
+    finding: Finding
+    #: The finding as it was last reported.
+    before: Finding
+
+
+class LeakClosed(NamedTuple):
+    """A finding was closed: its sessions have ended or are being used again."""
+
+    finding: Finding
+
+
+class DiagnosisChanged(NamedTuple):
+    """The verdict on a client or on the server changed."""
+
+    diagnosis: Diagnosis
+    #: None when there was no verdict before.
+    before: Verdict | None
+
+
 class ServerUp(NamedTuple):
-    """A look succeeded, the first one or after a failure."""
+    """A poll succeeded: the first one, or the first after a failed one."""
 
 
 class ServerDown(NamedTuple):
-    """Looks began to fail, or fail for another reason."""
+    """Polls began to fail, or now fail for another reason."""
 
     failure: Failure
 
 
 class PrivilegeMissing(NamedTuple):
-    """Sessions are hidden from the monitoring role."""
+    """The monitoring role may not see the state of some sessions. Reported once."""
 
     role: str | None
     hidden_sessions: int
 
 
 class ClientsFolded(NamedTuple):
-    """There are more clients than labels."""
+    """There are more clients than `max_clients`; the smallest are combined into `other`. Reported once."""
 
     folded_clients: int
 
 
-FindingEvent = Opened | Changed | Closed
-Event = ServerUp | ServerDown | PrivilegeMissing | ClientsFolded | FindingEvent | Diagnosed
+LeakEvent = LeakOpened | LeakChanged | LeakClosed
+Event = ServerUp | ServerDown | PrivilegeMissing | ClientsFolded | LeakEvent | DiagnosisChanged

@@ -1,36 +1,36 @@
-"""What is wrong, as values: findings with their evidence, diagnoses, and the changes of both."""
+"""What can be wrong, as values: findings with their evidence, and diagnoses."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from pgwatch_sessions.core.model import Client, Session, SessionId
+from pgwatch_sessions.core.model import Client, Session
 
 
-class Kind(StrEnum):
-    """What a leak leaves behind on the server."""
+class LeakKind(StrEnum):
+    """How leaked sessions appear on the server."""
 
-    #: Idle in transaction, aborted or not, and not moving.
+    #: Idle in transaction, aborted or not, with no further statement.
     TRANSACTION_HELD = "transaction_held"
-    #: Idle with the application's own statement, where this client otherwise hands its sessions back.
+    #: Idle after an application statement, although this client normally returns its connections to the pool.
     CONNECTION_HELD = "connection_held"
-    #: One origin opens session after session and never uses the earlier ones again.
+    #: One origin keeps opening sessions and never uses the earlier ones again.
     ORIGIN_GROWTH = "origin_growth"
 
 
 class Severity(StrEnum):
-    """How much a finding matters, least first; compare by `rank`."""
+    """How much a finding matters, in increasing order. Compare by `rank`."""
 
     #: Evidence only.
     NOTICE = "notice"
     #: Recurring at a site, long, or harmful.
     WARNING = "warning"
-    #: Nobody can connect soon or now, or others are blocked.
+    #: Connections run out within the horizon, or other sessions are blocked.
     CRITICAL = "critical"
 
     @property
     def rank(self) -> int:
-        """0 for the least."""
+        """0 for the least severe."""
         return tuple(Severity).index(self)
 
 
@@ -39,12 +39,13 @@ class Verdict(StrEnum):
 
     OK = "ok"
     LEAKING = "leaking"
-    #: Pool or server too small: all busy, turning over.
+    #: The pool or the server is too small: all sessions are busy and finish their work.
     SATURATED = "saturated"
-    #: Behind one blocker.
+    #: Most of its running statements wait for locks.
     BLOCKED = "blocked"
+    #: Most of its sessions run long queries.
     SLOW = "slow"
-    #: Not enough sight.
+    #: Not enough is visible to tell.
     UNKNOWN = "unknown"
 
 
@@ -52,89 +53,72 @@ class Verdict(StrEnum):
 class Harm:
     """What held sessions cost others."""
 
-    #: Connections that nobody else can have.
+    #: Connection slots that nobody else can use.
     slots: int
-    #: Sessions of anybody that wait for them, directly or behind each other.
+    #: Sessions of any client that wait for them, directly or behind another waiter.
     blocked: int = 0
-    #: How many transactions back they hold vacuum.
+    #: How many transactions they hold back vacuum by.
     xmin_age_max: int | None = None
-    #: The oldest transaction id they hold, in transactions ago.
+    #: Age of their oldest transaction id, in transactions. None when they have changed nothing.
     xid_age_max: int | None = None
 
 
 class FindingKey(NamedTuple):
-    """What identifies a finding while it is open."""
+    """Identifies a finding among those that are open."""
 
     client: Client
-    kind: Kind
-    #: Readable and bounded: route or controller where tags show one, else verb and tables.
+    kind: LeakKind
+    #: Where it happens, readable and bounded: the route or controller in the tags, else the verb and tables.
     site: str
+
+
+class FindingId(NamedTuple):
+    """Identifies a finding on its server, among all that were ever opened."""
+
+    opened_as: FindingKey
+    opened_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One leak: sessions of one client, held at one site."""
+    """Sessions of one client that are held at one site."""
 
     key: FindingKey
-    #: Its key when it was opened, which kind and site may have left since; with `opened_at` it is unique for ever.
+    #: Its key when it was opened. The key may change later; `opened_as` does not.
     opened_as: FindingKey
     severity: Severity
-    #: Whether it keeps growing or stays too long (*leak*), or may still end by itself (*held*).
+    #: True for a *leak*, which keeps growing or has lasted too long. False while its sessions may still end by
+    #: themselves.
     is_leak: bool
-    #: The sessions held now, the longest first; empty shortly before the finding closes.
+    #: Whether its client is a maintenance tool, such as psql or pg_dump.
+    is_tool: bool
+    #: The sessions held now, the longest held first. Empty for a while before the finding closes.
     sessions: tuple[Session, ...]
     #: Every address they come from.
     origins: tuple[str, ...]
-    #: When the first of its sessions was held, and when this was found, by the server's clock.
+    #: When the first of its sessions began to be held, and when the finding was opened, by the server's clock.
     since: float
     opened_at: float
-    #: Sessions it has had in all.
+    #: All sessions it has ever had.
     total: int
-    #: New held sessions a minute at present.
+    #: New held sessions per minute, at present.
     rate_per_minute: float
-    #: Time until the nearest limit that its client counts against is reached; infinite when it is not growing.
+    #: Seconds until the first limit that applies to its client is reached; infinite when it is not growing.
     exhaustion_seconds: float
     harm: Harm
 
     @property
-    def ids(self) -> frozenset[SessionId]:
-        """The sessions' identities."""
-        return frozenset(session.id for session in self.sessions)
-
-
-class Opened(NamedTuple):
-    """A leak was found."""
-
-    finding: Finding
-
-
-class Changed(NamedTuple):
-    """Severity changed, or sessions, rate or forecast moved by more than a fifth since it was last told."""
-
-    finding: Finding
-    #: As it was last told.
-    before: Finding
-
-
-class Closed(NamedTuple):
-    """Its sessions are gone, or move again."""
-
-    finding: Finding
+    def id(self) -> FindingId:
+        """What identifies the finding on its server, also after it has closed."""
+        return FindingId(self.opened_as, self.opened_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What is wrong with a server, or with one client of it."""
+    """The verdict on a server or on one of its clients."""
 
     #: None for the whole server.
     client: Client | None
     verdict: Verdict
-    #: One line for a human: the numbers or the blocker behind the verdict.
+    #: One line for a person: the numbers or the blocker behind the verdict.
     reason: str = ""
-
-
-class Diagnosed(NamedTuple):
-    """A verdict changed."""
-
-    diagnosis: Diagnosis
-    before: Verdict | None

@@ -1,7 +1,7 @@
-"""What a look saw, as values.
+"""What one poll returns, as values: a Snapshot of the sessions, or a Failure.
 
-All times are seconds since the Unix epoch by the watched server's own clock, with microseconds kept exactly
-(2^53 µs reach into the year 2255). None means "not known", never zero.
+All times are seconds since the Unix epoch by the clock of the polled server. A float keeps microseconds exactly until
+the year 2255. None means "not known", never zero.
 """
 
 from dataclasses import dataclass, field
@@ -10,89 +10,92 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.statements import Statement
 
-#: Stands in labels for a database, user or application that has no name (yet).
+#: The label of a database, user or application without a name.
 NONE = "(none)"
-#: Stands in labels for everything beyond a budget.
+#: The label that everything beyond a label budget shares.
 OTHER = "other"
 
 
 class SessionState(StrEnum):
-    """`pg_stat_activity.state`, every value of PostgreSQL 14 to 18."""
+    """The values of `pg_stat_activity.state` in PostgreSQL 14 to 18."""
 
     ACTIVE = "active"
     IDLE = "idle"
     IDLE_IN_TRANSACTION = "idle in transaction"
     ABORTED = "idle in transaction (aborted)"
     FASTPATH = "fastpath function call"
-    #: Authenticating: holds a slot, belongs to no database yet. Before 18 such a row has no state.
+    #: The session is authenticating: it uses a slot but has no database yet. Before PostgreSQL 18 its state is NULL.
     STARTING = "starting"
     #: `track_activities` is off in that session.
     DISABLED = "disabled"
 
 
-#: The states in which a transaction is open and nothing runs.
+#: A transaction is open and no statement runs.
 IDLE_IN_TRANSACTION_STATES = frozenset({SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED})
+
+#: `wait_event_type` of a session that waits for a heavyweight lock.
+LOCK_WAIT = "Lock"
 
 
 class SessionId(NamedTuple):
-    """What identifies a session for ever; a pid alone is recycled."""
+    """Identifies a session. A pid alone does not: the operating system uses it again."""
 
     pid: int
     backend_start: float | None
 
 
 class Client(NamedTuple):
-    """The unit in which a pool lives and leaks."""
+    """Who owns a connection pool, and so who can leak: an application as one user in one database."""
 
     database: str
     user: str
     application: str
 
 
-#: Every client beyond the label budget, as one.
+#: All clients beyond the label budget together.
 OTHER_CLIENT = Client(OTHER, OTHER, OTHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One client backend at one look."""
+    """One client backend at one poll."""
 
     id: SessionId
     client: Client
-    #: As text; None on a Unix socket, or when hidden.
+    #: An IP address; None on a Unix socket or when hidden.
     client_addr: str | None
     #: -1 on a Unix socket.
     client_port: int | None
-    #: None when the monitoring role may not see it: the session is *hidden*.
+    #: None when the monitoring role may not see the state: the session is *hidden*.
     state: SessionState | None
-    #: Since when the session is in its state; the one age that an aborted transaction has.
+    #: When the session entered its state. This is the only time that an aborted transaction has.
     state_change: float | None
     xact_start: float | None
     query_start: float | None
     wait_event_type: str | None
     wait_event: str | None
-    #: How many transactions ago its xid was assigned, and how far its xmin holds back vacuum.
+    #: Ages in transactions: of its transaction id, and of its snapshot, which holds back vacuum.
     backend_xid_age: int | None
     backend_xmin_age: int | None
-    #: Pids it waits for; asked of the longest-waiting sessions only.
+    #: Pids of the sessions that this one waits for. Known only for the sessions that have waited longest.
     blocked_by: tuple[int, ...]
     statement: Statement
 
 
 class ConnectionLimit(NamedTuple):
-    """How many connections a role or a database may have."""
+    """The CONNECTION LIMIT of a role or a database."""
 
     name: str
     slots: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """What the server says of itself."""
+class ServerInfo:
+    """The version, state and limits of the server."""
 
     version_num: int | None = None
     in_recovery: bool | None = None
-    #: When the postmaster started: a change means that every session is new.
+    #: When the postmaster started. After a restart every session is new.
     started_at: float | None = None
     max_connections: int | None = None
     superuser_reserved_connections: int = 0
@@ -103,7 +106,7 @@ class Server:
 
     @property
     def ordinary_slots(self) -> int | None:
-        """The connections that roles without privilege can use together."""
+        """The slots that ordinary roles share: all but the reserved ones."""
         if self.max_connections is None:
             return None
         return self.max_connections - self.superuser_reserved_connections - self.reserved_connections
@@ -111,11 +114,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseCounters:
-    """`pg_stat_database`'s session counters; each grows until the statistics are reset."""
+    """Session counters from `pg_stat_database`. Each grows until the statistics are reset."""
 
     database: str
     established: int
-    #: Ended because the client vanished, by a fatal error, by an operator.
+    #: Sessions that ended because the client vanished; by a fatal error; by an operator.
     abandoned: int
     fatal: int
     killed: int
@@ -126,21 +129,21 @@ class DatabaseCounters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything one look saw."""
+    """What one successful poll returned."""
 
     #: The server's `clock_timestamp()`, read after the sessions.
     taken_at: float
-    server: Server
-    #: Client backends other than our own session.
+    server: ServerInfo
+    #: All client backends except our own session.
     sessions: tuple[Session, ...]
-    #: The role of our own session, which uses a slot and belongs to no client; None in a recording.
+    #: Role and database of our own session, which uses a slot; None in a recording.
     own_user: str | None = None
     own_database: str | None = None
     databases: tuple[DatabaseCounters, ...] = ()
 
 
-class Reason(StrEnum):
-    """Why a look failed: a closed set, since it is a label."""
+class FailureReason(StrEnum):
+    """Why a poll failed. A closed set, because it is a metric label."""
 
     EXHAUSTED = "exhausted"
     AUTHENTICATION = "authentication"
@@ -152,8 +155,8 @@ class Reason(StrEnum):
     OTHER = "other"
 
 
-class Scope(StrEnum):
-    """What a limit on connections belongs to."""
+class LimitScope(StrEnum):
+    """What a limit on connections applies to."""
 
     SERVER = "server"
     ROLE = "role"
@@ -162,10 +165,10 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A look that saw nothing."""
+    """A poll that failed."""
 
-    reason: Reason
-    #: One line for a human, free of secrets.
+    reason: FailureReason
+    #: One line for a person, without secrets.
     detail: str = ""
-    #: With `exhausted`: whose slots are all in use. None when the server did not say.
-    exhausted_scope: Scope | None = field(default=None)
+    #: For the reason `exhausted`: whose slots are all in use. None when the server did not say.
+    exhausted_scope: LimitScope | None = field(default=None)

@@ -1,201 +1,226 @@
-"""What is known of one server after each look: one value, published whole.
+"""What is known of one server after each poll. `advance` is the only way from one state to the next.
 
-`advance` is the only way from one state to the next. The state after a look that failed shows no session: absence is
-said, not faked. What was learned before stays in the history.
+After a failed poll the state shows no sessions, so their metrics disappear instead of going stale or zero. Open
+findings stay open, because their sessions may still be there.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from pgwatch_sessions.core.clients import NO_CLIENTS, LabelledClients
-from pgwatch_sessions.core.counts import LeakCounts
-from pgwatch_sessions.core.detection import suspects
-from pgwatch_sessions.core.diagnosis import Chart, blind, diagnose
 from pgwatch_sessions.core.events import (
     ClientsFolded,
+    DiagnosisChanged,
     Event,
-    FindingEvent,
+    LeakEvent,
     PrivilegeMissing,
     ServerDown,
     ServerUp,
 )
-from pgwatch_sessions.core.findings import Diagnosed, Diagnosis, Finding
-from pgwatch_sessions.core.forecast import Limit, Usage, forecast
-from pgwatch_sessions.core.harm import Blocking
-from pgwatch_sessions.core.histogram import Histogram, empty_histogram
+from pgwatch_sessions.core.findings import Diagnosis, Finding
 from pgwatch_sessions.core.history import EndedHold, History
+from pgwatch_sessions.core.judging.blocking import Blocking
+from pgwatch_sessions.core.judging.detection import detect
+from pgwatch_sessions.core.judging.diagnosis import DiagnosisMemory, diagnose, diagnose_failure
+from pgwatch_sessions.core.judging.forecast import UsageHistory
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
+from pgwatch_sessions.core.judging.tracking import track
+from pgwatch_sessions.core.limits import LimitId
 from pgwatch_sessions.core.model import (
     IDLE_IN_TRANSACTION_STATES,
     OTHER,
     Client,
     Failure,
-    Reason,
+    FailureReason,
     Snapshot,
 )
-from pgwatch_sessions.core.policy import Policy
-from pgwatch_sessions.core.tools import recognise
-from pgwatch_sessions.core.tracking import Surroundings, Tracked, track
-from pgwatch_sessions.core.view import View, view_of
+from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
+from pgwatch_sessions.core.summaries.label_budget import NO_CLIENTS, LabelledClients
+from pgwatch_sessions.core.summaries.leak_counters import LeakCounters
+from pgwatch_sessions.core.summaries.poll import PollSummary, summarise_poll
 
-#: From a statement's pause to an afternoon.
+#: Histogram buckets, in seconds, for time idle in transaction.
 _HOLD_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
-#: More sessions than any server has.
-_ALL_OTHERS = 10**9
-_LOOK_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+#: Histogram buckets, in seconds, for the duration of polls.
+_POLL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+#: More sessions than any server has: the weight, in the label budget, of a client with an open finding.
+_NEVER_FOLDED = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What only the next poll needs. Nothing of it is published."""
+
+    history: History = field(default_factory=History)
+    #: The use of every limit over the growth window.
+    usage: UsageHistory = field(default_factory=UsageHistory)
+    #: The open findings with what continues them. A failed poll does not change them.
+    tracked: tuple[TrackedFinding, ...] = ()
+    diagnosis: DiagnosisMemory = field(default_factory=DiagnosisMemory)
+    #: Whether there were ever hidden sessions, and folded clients. Each is reported once.
+    had_hidden: bool = False
+    had_folded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """All that is published of one server."""
+    """All that is published of one server, and the memory for the next poll."""
 
     server: str
-    #: What the last look that succeeded showed.
-    last_view: View | None = None
-    #: Why the last look showed nothing, if it did.
+    #: The last successful poll.
+    last_summary: PollSummary | None = None
+    #: Why the last poll failed; None if it succeeded.
     failure: Failure | None = None
-    #: By the daemon's clock.
+    #: When a poll last succeeded, by the daemon's clock.
     last_success: float | None = None
-    looks: Histogram = field(default_factory=lambda: empty_histogram(*_LOOK_BOUNDS))
-    failures: Mapping[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
-    #: Durations of ended holds by database.
-    holds: Mapping[str, Histogram] = field(default_factory=dict)
+    poll_durations: Histogram = field(default_factory=lambda: empty_histogram(*_POLL_BOUNDS))
+    poll_failures: Mapping[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    #: How long transactions sat idle, by database.
+    hold_durations: Mapping[str, Histogram] = field(default_factory=dict)
+    #: The clients that have metric labels of their own.
     labelled: LabelledClients = NO_CLIENTS
-    history: History = field(default_factory=History)
-    #: The use of every limit over the growth window.
-    usage: Usage = field(default_factory=Usage)
-    #: Seconds until each limit is reached at the present growth; of the last look that succeeded.
-    exhaustion: Mapping[Limit, float] = field(default_factory=dict)
-    #: The open findings. A failed look leaves them: not seeing is not gone.
-    tracked: tuple[Tracked, ...] = ()
-    #: Findings opened and closed, and sessions leaked, since the daemon started.
-    leaks: LeakCounts = field(default_factory=LeakCounts)
-    chart: Chart = field(default_factory=Chart)
-    #: Whether there were ever hidden sessions, and folded clients: that is told once.
-    hid: bool = False
-    folded: bool = False
+    #: Seconds until each limit is reached at the present growth, as of the last successful poll.
+    exhaustion: Mapping[LimitId, float] = field(default_factory=dict)
+    #: Counted since the daemon started.
+    leak_counters: LeakCounters = field(default_factory=LeakCounters)
+    memory: Memory = field(default_factory=Memory)
+
+    @property
+    def summary(self) -> PollSummary | None:
+        """The last poll; None if it failed."""
+        return self.last_summary if self.failure is None else None
+
+    @property
+    def polled(self) -> bool:
+        """Whether the first poll has been attempted."""
+        return self.last_summary is not None or self.failure is not None
+
+    @property
+    def first_poll_at(self) -> float | None:
+        """The server's time of the first successful poll."""
+        return self.memory.history.first_poll_at
+
+    @property
+    def last_poll_at(self) -> float | None:
+        """The server's time of the last successful poll."""
+        return self.memory.history.last_poll_at
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The open findings."""
-        return tuple(tracked.finding for tracked in self.tracked)
+        return tuple(tracked.finding for tracked in self.memory.tracked)
 
     @property
     def diagnoses(self) -> Mapping[Client | None, Diagnosis]:
-        """The verdict on each labelled client, and under None on the server."""
-        return self.chart.diagnoses
-
-    @property
-    def view(self) -> View | None:
-        """What the last look showed: nothing when it failed."""
-        return self.last_view if self.failure is None else None
-
-    @property
-    def looked(self) -> bool:
-        """Whether a first look was attempted."""
-        return self.last_view is not None or self.failure is not None
+        """The verdict on each labelled client, and under the key None the verdict on the server."""
+        return self.memory.diagnosis.diagnoses
 
 
 def advance(
     state: ServerState, outcome: Snapshot | Failure, *, policy: Policy, at: float, duration: float
 ) -> tuple[ServerState, tuple[Event, ...]]:
-    """Take in one look: the state after it and what changed. `at` is the daemon's clock, `duration` seconds."""
-    looks = state.looks.observe((duration,))
+    """Return the state after a poll and the events it caused. `at` is the daemon's time, `duration` in seconds."""
+    durations = state.poll_durations.observe((duration,))
     if isinstance(outcome, Failure):
-        failures = {**state.failures, outcome.reason: state.failures[outcome.reason] + 1}
-        chart, verdicts = blind(state.chart, outcome.detail or outcome.reason)
-        after = replace(state, failure=outcome, looks=looks, failures=failures, chart=chart)
+        after, verdicts = _after_failure(replace(state, poll_durations=durations), outcome)
         return after, (*_changes(state, after), *verdicts)
-    snapshot = state.history.name(outcome)
-    leaked = {identity for tracked in state.tracked if tracked.finding.is_leak for identity in tracked.members}
-    history, ended = state.history.follow(snapshot, rest_limit=policy.hold_limit / 2, leaked=leaked)
-    labelled = _admit(state.labelled, snapshot, state.findings, policy)
-    blocking = Blocking(snapshot.sessions)
-    view = view_of(state.server, snapshot, labelled, blocking)
-    after = replace(
-        state,
-        last_view=view,
-        failure=None,
-        last_success=at,
-        looks=looks,
-        holds=_observe_holds(state.holds, ended, policy),
-        labelled=labelled,
-        history=history,
-        usage=state.usage.add(snapshot.taken_at, view.slots, window=policy.growth_window),
-        hid=state.hid or view.hidden > 0,
-        folded=state.folded or view.folded > 0,
-    )
-    after, events = _judge(state, after, view, blocking, policy)
+    after, events = _after_success(replace(state, poll_durations=durations), outcome, policy, at)
     return after, (*_changes(state, after), *events)
 
 
-def _judge(
-    before: ServerState, after: ServerState, view: View, blocking: Blocking, policy: Policy
-) -> tuple[ServerState, tuple[FindingEvent | Diagnosed, ...]]:
-    """Look for leaks in what a look has shown, and give the verdicts."""
-    now, history = view.snapshot.taken_at, after.history
-    around = Surroundings(
-        now=now,
+def _after_failure(state: ServerState, failure: Failure) -> tuple[ServerState, tuple[DiagnosisChanged, ...]]:
+    failures = {**state.poll_failures, failure.reason: state.poll_failures[failure.reason] + 1}
+    diagnosis, verdicts = diagnose_failure(state.memory.diagnosis, failure.detail or failure.reason)
+    memory = replace(state.memory, diagnosis=diagnosis)
+    return replace(state, failure=failure, poll_failures=failures, memory=memory), verdicts
+
+
+def _after_success(
+    state: ServerState, polled: Snapshot, policy: Policy, at: float
+) -> tuple[ServerState, tuple[LeakEvent | DiagnosisChanged, ...]]:
+    before = state.memory
+    snapshot = before.history.with_known_applications(polled)
+    leaked = {identity for tracked in before.tracked if tracked.finding.is_leak for identity in tracked.members}
+    history, ended = before.history.follow(snapshot, rest_limit=policy.hold_limit / 2, leaked=leaked)
+    labelled = _admit(state.labelled, snapshot, state.findings, policy)
+    blocking = Blocking(snapshot.sessions)
+    summary = summarise_poll(state.server, snapshot, labelled, blocking)
+    context = PollContext(
+        now=snapshot.taken_at,
+        history_before=before.history,
         history=history,
-        policy=policy,
         blocking=blocking,
-        slots=view.slots,
-        forecast=lambda leaking: forecast(view.slots, leaking, after.usage, window=policy.growth_window),
-        is_tool=recognise(policy.tools),
-    )
-    tracking = track(before.tracked, suspects(history, policy), around)
-    findings = [each.finding for each in tracking.tracked]
-    chart, verdicts = diagnose(
-        before.chart,
-        before.history,
-        history,
-        clients=after.labelled.seen_at,
-        findings=findings,
-        slots=view.slots,
-        blocking=blocking,
+        slots=summary.slots,
+        usage=before.usage.add(snapshot.taken_at, summary.slots, window=policy.growth_window),
         policy=policy,
     )
-    leaks = after.leaks.count(tracking.events, before.findings, findings, max_clients=policy.max_clients)
-    judged = replace(after, exhaustion=tracking.exhaustion, tracked=tracking.tracked, chart=chart, leaks=leaks)
-    return judged, (*tracking.events, *verdicts)
+    tracking = track(before.tracked, detect(history, policy), context)
+    findings = [tracked.finding for tracked in tracking.tracked]
+    diagnosis, verdicts = diagnose(before.diagnosis, context, clients=labelled.seen_at, findings=findings)
+    after = replace(
+        state,
+        last_summary=summary,
+        failure=None,
+        last_success=at,
+        hold_durations=_observe_holds(state.hold_durations, ended, policy),
+        labelled=labelled,
+        exhaustion=tracking.exhaustion,
+        leak_counters=state.leak_counters.count(
+            tracking.events, state.findings, findings, max_clients=policy.max_clients
+        ),
+        memory=Memory(
+            history=history,
+            usage=context.usage,
+            tracked=tracking.tracked,
+            diagnosis=diagnosis,
+            had_hidden=before.had_hidden or summary.hidden > 0,
+            had_folded=before.had_folded or summary.folded > 0,
+        ),
+    )
+    return after, (*tracking.events, *verdicts)
 
 
 def _admit(
     labelled: LabelledClients, snapshot: Snapshot, findings: Iterable[Finding], policy: Policy
 ) -> LabelledClients:
     counts = Counter(session.client for session in snapshot.sessions)
-    counts.update({finding.key.client: _ALL_OTHERS for finding in findings})  # who leaks is never folded
+    counts.update({finding.key.client: _NEVER_FOLDED for finding in findings})
     return labelled.admit(counts, at=snapshot.taken_at, budget=policy.max_clients, remember=policy.growth_window)
 
 
 def _observe_holds(
-    holds: Mapping[str, Histogram], ended: tuple[EndedHold, ...], policy: Policy
+    durations: Mapping[str, Histogram], ended: tuple[EndedHold, ...], policy: Policy
 ) -> Mapping[str, Histogram]:
-    durations: dict[str, list[float]] = {}
+    observed: dict[str, list[float]] = {}
     for hold in ended:
         if hold.session.state not in IDLE_IN_TRANSACTION_STATES:
             continue
         database = hold.session.client.database
-        known = database in holds or database in durations or len(holds) + len(durations) < policy.max_clients
-        durations.setdefault(database if known else OTHER, []).append(hold.seconds)
-    observed = {
-        database: holds.get(database, empty_histogram(*_HOLD_BOUNDS)).observe(seconds)
-        for database, seconds in durations.items()
+        known = database in durations or database in observed or len(durations) + len(observed) < policy.max_clients
+        observed.setdefault(database if known else OTHER, []).append(hold.seconds)
+    return {
+        **durations,
+        **{
+            database: durations.get(database, empty_histogram(*_HOLD_BOUNDS)).observe(seconds)
+            for database, seconds in observed.items()
+        },
     }
-    return {**holds, **observed}
 
 
 def _changes(before: ServerState, after: ServerState) -> Iterator[Event]:
+    """Yield the events about the server itself."""
     if after.failure is not None:
         if before.failure is None or before.failure.reason is not after.failure.reason:
             yield ServerDown(after.failure)
         return
-    view = after.last_view
-    if view is None:
+    summary = after.last_summary
+    if summary is None:
         return
-    if before.view is None:
+    if before.summary is None:
         yield ServerUp()
-    if after.hid and not before.hid:
-        yield PrivilegeMissing(view.snapshot.own_user, view.hidden)
-    if after.folded and not before.folded:
-        yield ClientsFolded(view.folded)
+    if after.memory.had_hidden and not before.memory.had_hidden:
+        yield PrivilegeMissing(summary.snapshot.own_user, summary.hidden)
+    if after.memory.had_folded and not before.memory.had_folded:
+        yield ClientsFolded(summary.folded)

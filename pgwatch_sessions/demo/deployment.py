@@ -58,7 +58,7 @@ async def deployed(server: Postgres, *, fixed: bool) -> AsyncIterator[str]:
         process = stack.enter_context(kept(command, folder=folder, env=environment, log=log, patience=_STOP_SECONDS))
         yield await _address(process, log)
     finally:
-        await asyncio.to_thread(stack.close)  # which waits for the end; the daemon goes on looking
+        await asyncio.to_thread(stack.close)  # which waits for the end; the daemon goes on polling
 
 
 async def _address(process: Kept, log: Path) -> str:

@@ -173,7 +173,7 @@ def serving(
             if accepts_connections(process, on.data / "postmaster.pid"):
                 yield Postgres(cluster=on, process=process, port=candidate)
                 return
-        # Whoever holds the port may have taken it after any look of ours: only binding it tells.
+        # Whoever holds the port may have taken it after any poll of ours: only binding it tells.
         if b"could not create any TCP/IP sockets" not in on.log.read_bytes()[start_of_log:]:
             break
     raise PostgresUnavailableError(f"PostgreSQL did not start: {last_lines(on.log)}")

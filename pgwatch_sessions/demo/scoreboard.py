@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgwatch_sessions.core.clients import nothing_of
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.core.view import View
+from pgwatch_sessions.core.summaries.clients import empty_summary
+from pgwatch_sessions.core.summaries.poll import PollSummary
 from pgwatch_sessions.demo.traffic import Outcome
 
 _LABEL_WIDTH = 46
@@ -19,7 +19,7 @@ _COLUMN_WIDTH = 11
 class Score:
     """One act: how it stood at its end, and what happened in it."""
 
-    #: As the daemon saw them at its last look.
+    #: As the daemon saw them at its last poll.
     sessions: int
     idle_in_transaction: int
     leaked: int
@@ -32,10 +32,10 @@ class Score:
 
 
 def measured(
-    client: Client, state: ServerState, view: View, pool: Mapping[str, Any], outcomes: Counter[Outcome]
+    client: Client, state: ServerState, view: PollSummary, pool: Mapping[str, Any], outcomes: Counter[Outcome]
 ) -> Score:
     """Put together what the daemon saw, what the service's pool says, and what came of the act's requests."""
-    summary = next((each for each in view.clients if each.client == client), nothing_of(client))
+    summary = next((each for each in view.clients if each.client == client), empty_summary(client))
     return Score(
         sessions=summary.sessions,
         idle_in_transaction=sum(summary.states[each] for each in IDLE_IN_TRANSACTION_STATES),

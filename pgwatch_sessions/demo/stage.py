@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from pgwatch_sessions.board import Board
 from pgwatch_sessions.core.model import Client
 from pgwatch_sessions.demo import speech, words
 from pgwatch_sessions.demo.scoreboard import Score, measured
 from pgwatch_sessions.demo.traffic import Outcome, Traffic, get
+from pgwatch_sessions.published_states import PublishedStates
 
 _TICK_SECONDS = 0.05
-_LOOK_SECONDS = 20.0
+_POLL_SECONDS = 20.0
 
 
 class NotAsToldError(Exception):
@@ -23,7 +23,9 @@ class NotAsToldError(Exception):
 class Stage:
     """One client of one watched server, and the traffic that goes to it."""
 
-    def __init__(self, board: Board, server: str, client: Client, traffic: Traffic, *, standing_every: float) -> None:
+    def __init__(
+        self, board: PublishedStates, server: str, client: Client, traffic: Traffic, *, standing_every: float
+    ) -> None:
         """Begin with nothing told."""
         #: Seconds between two lines on how things stand.
         self.standing_every = standing_every
@@ -74,12 +76,12 @@ class Stage:
         return self._traffic.outcomes - self._counted
 
     async def score(self) -> Score:
-        """Measure the act, once another look has succeeded."""
+        """Measure the act, once another poll has succeeded."""
         assert self._traffic.address  # noqa: S101 - there is no act without a service
         last = self.told
-        await self.until(lambda: self.told is not last and self.told.view is not None, at_most=_LOOK_SECONDS)
-        state, view = self.told, self.told.view
+        await self.until(lambda: self.told is not last and self.told.summary is not None, at_most=_POLL_SECONDS)
+        state, view = self.told, self.told.summary
         if view is None:
-            raise NotAsToldError(f"the daemon has seen nothing for {_LOOK_SECONDS:.0f} s")
+            raise NotAsToldError(f"the daemon has seen nothing for {_POLL_SECONDS:.0f} s")
         _, pool = await get(self._traffic.address, "/pool")
         return measured(self._client, state, view, json.loads(pool), self.outcomes())

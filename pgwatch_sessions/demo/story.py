@@ -12,10 +12,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from pgwatch_sessions.core.advice import advice_of
 from pgwatch_sessions.core.findings import Finding, Verdict
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.daemon import Watch, running
 from pgwatch_sessions.demo import speech, words
@@ -32,9 +31,10 @@ from pgwatch_sessions.demo.postgres import Postgres, PostgresUnavailableError, r
 from pgwatch_sessions.demo.scoreboard import Score, table
 from pgwatch_sessions.demo.stage import NotAsToldError, Stage
 from pgwatch_sessions.demo.traffic import Outcome, Traffic
-from pgwatch_sessions.exposition.http_server import CannotListenError, bind, url
 from pgwatch_sessions.logs import configure_logs
 from pgwatch_sessions.postgres.connection import Target
+from pgwatch_sessions.web.http_server import CannotListenError, bind, url
+from pgwatch_sessions.wording.advice import advice_of
 
 _SERVER = "demo"
 _CLIENT = Client(DATABASE, ROLE, "orders-api")
@@ -227,7 +227,7 @@ def _leak(stage: Stage) -> Finding | None:
 
 def _advise(stage: Stage, leak: Finding) -> None:
     """Say what the daemon says of the finding."""
-    sessions = stage.told.view.snapshot.sessions if stage.told.view else ()
+    sessions = stage.told.summary.snapshot.sessions if stage.told.summary else ()
     advice = advice_of(leak, beside=[session for session in sessions if session.client == leak.key.client])
     speech.say("")
     speech.paragraph(f"The likely cause: {advice.cause}")

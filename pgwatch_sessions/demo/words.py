@@ -4,18 +4,18 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pgwatch_sessions.core.clients import nothing_of
-from pgwatch_sessions.core.findings import Finding, FindingKey, Kind, Verdict
-from pgwatch_sessions.core.forecast import Limit
-from pgwatch_sessions.core.model import Client, Scope
+from pgwatch_sessions.core.findings import Finding, FindingKey, LeakKind, Verdict
+from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
+from pgwatch_sessions.core.limits import LimitId
+from pgwatch_sessions.core.model import Client, LimitScope
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.core.tracking import Tracked
+from pgwatch_sessions.core.summaries.clients import empty_summary
 from pgwatch_sessions.demo.speech import Tone, clock
 
 _HELD = {
-    Kind.TRANSACTION_HELD: "idle in transaction",
-    Kind.CONNECTION_HELD: "idle and not handed back",
-    Kind.ORIGIN_GROWTH: "never used again",
+    LeakKind.TRANSACTION_HELD: "idle in transaction",
+    LeakKind.CONNECTION_HELD: "idle and not handed back",
+    LeakKind.ORIGIN_GROWTH: "never used again",
 }
 
 
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 def changes(before: ServerState, after: ServerState) -> Iterator[Line]:
-    """Tell what the looks between two states have changed."""
+    """Tell what the polls between two states have changed."""
     yield from _seen(before, after)
     yield from _findings(before, after)
     yield from _verdicts(before, after)
@@ -45,15 +45,15 @@ def _findings(before: ServerState, after: ServerState) -> Iterator[Line]:
     for identity, tracked in now.items():
         if identity not in was:
             yield Line(opened(tracked.finding, after), Tone.BAD)
-        elif tracked.told is not was[identity].told:
-            yield Line(changed(tracked.finding, was[identity].told, after), Tone.BAD)
+        elif tracked.last_reported is not was[identity].last_reported:
+            yield Line(changed(tracked.finding, was[identity].last_reported, after), Tone.BAD)
     for identity, tracked in was.items():
         if identity not in now:
             yield Line(closed(tracked.finding), Tone.GOOD)
 
 
-def _by_identity(state: ServerState) -> dict[tuple[FindingKey, float], Tracked]:
-    return {(tracked.finding.opened_as, tracked.finding.opened_at): tracked for tracked in state.tracked}
+def _by_identity(state: ServerState) -> dict[tuple[FindingKey, float], TrackedFinding]:
+    return {(tracked.finding.opened_as, tracked.finding.opened_at): tracked for tracked in state.memory.tracked}
 
 
 def _verdicts(before: ServerState, after: ServerState) -> Iterator[Line]:
@@ -115,27 +115,27 @@ def _ending(finding: Finding, state: ServerState) -> list[str]:
     return [f"{limit.scope} {limit.name} out of connections {when}"]
 
 
-def nearest_limit(finding: Finding, state: ServerState) -> Limit | None:
+def nearest_limit(finding: Finding, state: ServerState) -> LimitId | None:
     """Return the limit that the finding's client reaches first, None if it reaches none."""
     reached = {
         limit: seconds
         for limit, seconds in state.exhaustion.items()
-        if limit.concerns(finding.key.client) and math.isfinite(seconds)
+        if limit.applies_to(finding.key.client) and math.isfinite(seconds)
     }
     return min(reached, key=lambda limit: reached[limit], default=None)
 
 
 def standing(client: Client, state: ServerState) -> str:
-    """Say what the client's sessions do, how full its limits are, and the diagnosis, by the last look."""
-    view, diagnosis = state.view, state.diagnoses.get(client)
+    """Say what the client's sessions do, how full its limits are, and the diagnosis, by the last poll."""
+    view, diagnosis = state.summary, state.diagnoses.get(client)
     if view is None:
         return "the server cannot be seen"
-    summary = next((each for each in view.clients if each.client == client), nothing_of(client))
+    summary = next((each for each in view.clients if each.client == client), empty_summary(client))
     does = ", ".join(f"{count} {name}" for name, count in summary.states.items() if count) or "no session"
     limits = ", ".join(
-        f"{each.scope}{'' if each.scope is Scope.SERVER else f' {each.name}'} {each.used}/{each.capacity}"
+        f"{each.scope}{'' if each.scope is LimitScope.SERVER else f' {each.name}'} {each.used}/{each.capacity}"
         for each in view.slots
-        if each.limit.concerns(client)
+        if each.limit.applies_to(client)
     )
     return f"{client.application}: {does} | {limits} | {diagnosis.verdict if diagnosis else 'not judged yet'}"
 

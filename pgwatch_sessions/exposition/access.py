@@ -46,7 +46,7 @@ class Access:
 
     def tls(self) -> Tls:
         """Return how to speak TLS with the next client; only where the scheme is https."""
-        self._look()
+        self._poll()
         assert self._config.tls is not None  # noqa: S101  # for the type checker: see above
         return self._config.tls
 
@@ -56,7 +56,7 @@ class Access:
 
     async def refusal(self, path: str, headers: Headers, *, asker: str) -> Response | None:
         """Return the answer to a request of an address that may not pass, None to one that may."""
-        self._look()
+        self._poll()
         if self._logins is None or path in _OPEN:
             return None
         login = _login(headers.getlist("authorization"))
@@ -74,7 +74,7 @@ class Access:
         if self._logins is not None:
             self._logins.close()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Use what the files say now, if they have changed and can be used."""
         now = time.monotonic()
         stamps = {file: stamp_of(file) for file in self._stamps}

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.core.model import Session
-from pgwatch_sessions.exposition.evidence import Evidence, held_seconds
 from pgwatch_sessions.exposition.markup import Html, element, joined, table, with_code
-from pgwatch_sessions.exposition.words import KINDS, counted, lasting, limit_name, moment, until_full
+from pgwatch_sessions.web.ranked_findings import Evidence, held_seconds
+from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
+from pgwatch_sessions.wording.labels import HOW_HELD, limit_name
 
 MAX_SESSIONS = 10
 _MAX_ORIGINS = 5
@@ -43,7 +44,7 @@ def _title(evidence: Evidence) -> Html:
                 element("span", str(finding.severity), class_=f"badge {_TONES[finding.severity]}"),
                 " ",
                 element("a", client.application, href=f"#{evidence.anchor}"),
-                f"{' leaks' if finding.is_leak else ''}: {KINDS[finding.key.kind]} at ",
+                f"{' leaks' if finding.is_leak else ''}: sessions {HOW_HELD[finding.key.kind]} at ",
                 element("code", finding.key.site),
                 "" if finding.is_leak else ", and may still end",
             ),
@@ -56,7 +57,7 @@ def _numbers(evidence: Evidence) -> Iterator[Html]:
     finding, harm = evidence.finding, evidence.finding.harm
     in_all = f"{finding.total:,} in all" if finding.total != len(finding.sessions) else ""
     yield _number("Held now", counted(len(finding.sessions), "session"), in_all)
-    yield _number("Since", f"{lasting(evidence.now - finding.since)} ago", moment(finding.since))
+    yield _number("Since", f"{duration(evidence.now - finding.since)} ago", moment(finding.since))
     yield _number("Rate", f"{finding.rate_per_minute:.3g} a minute" if finding.rate_per_minute else "no new ones")
     where = f"limit of {limit_name(evidence.limit)}" if evidence.limit else ""
     yield _number("Out of connections", until_full(finding.exhaustion_seconds), where)
@@ -104,7 +105,7 @@ def _session(session: Session, now: float) -> Sequence[str]:
     held = held_seconds(session, now)
     return (
         str(session.id.pid),
-        "?" if held is None else lasting(held),
+        "?" if held is None else duration(held),
         str(session.state or "hidden"),
         _address(session),
     )

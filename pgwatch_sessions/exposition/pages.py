@@ -4,19 +4,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pgwatch_sessions.core.clients import ClientSummary
-from pgwatch_sessions.core.events import ClientsFolded, PrivilegeMissing
 from pgwatch_sessions.core.findings import Diagnosis, Severity, Verdict
-from pgwatch_sessions.core.forecast import Slots
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, SessionState
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.core.view import View
+from pgwatch_sessions.core.summaries.clients import ClientSummary
+from pgwatch_sessions.core.summaries.poll import PollSummary
 from pgwatch_sessions.exposition.cards import card
-from pgwatch_sessions.exposition.evidence import Ranked, evidence_of, worst_first
 from pgwatch_sessions.exposition.markup import Html, element, table, with_code
 from pgwatch_sessions.exposition.style import STYLE
-from pgwatch_sessions.exposition.words import FAILURES, VERDICTS, counted, lasting, limit_name, moment, until_full
-from pgwatch_sessions.telling import told
+from pgwatch_sessions.web.ranked_findings import Ranked, evidence_of, worst_first
+from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
+from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
+from pgwatch_sessions.wording.failures import FAILURES
+from pgwatch_sessions.wording.labels import VERDICTS, limit_name
 
 #: Of one server.
 MAX_FINDINGS = 50
@@ -80,8 +81,8 @@ def _headline(states: Collection[ServerState], findings: Sequence[Ranked]) -> tu
     if wrong:
         more = f"; and {len(wrong) - MAX_HEADLINES} more" if len(wrong) > MAX_HEADLINES else ""
         return "; ".join(line for line, _ in wrong[:MAX_HEADLINES]) + more, wrong[0][1]
-    if not all(state.looked for state in states):
-        return "No look yet", "note"
+    if not all(state.polled for state in states):
+        return "No poll yet", "note"
     notices = f" ({counted(len(findings), 'notice')})" if findings else ""
     return f"Nothing is leaking{notices}", "good"
 
@@ -105,47 +106,47 @@ def _server(state: ServerState) -> Html:
         element("h2", state.server),
         _verdict(verdict) if verdict and not state.failure else "",
         _sight(state),
-        *(_remarks(state.view) if state.view else ()),
-        _limits(state, state.view) if state.view else "",
+        *(_remarks(state.summary) if state.summary else ()),
+        _limits(state, state.summary) if state.summary else "",
         *_findings(state),
-        _clients(state, state.view) if state.view else "",
+        _clients(state, state.summary) if state.summary else "",
     )
 
 
 def _verdict(verdict: Diagnosis) -> Html:
     words = VERDICTS[verdict.verdict].capitalize()
-    told = element("strong", words, class_=_TONES.get(verdict.verdict, "warn"))
-    return element("p", told, f" · {verdict.reason}" if verdict.reason else "", class_="verdict")
+    text = element("strong", words, class_=_TONES.get(verdict.verdict, "warn"))
+    return element("p", text, f" · {verdict.reason}" if verdict.reason else "", class_="verdict")
 
 
 def _sight(state: ServerState) -> Html:
     if state.failure is None:
-        seen = f"Seen at {moment(state.last_view.snapshot.taken_at)}." if state.last_view else "No look yet."
+        seen = f"Seen at {moment(state.last_summary.snapshot.taken_at)}." if state.last_summary else "No poll yet."
         return element("p", seen, class_="soft")
     since = "It was never seen." if state.last_success is None else f"Last seen at {moment(state.last_success)}."
     detail = f" ({state.failure.detail})" if state.failure.detail else ""
     return element(
         "div",
         element("h3", f"Not seen: {FAILURES[state.failure.reason]}", class_="bad"),
-        element("p", f"{since} Looking goes on.{detail}"),
+        element("p", f"{since} Polling goes on.{detail}"),
         class_="card down",
     )
 
 
-def _remarks(view: View) -> Iterator[Html]:
+def _remarks(view: PollSummary) -> Iterator[Html]:
     if view.exhausted:
         full = "Every ordinary connection is in use: only privileged roles can still connect."
         yield element("div", element("p", element("strong", full, class_="bad")), class_="card down")
     if view.hidden:
-        _, fields = told(PrivilegeMissing(view.snapshot.own_user, view.hidden))
         yield _remark(
             f"{counted(view.hidden, 'session is', 'sessions are')} hidden from us: no leak of theirs is found. "
             "Let a superuser run:",
-            element("pre", element("code", fields["remedy"])),
+            element("pre", element("code", grant_statement(view.snapshot.own_user))),
         )
     if view.folded:
-        _, fields = told(ClientsFolded(view.folded))
-        yield _remark(f"{counted(view.folded, 'client is', 'clients are')} shown as one, `other`: {fields['remedy']}.")
+        yield _remark(
+            f"{counted(view.folded, 'client is', 'clients are')} shown as one, `other`: {FOLDED_CLIENTS_REMEDY}."
+        )
 
 
 def _remark(*content: str) -> Html:
@@ -155,16 +156,16 @@ def _remark(*content: str) -> Html:
 
 def _findings(state: ServerState) -> Iterator[Html]:
     ranked = worst_first([state])
-    if not ranked and state.view:
+    if not ranked and state.summary:
         yield element("p", "No leak is open.", class_="good")
     if ranked and state.failure:
-        yield element("p", "What was open at the last look that succeeded; not seeing is not gone.", class_="soft")
+        yield element("p", "What was open at the last poll that succeeded; not seeing is not gone.", class_="soft")
     yield from map(card, evidence_of(ranked[:MAX_FINDINGS]))
     if len(ranked) > MAX_FINDINGS:
         yield element("p", f"And {counted(len(ranked) - MAX_FINDINGS, 'more finding')} that weigh less.", class_="soft")
 
 
-def _limits(state: ServerState, view: View) -> Html:
+def _limits(state: ServerState, view: PollSummary) -> Html:
     nearest = sorted(view.slots, key=lambda slots: (slots.scope is not slots.scope.SERVER, slots.used - slots.capacity))
     more = f"; {len(nearest) - MAX_LIMITS:,} more, less used" if len(nearest) > MAX_LIMITS else ""
     return table(
@@ -174,7 +175,7 @@ def _limits(state: ServerState, view: View) -> Html:
     )
 
 
-def _limit(slots: Slots, state: ServerState) -> Sequence[str]:
+def _limit(slots: SlotUsage, state: ServerState) -> Sequence[str]:
     meter = element(
         "meter",
         f"{slots.used} of {slots.capacity}",
@@ -194,7 +195,7 @@ def _limit(slots: Slots, state: ServerState) -> Sequence[str]:
     )
 
 
-def _clients(state: ServerState, view: View) -> Html:
+def _clients(state: ServerState, view: PollSummary) -> Html:
     shown = sorted(view.clients, key=lambda each: (_calm(each, state), -each.sessions, each.client))
     more = f"; {len(shown) - MAX_CLIENTS:,} more with fewer sessions" if len(shown) > MAX_CLIENTS else ""
     return table(
@@ -241,4 +242,4 @@ def _count(number: int, *, alarming: bool = False) -> Html:
 
 
 def _age(seconds: float | None) -> str:
-    return "" if seconds is None else lasting(seconds)
+    return "" if seconds is None else duration(seconds)

@@ -1,4 +1,4 @@
-"""How the page looks, and the policy that allows nothing but this."""
+"""How the page polls, and the policy that allows nothing but this."""
 
 from base64 import b64encode
 from hashlib import sha256

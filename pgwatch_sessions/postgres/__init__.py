@@ -1,1 +1,1 @@
-"""The look: one held connection to one PostgreSQL server, and rows made into a Snapshot."""
+"""The poll: one held connection to one PostgreSQL server, and rows made into a Snapshot."""

@@ -1,6 +1,6 @@
 """The one session we hold on a server: opened, kept for life, replaced when it breaks.
 
-A monitor that connects at each look is blind when the slots are all in use, which is when it is needed.
+A monitor that connects at each poll is blind when the slots are all in use, which is when it is needed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Target:
 
 
 class HeldConnection:
-    """At most one connection to one server, and the looks through it.
+    """At most one connection to one server, and the polls through it.
 
     Every await has a deadline, and the server has it too. After a deadline the connection is dropped, never closed
     politely: a black hole does not answer a goodbye.
@@ -58,7 +58,7 @@ class HeldConnection:
         parse: Callable[[str | None], Statement],
         jitter: Callable[[float], float],
     ) -> None:
-        """`timeout` is a look's deadline in seconds; `jitter(limit)` gives a number between 0 and the limit."""
+        """`timeout` is a poll's deadline in seconds; `jitter(limit)` gives a number between 0 and the limit."""
         self._target = target
         self._timeout = timeout
         self._parse = parse
@@ -66,16 +66,16 @@ class HeldConnection:
         self._open: _Open | None = None
         self._refusals = 0
 
-    async def look(self) -> Snapshot | Failure:
-        """Look once, connecting first if need be."""
-        doing = "looking"
+    async def poll(self) -> Snapshot | Failure:
+        """Poll once, connecting first if need be."""
+        doing = "polling"
         try:
             async with asyncio.timeout(self._timeout):
                 if self._open is None or self._open.connection.is_closed():
                     doing = "connecting"
                     self._open = await self._reconnect()
-                    doing = "looking"
-                return await self._open.look(self._parse)
+                    doing = "polling"
+                return await self._open.poll(self._parse)
         except EXPECTED as error:
             lost = self._open is not None and self._open.connection.is_closed()
             if lost or not isinstance(error, asyncpg.PostgresError):
@@ -88,7 +88,7 @@ class HeldConnection:
     async def _reconnect(self) -> "_Open":
         """Connect anew, the later and the more scattered the more often it was refused.
 
-        The wait stays within a part of the look's deadline, so that the first look after a recovery succeeds, and many
+        The wait stays within a part of the poll's deadline, so that the first poll after a recovery succeeds, and many
         daemons do not knock at the same instant.
         """
         self.drop()
@@ -122,7 +122,7 @@ class HeldConnection:
 
 
 class _Open:
-    """An open connection, its prepared statements, and what need not be asked or made again at each look."""
+    """An open connection, its prepared statements, and what need not be asked or made again at each poll."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Open:
         self._capacity_row: asyncpg.Record | None = None
         self._capacity_until = 0.0
 
-    async def look(self, parse: Callable[[str | None], Statement]) -> Snapshot:
+    async def poll(self, parse: Callable[[str | None], Statement]) -> Snapshot:
         """Read once: the sessions in one round trip, the databases in another, and the limits now and then."""
         rows = await self._sessions.fetch()
         databases = await self._databases.fetch()
@@ -197,7 +197,7 @@ def _session_settings(deadline: float) -> dict[str, str]:
         "statement_timeout": limit,
         "lock_timeout": limit,
         "idle_in_transaction_session_timeout": limit,
-        "idle_session_timeout": "0",  # a role may have one; we idle between looks by design
+        "idle_session_timeout": "0",  # a role may have one; we idle between polls by design
         "tcp_user_timeout": limit,
         "tcp_keepalives_idle": "60",  # the server finds out when our host is gone, and frees the slot
         "tcp_keepalives_interval": "10",

@@ -1,11 +1,11 @@
-"""What a look can fail with, as a Failure. Anything else is a fault of the program and is not caught."""
+"""What a poll can fail with, as a Failure. Anything else is a fault of the program and is not caught."""
 
 import errno
 import ssl
 
 import asyncpg
 
-from pgwatch_sessions.core.model import Failure, Reason, Scope
+from pgwatch_sessions.core.model import Failure, FailureReason, LimitScope
 
 
 class PasswordUnreadableError(asyncpg.InvalidPasswordError):
@@ -20,29 +20,32 @@ class ConnectionParametersError(asyncpg.ClientConfigurationError):
 EXPECTED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 #: The first match counts, so a class stands before its parents.
-_REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
-    (asyncpg.TooManyConnectionsError, Reason.EXHAUSTED),
-    (asyncpg.InvalidAuthorizationSpecificationError, Reason.AUTHENTICATION),
-    (asyncpg.CannotConnectNowError, Reason.STARTING_UP),
-    (asyncpg.QueryCanceledError, Reason.TIMEOUT),
-    (asyncpg.LockNotAvailableError, Reason.TIMEOUT),
-    (asyncpg.InsufficientPrivilegeError, Reason.PRIVILEGE),
-    (asyncpg.ProtocolViolationError, Reason.PROTOCOL),
-    (asyncpg.PostgresConnectionError, Reason.NETWORK),
-    (asyncpg.OperatorInterventionError, Reason.NETWORK),  # shut down, crashed, terminated: the connection is gone
-    (asyncpg.TargetServerAttributeNotMatched, Reason.OTHER),
-    (asyncpg.InternalClientError, Reason.PROTOCOL),
-    (asyncpg.UnsupportedClientFeatureError, Reason.PROTOCOL),
-    (asyncpg.ClientConfigurationError, Reason.OTHER),
-    (asyncpg.PostgresError, Reason.OTHER),
-    (asyncpg.InterfaceError, Reason.NETWORK),  # "connection is closed" and the like
-    (TimeoutError, Reason.TIMEOUT),
-    (OSError, Reason.NETWORK),
+_REASONS: tuple[tuple[type[BaseException], FailureReason], ...] = (
+    (asyncpg.TooManyConnectionsError, FailureReason.EXHAUSTED),
+    (asyncpg.InvalidAuthorizationSpecificationError, FailureReason.AUTHENTICATION),
+    (asyncpg.CannotConnectNowError, FailureReason.STARTING_UP),
+    (asyncpg.QueryCanceledError, FailureReason.TIMEOUT),
+    (asyncpg.LockNotAvailableError, FailureReason.TIMEOUT),
+    (asyncpg.InsufficientPrivilegeError, FailureReason.PRIVILEGE),
+    (asyncpg.ProtocolViolationError, FailureReason.PROTOCOL),
+    (asyncpg.PostgresConnectionError, FailureReason.NETWORK),
+    (
+        asyncpg.OperatorInterventionError,
+        FailureReason.NETWORK,
+    ),  # shut down, crashed, terminated: the connection is gone
+    (asyncpg.TargetServerAttributeNotMatched, FailureReason.OTHER),
+    (asyncpg.InternalClientError, FailureReason.PROTOCOL),
+    (asyncpg.UnsupportedClientFeatureError, FailureReason.PROTOCOL),
+    (asyncpg.ClientConfigurationError, FailureReason.OTHER),
+    (asyncpg.PostgresError, FailureReason.OTHER),
+    (asyncpg.InterfaceError, FailureReason.NETWORK),  # "connection is closed" and the like
+    (TimeoutError, FailureReason.TIMEOUT),
+    (OSError, FailureReason.NETWORK),
 )
 
 #: SQLSTATE 53300 also means that one role's or one database's own limit is reached. The message is translated by
 #: lc_messages; the function that raised it is not (utils/init/miscinit.c and postinit.c of PostgreSQL 14 to 18).
-_EXHAUSTED_SCOPES = {"InitializeSessionUserId": Scope.ROLE, "CheckMyDatabase": Scope.DATABASE}
+_EXHAUSTED_SCOPES = {"InitializeSessionUserId": LimitScope.ROLE, "CheckMyDatabase": LimitScope.DATABASE}
 
 
 # Codes of OpenSSL (x509_vfy.h): another name, another address; and nobody whom we know has signed it.
@@ -55,17 +58,17 @@ _TLS_WORDS = {
 
 
 def failure_of(error: BaseException, *, doing: str, lost: bool) -> Failure:
-    """Say why a look failed.
+    """Say why a poll failed.
 
     `doing` is what it was about, for the human who reads it. `lost` tells that the connection is gone, which the
     driver may notice at a moment where it calls that a fault of its own.
     """
     reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
     if lost and isinstance(error, asyncpg.InternalClientError):
-        reason = Reason.NETWORK
+        reason = FailureReason.NETWORK
     scope = None
-    if reason is Reason.EXHAUSTED:
-        scope = _EXHAUSTED_SCOPES.get(getattr(error, "server_source_function", None) or "", Scope.SERVER)
+    if reason is FailureReason.EXHAUSTED:
+        scope = _EXHAUSTED_SCOPES.get(getattr(error, "server_source_function", None) or "", LimitScope.SERVER)
     return Failure(reason=reason, detail=f"{doing}: {_said(error)}", exhausted_scope=scope)
 
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import (
     ConnectionLimit,
     DatabaseCounters,
-    Server,
+    ServerInfo,
     Session,
     SessionId,
     SessionState,
@@ -40,7 +40,7 @@ def sessions_of(
 ) -> dict[int, SeenSession]:
     """Make a session of each row of sessions.sql, by pid, or take the one that was `seen`, if the row is unchanged.
 
-    Most sessions of most servers are idle from look to look; comparing is ten times as fast as making.
+    Most sessions of most servers are idle from poll to poll; comparing is ten times as fast as making.
     """
     sessions = {}
     for row in rows:
@@ -51,7 +51,7 @@ def sessions_of(
 
 
 def snapshot_of(sessions: Iterable[SeenSession], capacity: Row, databases: Iterable[Row]) -> Snapshot:
-    """Build the snapshot of one look from sessions, and the rows of capacity.sql and databases.sql."""
+    """Build the snapshot of one poll from sessions, and the rows of capacity.sql and databases.sql."""
     own, others = None, []
     for each in sessions:
         if each.row["taken_at"] is None:
@@ -91,8 +91,8 @@ def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
     )
 
 
-def _server(row: Row) -> Server:
-    return Server(
+def _server(row: Row) -> ServerInfo:
+    return ServerInfo(
         version_num=row["server_version_num"],
         in_recovery=row["in_recovery"],
         started_at=row["started_at"],

@@ -1,4 +1,4 @@
-"""Lines of a recording into looks: redacted, as what a server sends us is.
+"""Lines of a recording into polls: redacted, as what a server sends us is.
 
 A recording may be made by hand, or by somebody who means no good: every value is checked, and what is wrong is said
 without quoting it.
@@ -8,15 +8,15 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import (
     NONE,
     ConnectionLimit,
     DatabaseCounters,
     Failure,
-    Reason,
-    Scope,
-    Server,
+    FailureReason,
+    LimitScope,
+    ServerInfo,
     Session,
     SessionId,
     SessionState,
@@ -44,13 +44,13 @@ from pgwatch_sessions.recording.lines import BadLine, read_lines
 CLIENT_BACKEND = "client backend"
 
 _STATES = {str(state): state for state in SessionState}
-_REASONS = {str(reason): reason for reason in Reason}
-_SCOPES = {str(scope): scope for scope in Scope}
-#: Servers whose last look is kept at hand; a recording of more is read, only slower.
+_REASONS = {str(reason): reason for reason in FailureReason}
+_SCOPES = {str(scope): scope for scope in LimitScope}
+#: Servers whose last poll is kept at hand; a recording of more is read, only slower.
 _MAX_SERVERS = 64
 
 
-class Look(NamedTuple):
+class Poll(NamedTuple):
     """One line of a recording."""
 
     #: Of the line, from 1.
@@ -63,23 +63,23 @@ class Look(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class _LastLook:
-    """What a server's last look was made of: most of it comes again."""
+class _LastPoll:
+    """What a server's last poll was made of: most of it comes again."""
 
     server_row: Row = field(default_factory=dict)
-    server: Server = field(default_factory=Server)
+    server: ServerInfo = field(default_factory=ServerInfo)
     #: By pid.
     sessions: dict[int, tuple[Row, Session]] = field(default_factory=dict)
 
 
-def read_looks(
+def read_polls(
     source: BinaryIO, *, parse: Callable[[str | None], Statement] = parse_statement
-) -> Iterator[Look | BadLine]:
-    """Yield the looks of a recording, plain or gzip, in the order of the file; blank lines are skipped.
+) -> Iterator[Poll | BadLine]:
+    """Yield the polls of a recording, plain or gzip, in the order of the file; blank lines are skipped.
 
-    Raises nothing but what reading from the source raises, and holds no more than a line and a look in memory.
+    Raises nothing but what reading from the source raises, and holds no more than a line and a poll in memory.
     """
-    last_looks: dict[str, _LastLook] = {}
+    last_polls: dict[str, _LastPoll] = {}
     server = NONE
     for line in read_lines(source):
         if isinstance(line, BadLine):
@@ -89,34 +89,34 @@ def read_looks(
             continue
         try:
             document = document_of(line.content)
-            look = _look(line.number, document, server, last_looks, parse)
+            poll = _poll(line.number, document, server, last_polls, parse)
         except InvalidError as error:
             yield BadLine(line.number, str(error))
         except RecursionError:
             yield BadLine(line.number, "nested too deeply")
         else:
-            server = look.server
-            yield look
+            server = poll.server
+            yield poll
 
 
-def _look(
+def _poll(
     number: int,
     document: Row,
     server_before: str,
-    last_looks: dict[str, _LastLook],
+    last_polls: dict[str, _LastPoll],
     parse: Callable[[str | None], Statement],
-) -> Look:
+) -> Poll:
     taken_at = time(document, "taken_at")
     if taken_at is None:
         raise InvalidError("taken_at is missing")
     server_row = section(document, "server")
     server = (plain_text(server_row, "name") or "").strip() or server_before
     if document.get("failure") is not None:
-        return Look(number, _failure(section(document, "failure")), taken_at, server)
-    if len(last_looks) >= _MAX_SERVERS and server not in last_looks:
-        last_looks.clear()
-    last_look = last_looks.setdefault(server, _LastLook())
-    return Look(number, _snapshot(document, taken_at, server_row, last_look, parse), taken_at, server)
+        return Poll(number, _failure(section(document, "failure")), taken_at, server)
+    if len(last_polls) >= _MAX_SERVERS and server not in last_polls:
+        last_polls.clear()
+    last_poll = last_polls.setdefault(server, _LastPoll())
+    return Poll(number, _snapshot(document, taken_at, server_row, last_poll, parse), taken_at, server)
 
 
 def _failure(row: Row) -> Failure:
@@ -131,7 +131,7 @@ def _failure(row: Row) -> Failure:
 
 
 def _snapshot(
-    document: Row, taken_at: float, server_row: Row, last: _LastLook, parse: Callable[[str | None], Statement]
+    document: Row, taken_at: float, server_row: Row, last: _LastPoll, parse: Callable[[str | None], Statement]
 ) -> Snapshot:
     if document.get("sessions") is None:
         raise InvalidError("neither sessions nor failure")
@@ -153,7 +153,7 @@ def _snapshot(
 def _sessions(
     rows: list[Row], before: dict[int, tuple[Row, Session]], parse: Callable[[str | None], Statement]
 ) -> dict[int, tuple[Row, Session]]:
-    """Make the sessions of client backends. One whose row is as it was in the look before is the same object."""
+    """Make the sessions of client backends. One whose row is as it was in the poll before is the same object."""
     sessions: dict[int, tuple[Row, Session]] = {}
     for index, row in enumerate(rows):
         if not _is_client_backend(row):
@@ -215,8 +215,8 @@ def _state(row: Row) -> SessionState | None:
     return state
 
 
-def _server(row: Row) -> Server:
-    return Server(
+def _server(row: Row) -> ServerInfo:
+    return ServerInfo(
         version_num=integer(row, "server_version_num"),
         in_recovery=truth(row, "in_recovery"),
         started_at=time(row, "started_at"),

@@ -33,11 +33,11 @@ class _Segment(NamedTuple):
 class Recorder:
     """Writes the looks at any number of servers into one directory, which belongs to one daemon.
 
-    All segments in it, those of earlier runs included, take at most `max_bytes`. Looks may come from several threads.
+    All segments in it, those of earlier runs included, take at most `max_bytes`. Polls may come from several threads.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
-        """Touch nothing yet; the directory is made with the first look."""
+        """Touch nothing yet; the directory is made with the first poll."""
         self._directory = directory
         self._max_bytes = max_bytes
         self._growing: dict[str, _Segment] = {}
@@ -45,10 +45,10 @@ class Recorder:
         self._lock = threading.Lock()
 
     def record(self, server: str, outcome: Snapshot | Failure, *, at: float) -> None:
-        """Record a look taken `at` the daemon's time.
+        """Record a poll taken `at` the daemon's time.
 
-        Raises OSError when the system refuses, or a look is larger than `max_bytes`: the look is lost, what was
-        recorded stays, and the next look is tried afresh.
+        Raises OSError when the system refuses, or a poll is larger than `max_bytes`: the poll is lost, what was
+        recorded stays, and the next poll is tried afresh.
         """
         line = written(outcome, server=server, at=at)
         with self._lock:
@@ -94,7 +94,7 @@ class Recorder:
     def _make_room(self, needed: int, file: RecordingFile) -> None:
         """Delete the oldest until so many bytes fit into this file."""
         if file.size + needed + END_BYTES > self._max_bytes:
-            raise OSError(errno.EFBIG, "a look takes more room than all recordings may")
+            raise OSError(errno.EFBIG, "a poll takes more room than all recordings may")
         while self._used() + needed > self._max_bytes:
             if not self._sizes:
                 self._retire_another(file)

@@ -6,7 +6,7 @@ from functools import lru_cache
 _LONGEST = 64
 
 
-# The times of a session that did not move are the same at each look.
+# The times of a session that did not move are the same at each poll.
 @lru_cache(maxsize=8192)
 def seconds_of(text: str) -> float:
     """Return the seconds since the epoch of an ISO 8601 time; ValueError when it is none, or has no time zone."""

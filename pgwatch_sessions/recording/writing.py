@@ -1,19 +1,19 @@
-"""Looks into lines of a recording, keys as PostgreSQL names them; only what is redacted is there to be written."""
+"""Polls into lines of a recording, keys as PostgreSQL names them; only what is redacted is there to be written."""
 
 import json
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from pgwatch_sessions.core.clients import client_of, tagged_application
-from pgwatch_sessions.core.model import NONE, ConnectionLimit, DatabaseCounters, Failure, Server, Session, Snapshot
+from pgwatch_sessions.core.client_names import client_of, tagged_application
+from pgwatch_sessions.core.model import NONE, ConnectionLimit, DatabaseCounters, Failure, ServerInfo, Session, Snapshot
 from pgwatch_sessions.recording.times import text_of
 
 _MILLISECONDS = 1000
 
 
 def written(outcome: Snapshot | Failure, *, server: str, at: float) -> bytes:
-    """Write a look as one line, its end included. `at` is when a look failed; a snapshot has the server's own time."""
+    """Write a look as one line, its end included. `at` is when a poll failed; a snapshot has the server's own time."""
     document = _failed(outcome, server, at) if isinstance(outcome, Failure) else _seen(outcome, server)
     line = json.dumps(document, ensure_ascii=False, separators=(",", ":"), check_circular=False)
     return line.encode("utf-8", "replace") + b"\n"
@@ -38,7 +38,7 @@ def _seen(snapshot: Snapshot, server: str) -> dict[str, Any]:
     }
 
 
-def _server(server: Server) -> dict[str, Any]:
+def _server(server: ServerInfo) -> dict[str, Any]:
     return {
         "server_version_num": server.version_num,
         "max_connections": server.max_connections,

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pgwatch_sessions.core.tools import KNOWN_TOOLS
+from pgwatch_sessions.core.judging.maintenance_tools import KNOWN_TOOLS
 from pgwatch_sessions.settings.address import DEFAULT_LISTEN
 from pgwatch_sessions.settings.address import Address as Address  # noqa: PLC0414  # the package takes it from here
 from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn
@@ -146,9 +146,9 @@ class Settings(BaseSettings):
         description="YAML file that switches on TLS and passwords for both addresses, in the layout of Prometheus "
         "exporters; used anew when it or a certificate changes. Default: neither.",
     )
-    interval: Annotated[float, duration("100ms", "1h")] = Field(10.0, description="Time between looks.")
+    interval: Annotated[float, duration("100ms", "1h")] = Field(10.0, description="Time between polls.")
     timeout: Annotated[float, duration("100ms", "10m")] = Field(
-        5.0, description="Deadline of a look, connecting included."
+        5.0, description="Deadline of a poll, connecting included."
     )
     hold_limit: Annotated[float, duration("1s", "168h")] = Field(
         60.0, description="How long a session may be held before it is a finding."
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         description="Statement texts: redacted (without literals), or off (no statement text anywhere).",
     )
     record_dir: Annotated[Path, AfterValidator(_not_a_file)] | None = Field(
-        None, description="Directory to record looks into while running. Default: no recording."
+        None, description="Directory to record polls into while running. Default: no recording."
     )
     record_max_bytes: Annotated[int, size("1MiB", "1024GiB")] = Field(
         64 * 2**20, description="Size that the recordings are kept under; the oldest go first."

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.alerts.rules import ROOT, loaded, needs_amtool, needs_promtool, ran
-from tests.waiting import until
+from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy/alertmanager/alertmanager.yml"
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"

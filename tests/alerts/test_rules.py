@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwatch_sessions.exposition.metrics import METRICS, PREFIX
+from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from tests.alerts.mutants import mutants, passes_alone, survivors
 from tests.alerts.rules import (
     ALERTS,

@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tests.alerts.test_runbooks import blocks
-from tests.servers import Database
-from tests.waiting import until
+from tests.support.servers import Database
+from tests.support.waiting import until
 
 _ONE = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 2}
 _LEFT = "SELECT FROM pg_stat_activity WHERE application_name = 'page' AND state LIKE 'idle in transaction%'"

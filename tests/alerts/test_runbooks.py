@@ -6,13 +6,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgwatch_sessions.core.findings import Kind
-from pgwatch_sessions.core.model import Reason
+from pgwatch_sessions.core.findings import LeakKind
+from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.alerts.rules import ALERTS, rules
-from tests.servers import Database
-from tests.situations import active, idle_in_transaction
-from tests.waiting import until
+from tests.support.servers import Database
+from tests.support.situations import active, idle_in_transaction
+from tests.support.waiting import until
 
 PAGES = tuple(sorted((ALERTS / "runbooks").glob("*.md")))
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
@@ -60,7 +60,7 @@ def test_links_go_to_what_is_there() -> None:
             assert file.exists(), f"{page.name}: {target}"
             assert not anchor or anchor in anchors(file.read_text()), f"{page.name}: {target}"
     leak = anchors((ALERTS / "runbooks/DatabaseConnectionLeak.md").read_text())
-    assert {kind.replace("_", "-") for kind in Kind} <= leak
+    assert {kind.replace("_", "-") for kind in LeakKind} <= leak
 
 
 def anchors(markdown: str) -> set[str]:
@@ -69,10 +69,10 @@ def anchors(markdown: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_reason_of_a_failed_look_has_its_line() -> None:
+def test_every_reason_of_a_failed_poll_has_its_line() -> None:
     """In the table of PgwatchSessionsBlind."""
     text = (ALERTS / "runbooks/PgwatchSessionsBlind.md").read_text()
-    assert all(f"| `{reason}` |" in text for reason in Reason)
+    assert all(f"| `{reason}` |" in text for reason in FailureReason)
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"))

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from pgwatch_sessions.demo.postgres import packaged
-from tests.bench import core, look, memory, rules, scrape, spill
+from tests.bench import core, memory, poll, rules, scrape, spill
 
 #: Each yields blocks of text as it gets on.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
-    "look": look.bench,
+    "poll": poll.bench,
     "spill": spill.bench,
     "scrape": scrape.bench,
     "memory": memory.bench,
@@ -25,7 +25,7 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
 def main() -> None:
     """Run the benches that the arguments name, or all."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description="Print what looks, scrapes and rules cost."
+        prog="python -m tests.bench", description="Print what polls, scrapes and rules cost."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; all unless told")
     names = parser.parse_args().names or list(BENCHES)

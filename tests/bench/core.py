@@ -1,4 +1,4 @@
-"""What the core costs: CPU of a look by number of sessions, and memory with many sessions, clients and names."""
+"""What the core costs: CPU of a poll by number of sessions, and memory with many sessions, clients and names."""
 
 import gc
 import sys
@@ -11,17 +11,17 @@ from typing import NamedTuple
 from prometheus_client import generate_latest
 
 import pgwatch_sessions.command_line
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, Session, SessionState, Snapshot
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.exposition.collector import registry_of
+from pgwatch_sessions.metrics.collector import registry_of
 from tests.bench.processes import resident_kib, resident_peak_kib, result_of
 from tests.bench.tables import Limit, limits, table
-from tests.core.values import NOW, session, snapshot
+from tests.support.values import NOW, session, snapshot
 
 _SIZES = (10, 100, 1_000, 10_000)
-_MANY_SESSIONS, _MANY_CLIENTS, _MANY_LOOKS = 10_000, 500, 40
-_NAMES, _NAMES_PER_LOOK = 1_000_000, 1_000
+_MANY_SESSIONS, _MANY_CLIENTS, _MANY_POLLS = 10_000, 500, 40
+_NAMES, _NAMES_PER_POLL = 1_000_000, 1_000
 _INTERVAL = 10.0
 #: As the whole program has it in memory: the limit is on all of it.
 _PROGRAM = pgwatch_sessions.command_line
@@ -43,11 +43,11 @@ def bench() -> Iterator[str]:
     costs = {size: _microseconds_per_session(size) for size in _SIZES}
     rows = [
         ["us per session", *costs.values()],
-        ["ms per look", *(cost * size / 1000 for size, cost in costs.items())],
+        ["ms per poll", *(cost * size / 1000 for size, cost in costs.items())],
     ]
     yield table("core: CPU of advance, median", ["sessions", *(f"{size:,}" for size in costs)], rows)
     kib, peak = result_of(_many_sessions)
-    title = f"core: the process after {_MANY_LOOKS} looks at {_MANY_SESSIONS:,} sessions of {_MANY_CLIENTS} clients"
+    title = f"core: the process after {_MANY_POLLS} looks at {_MANY_SESSIONS:,} sessions of {_MANY_CLIENTS} clients"
     yield table(title, ["", "MiB"], [["resident", kib / 1024], ["its peak", peak / 1024]])
     names: list[Memory] = result_of(_many_names)
     header = ["application names so far", *(f"{each.done:,}" for each in names)]
@@ -59,7 +59,7 @@ def bench() -> Iterator[str]:
 def _limits(costs: Mapping[int, float], names: Sequence[Memory], peak: int) -> Iterator[Limit]:
     few, *more = costs
     # The trend of each limit on connections costs the same with 10 sessions as with 10,000.
-    yield Limit(what=f"{few} sessions: a look", measured=costs[few] * few / 1000, bound=1, unit=" ms")
+    yield Limit(what=f"{few} sessions: a poll", measured=costs[few] * few / 1000, bound=1, unit=" ms")
     for size in more:
         yield Limit(what=f"{size:,} sessions: advance, a session", measured=costs[size], bound=30, unit=" us")
     yield Limit(what="linear: a session at 10,000 / at 1,000", measured=costs[10_000] / costs[1_000], bound=1.5)
@@ -75,9 +75,9 @@ def _limits(costs: Mapping[int, float], names: Sequence[Memory], peak: int) -> I
 
 
 def _microseconds_per_session(size: int) -> float:
-    """Return the median CPU of advance over looks of which each finds every tenth session moved."""
+    """Return the median CPU of advance over polls of which each finds every tenth session moved."""
     state, costs = ServerState(server="bench"), []
-    for turn, seen in enumerate(_looks(size, max(40, 2_000 // size))):
+    for turn, seen in enumerate(_polls(size, max(40, 2_000 // size))):
         begun = time.process_time_ns()
         state, _ = advance(state, seen, policy=Policy(), at=seen.taken_at, duration=0.003)
         if turn >= 10:
@@ -85,8 +85,8 @@ def _microseconds_per_session(size: int) -> float:
     return median(costs)
 
 
-def _looks(size: int, turns: int, clients: int | None = None) -> Iterator[Snapshot]:
-    """Yield looks: a tenth of the sessions is leaked and never moves, a tenth moves between any two looks."""
+def _polls(size: int, turns: int, clients: int | None = None) -> Iterator[Snapshot]:
+    """Yield polls: a tenth of the sessions is leaked and never moves, a tenth moves between any two polls."""
     clients = clients or max(1, min(_MANY_CLIENTS, size // 20))
     sessions = [_session(pid, pid % clients, at=NOW, leaked=pid % 10 == 0) for pid in range(size)]
     for turn in range(turns):
@@ -109,11 +109,11 @@ def _session(pid: int, client: int, *, at: float, leaked: bool) -> Session:
 
 
 def _many_sessions(parent: Connection) -> None:
-    """Look and render with as many labels as there are clients; every look is of new objects, as rows make them."""
-    policy = Policy(max_clients=_MANY_CLIENTS, growth_window=_MANY_LOOKS * _INTERVAL / 2)
+    """Poll and render with as many labels as there are clients; every poll is of new objects, as rows make them."""
+    policy = Policy(max_clients=_MANY_CLIENTS, growth_window=_MANY_POLLS * _INTERVAL / 2)
     state = ServerState(server="bench")
     registry = registry_of(lambda: [state])
-    for seen in _looks(_MANY_SESSIONS, _MANY_LOOKS, _MANY_CLIENTS):
+    for seen in _polls(_MANY_SESSIONS, _MANY_POLLS, _MANY_CLIENTS):
         copied = snapshot(*(_renewed(each) for each in seen.sessions), at=seen.taken_at)
         state, _ = advance(state, copied, policy=policy, at=copied.taken_at, duration=0.003)
         del copied
@@ -131,17 +131,17 @@ def _renewed(seen: Session) -> Session:
 
 def _many_names(parent: Connection) -> None:
     state, taken = ServerState(server="bench"), []
-    for done in range(0, _NAMES, _NAMES_PER_LOOK):
-        at = NOW + done / _NAMES_PER_LOOK * _INTERVAL
+    for done in range(0, _NAMES, _NAMES_PER_POLL):
+        at = NOW + done / _NAMES_PER_POLL * _INTERVAL
         seen = snapshot(
             *(
                 session(pid, client=Client("shop", "app", f"orders-{pid}"), born=at, since=at)
-                for pid in range(done, done + _NAMES_PER_LOOK)
+                for pid in range(done, done + _NAMES_PER_POLL)
             ),
             at=at,
         )
         state, _ = advance(state, seen, policy=Policy(), at=at, duration=0.003)
-        if (done + _NAMES_PER_LOOK) % (_NAMES // 4) == 0 or done == 100 * _NAMES_PER_LOOK:
+        if (done + _NAMES_PER_POLL) % (_NAMES // 4) == 0 or done == 100 * _NAMES_PER_POLL:
             gc.collect()
-            taken.append(Memory(done=done + _NAMES_PER_LOOK, kib=resident_kib(), blocks=sys.getallocatedblocks()))
+            taken.append(Memory(done=done + _NAMES_PER_POLL, kib=resident_kib(), blocks=sys.getallocatedblocks()))
     parent.send(taken)

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pgwatch_sessions.demo.kept import kept, temporary_folder
 from pgwatch_sessions.demo.postgres import ENVIRONMENT
-from pgwatch_sessions.exposition.http_server import bind, url
-from tests.waiting import until
+from pgwatch_sessions.web.http_server import bind, url
+from tests.support.waiting import until
 
 _PROGRAM = "prometheus-postgres-exporter"
 

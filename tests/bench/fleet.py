@@ -6,22 +6,22 @@ from http.server import BaseHTTPRequestHandler
 
 from prometheus_client import generate_latest
 
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import (
     Client,
     ConnectionLimit,
     DatabaseCounters,
-    Server,
+    ServerInfo,
     Session,
     SessionState,
     Snapshot,
 )
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.exposition.collector import registry_of
-from tests.answering import answering
-from tests.core.values import NOW, session, snapshot
+from pgwatch_sessions.metrics.collector import registry_of
+from tests.support.answering import answering
+from tests.support.values import NOW, session, snapshot
 
-_LOOKS, _INTERVAL = 20, 10.0
+_POLLS, _INTERVAL = 20, 10.0
 _DATABASES = 5
 #: How many roles of a server have a limit of their own.
 _LIMITED = 3
@@ -34,15 +34,15 @@ _STATES = (SessionState.IDLE, SessionState.ACTIVE, SessionState.IDLE_IN_TRANSACT
 def exposed(name: str, *, clients: int, sessions: int, leaking: int = 0) -> bytes:
     """Return the metrics of a server with so many clients, some of them leaking, and so many sessions of each."""
     state = ServerState(server=name)
-    for look in range(_LOOKS):
-        seen = _seen(clients, sessions, leaking, look)
+    for poll in range(_POLLS):
+        seen = _seen(clients, sessions, leaking, poll)
         state, _ = advance(state, seen, policy=Policy(), at=seen.taken_at, duration=0.003)
     return generate_latest(registry_of(lambda: [state]))
 
 
-def _seen(clients: int, sessions: int, leaking: int, look: int) -> Snapshot:
-    at = NOW + look * _INTERVAL
-    server = Server(
+def _seen(clients: int, sessions: int, leaking: int, poll: int) -> Snapshot:
+    at = NOW + poll * _INTERVAL
+    server = ServerInfo(
         version_num=180004,
         started_at=NOW - 1e6,
         max_connections=2 * clients * sessions,
@@ -50,36 +50,36 @@ def _seen(clients: int, sessions: int, leaking: int, look: int) -> Snapshot:
     )
     return snapshot(
         *(
-            _session(client, number, sessions, look, leaks=client < leaking)
+            _session(client, number, sessions, poll, leaks=client < leaking)
             for client in range(clients)
             for number in range(sessions)
         ),
         at=at,
         server=server,
-        databases=[_counters(number, look) for number in range(_DATABASES)],
+        databases=[_counters(number, poll) for number in range(_DATABASES)],
     )
 
 
-def _session(client: int, number: int, sessions: int, look: int, *, leaks: bool) -> Session:
+def _session(client: int, number: int, sessions: int, poll: int, *, leaks: bool) -> Session:
     who = Client(f"shop_{client % _DATABASES}", f"app_{client}", f"orders-{client}")
-    lost_at = int(_LOOKS / 2 * number / sessions)  # the look at which it is lost
-    lost = leaks and number < _LOST * sessions and look >= lost_at
-    at = NOW + (lost_at if lost else look) * _INTERVAL
+    lost_at = int(_POLLS / 2 * number / sessions)  # the look at which it is lost
+    lost = leaks and number < _LOST * sessions and poll >= lost_at
+    at = NOW + (lost_at if lost else poll) * _INTERVAL
     state = SessionState.IDLE_IN_TRANSACTION if lost else _STATES[number % len(_STATES)]
     query = _LEAKED.format(number % _SITES) if lost else "ROLLBACK" if state is SessionState.IDLE else "SELECT 1"
     return session(client * sessions + number + 1, state, client=who, since=at - 1, born=NOW - 1000, query=query)
 
 
-def _counters(number: int, look: int) -> DatabaseCounters:
+def _counters(number: int, poll: int) -> DatabaseCounters:
     return DatabaseCounters(
         database=f"shop_{number}",
-        established=100 * look,
-        abandoned=look,
+        established=100 * poll,
+        abandoned=poll,
         fatal=0,
         killed=0,
-        session_seconds=1000.0 * look,
-        active_seconds=100.0 * look,
-        idle_in_transaction_seconds=10.0 * look,
+        session_seconds=1000.0 * poll,
+        active_seconds=100.0 * poll,
+        idle_in_transaction_seconds=10.0 * poll,
     )
 
 

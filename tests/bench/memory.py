@@ -1,4 +1,4 @@
-"""What the daemon keeps in memory: the real program after its start, and its growth over many looks."""
+"""What the daemon keeps in memory: the real program after its start, and its growth over many polls."""
 
 import asyncio
 import contextlib
@@ -17,34 +17,34 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 import pgwatch_sessions.command_line
-from pgwatch_sessions.board import Board
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.kept import kept, temporary_folder
 from pgwatch_sessions.demo.postgres import ENVIRONMENT, Postgres, running_postgres
-from pgwatch_sessions.exposition.collector import registry_of
+from pgwatch_sessions.metrics.collector import registry_of
 from pgwatch_sessions.poller import Poller
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.published_states import PublishedStates
 from tests.bench.crowd import crowd, prepare
 from tests.bench.exporter import free_address
 from tests.bench.processes import resident_kib, resident_peak_kib, result_of
 from tests.bench.tables import Limit, limits, table
-from tests.waiting import until
+from tests.support.waiting import until
 
 _SESSIONS, _MOVING = 200, 20
-_LOOKS, _WARM_UP, _SAMPLE_EVERY = 20_000, 8_000, 250
+_POLLS, _WARM_UP, _SAMPLE_EVERY = 20_000, 8_000, 250
 _SCRAPE_EVERY = 20
 _MIB = 1024
 #: structlog loads rich (3 MiB) where it finds it: a tool for development brings it, an installation does not.
 _AS_INSTALLED = "import sys; sys.modules['rich'] = None; from pgwatch_sessions.cli import main; main()"
-#: Loaded in the process that looks, so that its memory is the program's.
+#: Loaded in the process that polls, so that its memory is the program's.
 _PROGRAM = pgwatch_sessions.command_line
 
 
 class Sample(NamedTuple):
-    """Memory after so many looks."""
+    """Memory after so many polls."""
 
-    looks: int
+    polls: int
     kib: int
     #: Python's own blocks: they show what grows below the size of a page.
     blocks: int
@@ -59,18 +59,18 @@ def bench() -> Iterator[str]:
             rows = [[what, kib / _MIB, peak / _MIB] for what, kib, peak in states]
             yield table(f"memory: the daemon at {_SESSIONS} sessions, MiB", ["", "resident", "peak"], rows)
             begun = time.monotonic()
-            samples: list[Sample] = result_of(_look_on_and_on, server.dsn())
+            samples: list[Sample] = result_of(_poll_forever, server.dsn())
     yield _shown(samples, time.monotonic() - begun)
-    warm = [sample for sample in samples if sample.looks >= _WARM_UP]
-    looks = [sample.looks / 1000 for sample in warm]
-    slope = linear_regression(looks, [sample.kib for sample in warm]).slope
-    blocks = linear_regression(looks, [sample.blocks for sample in warm]).slope
+    warm = [sample for sample in samples if sample.polls >= _WARM_UP]
+    polls = [sample.polls / 1000 for sample in warm]
+    slope = linear_regression(polls, [sample.kib for sample in warm]).slope
+    blocks = linear_regression(polls, [sample.blocks for sample in warm]).slope
     yield limits(
         Limit(
             what=f"{_SESSIONS} sessions: the daemon, at its peak", measured=states[-1][2] / _MIB, bound=50, unit=" MiB"
         ),
-        Limit(what="growth per 1,000 looks after warm-up", measured=slope, bound=20, unit=" KiB"),
-        Limit(what="growth per 1,000 looks after warm-up, blocks", measured=blocks, bound=100),
+        Limit(what="growth per 1,000 polls after warm-up", measured=slope, bound=20, unit=" KiB"),
+        Limit(what="growth per 1,000 polls after warm-up, blocks", measured=blocks, bound=100),
     )
 
 
@@ -84,22 +84,22 @@ def _daemon(server: Postgres) -> Iterator[tuple[str, int, int]]:
     subprocess.run([*program, "--version"], check=True, stdout=subprocess.DEVNULL)
     command = [*program, "run", "--dsn", server.dsn(), "--listen", address, "--interval", "100ms"]
     with temporary_folder() as folder, kept(command, env=ENVIRONMENT, log=folder.path / "log") as process:
-        for looks in (1, 100):
-            _until_looked(address, looks)
-            yield f"after {looks} looks", resident_kib(process.pid), resident_peak_kib(process.pid)
+        for polls in (1, 100):
+            _until_polled(address, polls)
+            yield f"after {polls} polls", resident_kib(process.pid), resident_peak_kib(process.pid)
         for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
             _metrics(address, {"Accept": accept, "Accept-Encoding": "gzip"})
         yield "after scrapes in every form", resident_kib(process.pid), resident_peak_kib(process.pid)
 
 
-def _until_looked(address: str, times: int) -> None:
-    until(lambda: _looks_of(address) >= times, within=60)
+def _until_polled(address: str, times: int) -> None:
+    until(lambda: _polls_of(address) >= times, within=60)
 
 
-def _looks_of(address: str) -> int:
-    """Return how many looks the daemon has done; 0 while it does not answer."""
+def _polls_of(address: str) -> int:
+    """Return how many polls the daemon has done; 0 while it does not answer."""
     try:
-        found = re.search(rb"\npgwatch_sessions_look_duration_seconds_count\{[^}]*\} (\d+)", _metrics(address, {}))
+        found = re.search(rb"\npgwatch_sessions_poll_duration_seconds_count\{[^}]*\} (\d+)", _metrics(address, {}))
     except ConnectionRefusedError:
         return 0
     return int(found[1]) if found else 0
@@ -111,27 +111,27 @@ def _metrics(address: str, headers: dict[str, str]) -> bytes:
         return connection.getresponse().read()
 
 
-def _look_on_and_on(parent: Connection, dsn: str) -> None:
+def _poll_forever(parent: Connection, dsn: str) -> None:
     """Poll as fast as it goes, in a process of its own, and send the samples."""
     structlog.configure(processors=[_drop])
     parent.send(asyncio.run(_samples(dsn)))
 
 
 async def _samples(dsn: str) -> list[Sample]:
-    board = Board(["bench"])
+    board = PublishedStates(["bench"])
     held = HeldConnection(Target(name="bench", dsn=dsn), timeout=10, parse=parse_statement, jitter=lambda _: 0.0)
-    # Windows of time that pass many times over: in life a look takes 10 s, here some milliseconds.
+    # Windows of time that pass many times over: in life a poll takes 10 s, here some milliseconds.
     policy = Policy(hold_limit=1, growth_window=5)
     poller = Poller(board.states()["bench"], held, policy=policy, publish=board.publish, log=structlog.get_logger())
     registry: CollectorRegistry = registry_of(lambda: board.states().values())
     samples = []
-    for looks in range(1, _LOOKS + 1):
+    for polls in range(1, _POLLS + 1):
         await poller.poll()
-        if looks % _SCRAPE_EVERY == 0:
+        if polls % _SCRAPE_EVERY == 0:
             generate_latest(registry)
-        if looks % _SAMPLE_EVERY == 0:
+        if polls % _SAMPLE_EVERY == 0:
             gc.collect()
-            samples.append(Sample(looks=looks, kib=resident_kib(), blocks=sys.getallocatedblocks()))
+            samples.append(Sample(polls=polls, kib=resident_kib(), blocks=sys.getallocatedblocks()))
     await poller.close()
     return samples
 
@@ -141,9 +141,9 @@ def _drop(_logger: object, _method: str, _event: object) -> str:
 
 
 def _shown(samples: list[Sample], seconds: float) -> str:
-    shown = [sample for sample in samples if sample.looks in {_SAMPLE_EVERY, 1_000} or sample.looks % 5_000 == 0]
+    shown = [sample for sample in samples if sample.polls in {_SAMPLE_EVERY, 1_000} or sample.polls % 5_000 == 0]
     return table(
-        f"memory: polling without a pause, {_LOOKS / seconds:,.0f} looks a second",
-        ["looks", *(f"{sample.looks:,}" for sample in shown)],
+        f"memory: polling without a pause, {_POLLS / seconds:,.0f} polls a second",
+        ["polls", *(f"{sample.polls:,}" for sample in shown)],
         [["resident, MiB", *(s.kib / _MIB for s in shown)], ["blocks", *(s.blocks for s in shown)]],
     )

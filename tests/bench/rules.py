@@ -12,7 +12,7 @@ from tests.alerts.rules import RULE_FILES, loaded, write_without_intervals
 from tests.bench.fleet import exposed, served
 from tests.bench.tables import Limit, limits, table
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
-from tests.waiting import until
+from tests.support.waiting import until
 
 _SERVERS, _CLIENTS, _SESSIONS = 50, 20, 10
 #: So many of the servers have a client that leaks; each alert asks Prometheus for its texts.

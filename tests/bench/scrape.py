@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 from prometheus_client import generate_latest
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.board import Board
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, SessionState
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.exposition.collector import registry_of
-from pgwatch_sessions.exposition.http_server import bind, serving, url
-from pgwatch_sessions.exposition.web import Health, web_app
+from pgwatch_sessions.metrics.collector import registry_of
+from pgwatch_sessions.published_states import PublishedStates
+from pgwatch_sessions.web.app import Health, web_app
+from pgwatch_sessions.web.http_server import bind, serving, url
 from tests.bench.processes import child, cpu_ms
 from tests.bench.tables import Limit, limits, table
-from tests.core.values import NOW, session, snapshot
+from tests.support.values import NOW, session, snapshot
 
 _SERIES = (500, 5_000)
 _ROUNDS = 20
@@ -114,7 +114,7 @@ def _serve(parent: Connection, wanted: int) -> None:
 
 async def _serving(parent: Connection, wanted: int) -> None:
     """Serve a state of about so many series, publishing it anew whenever the parent says so."""
-    board = Board(["bench"])
+    board = PublishedStates(["bench"])
     state, series = _state(wanted)
     board.publish(state)
     registry = registry_of(lambda: board.states().values())

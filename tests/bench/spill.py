@@ -1,4 +1,4 @@
-"""What looks make the server write to temporary files, with the work_mem of the held session and with the default."""
+"""What polls make the server write to temporary files, with the work_mem of the held session and with the default."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +11,7 @@ from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnectio
 from tests.bench.crowd import crowd, prepare
 from tests.bench.tables import Limit, limits, table
 
-_SESSIONS, _STATEMENT_LENGTH, _LOOKS = 3_000, 2_000, 20
+_SESSIONS, _STATEMENT_LENGTH, _POLLS = 3_000, 2_000, 20
 
 
 def bench() -> Iterator[str]:
@@ -21,10 +21,10 @@ def bench() -> Iterator[str]:
         asyncio.run(prepare(server.dsn()))
         with crowd(server.dsn(), still=_SESSIONS, length=_STATEMENT_LENGTH):
             ours, default = asyncio.run(_compared(server))
-    title = f"spill: {_LOOKS} looks at {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
-    rows = [["as the daemon looks", *ours], ["sessions.sql with the default work_mem", *default]]
+    title = f"spill: {_POLLS} looks at {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
+    rows = [["as the daemon polls", *ours], ["sessions.sql with the default work_mem", *default]]
     yield table(title, ["temporary", "files", "MiB"], rows)
-    yield limits(Limit(what="temporary files as the daemon looks", measured=ours[0], bound=0))
+    yield limits(Limit(what="temporary files as the daemon polls", measured=ours[0], bound=0))
 
 
 async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, float]]:
@@ -33,13 +33,13 @@ async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, flo
     async def as_the_daemon() -> None:
         target = Target(name="bench", dsn=server.dsn())
         held = HeldConnection(target, timeout=30, parse=parse_statement, jitter=lambda _: 0.0)
-        for _ in range(_LOOKS):
-            await held.look()
+        for _ in range(_POLLS):
+            await held.poll()
         await held.close()
 
     async def by_default() -> None:
         connection = await asyncpg.connect(server.dsn(), server_settings={"application_name": APPLICATION_NAME})
-        for _ in range(_LOOKS):
+        for _ in range(_POLLS):
             await connection.fetch(sql("sessions"))
         await connection.close()
 
@@ -49,10 +49,10 @@ async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, flo
     return compared
 
 
-async def _spilled(observer: asyncpg.Connection, look: Callable[[], Awaitable[None]]) -> tuple[int, float]:
-    """Return what was written while looking."""
+async def _spilled(observer: asyncpg.Connection, poll: Callable[[], Awaitable[None]]) -> tuple[int, float]:
+    """Return what was written while polling."""
     before = await _temporary_files(observer)
-    await look()
+    await poll()
     ours = "SELECT FROM pg_stat_activity WHERE application_name = $1"
     while await observer.fetch(ours, APPLICATION_NAME):
         pass  # a session tells at its end what it wrote

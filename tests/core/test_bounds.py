@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, SessionState
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from tests.core.values import NOW, session, snapshot
+from tests.support.values import NOW, session, snapshot
 
 STATM = Path("/proc/self/statm")
 
@@ -19,30 +19,30 @@ def resident_mib() -> float:
 
 @pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process's present memory")
 def test_a_million_application_names_leave_memory_flat() -> None:
-    """Each look shows 5,000 sessions of applications that were never seen before."""
+    """Each poll shows 5,000 sessions of applications that were never seen before."""
     state = ServerState(server="db")
-    per_look, looks, warm = 5_000, 200, 20
+    per_poll, polls, warm = 5_000, 200, 20
     before = 0.0
-    for look in range(looks):
-        at = NOW + 10 * look
+    for poll in range(polls):
+        at = NOW + 10 * poll
         sessions = [
-            session(i, client=Client("shop", "app", f"job-{look}-{i}"), born=at - 5, since=at - 1)
-            for i in range(per_look)
+            session(i, client=Client("shop", "app", f"job-{poll}-{i}"), born=at - 5, since=at - 1)
+            for i in range(per_poll)
         ]
         state, _ = advance(state, snapshot(*sessions, at=at), policy=Policy(), at=at, duration=0.01)
-        if look == warm:
+        if poll == warm:
             before = resident_mib()
-    assert per_look * looks == 1_000_000
+    assert per_poll * polls == 1_000_000
     assert len(state.labelled.seen_at) <= Policy().max_clients
-    assert len(state.history.clients) <= 2 * per_look
+    assert len(state.memory.history.habits) <= 2 * per_poll
     assert resident_mib() - before < 10
 
 
 def test_a_client_whose_every_session_leaks_is_one_finding() -> None:
     """Ten thousand held sessions are many members, not many findings."""
     state = ServerState(server="db")
-    for look in range(4):
-        at = NOW + 30 * look
+    for poll in range(4):
+        at = NOW + 30 * poll
         held = [
             session(i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 100 - i / 100, born=NOW - 1000)
             for i in range(10_000)

@@ -1,20 +1,20 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pgwatch_sessions.core.history import Cohort, History
-from pgwatch_sessions.core.model import Client, DatabaseCounters, Server, Session, SessionState, Snapshot
-from tests.core.values import NOW, ORDERS, session, snapshot
+from pgwatch_sessions.core.history import Cohort, History, Kill
+from pgwatch_sessions.core.model import Client, DatabaseCounters, ServerInfo, Session, SessionState, Snapshot
+from tests.support.values import NOW, ORDERS, session, snapshot
 
 IDLE, HELD, ACTIVE = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ACTIVE
 SITE = Cohort(ORDERS, "SELECT orders")
 READ = "SELECT * FROM orders WHERE id = 1"
 
 
-def after(*looks: Snapshot) -> History:
-    """Return what is remembered after these looks."""
+def after(*polls: Snapshot) -> History:
+    """Return what is remembered after these polls."""
     history = History()
-    for look in looks:
-        history, _ = history.follow(history.name(look), rest_limit=30)
+    for poll in polls:
+        history, _ = history.follow(history.with_known_applications(poll), rest_limit=30)
     return history
 
 
@@ -33,22 +33,22 @@ def counters(database: str, *, fatal: int) -> DatabaseCounters:
 
 
 def resting(*rests: tuple[float, str]) -> list[Snapshot]:
-    """Return looks, 10 s apart, at one session that came to rest at these times with these statements."""
+    """Return polls, 10 s apart, at one session that came to rest at these times with these statements."""
     return [
         snapshot(session(1, IDLE, since=since, query=query), at=NOW + 10 * i) for i, (since, query) in enumerate(rests)
     ]
 
 
 def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
-    """The longest one, to within the time between two looks."""
+    """The longest one, to within the time between two polls."""
     history = after(
         snapshot(session(1, HELD, since=NOW - 50, query=READ)),
         snapshot(session(1, ACTIVE, since=NOW + 5, query_start=NOW + 5), at=NOW + 10),
         snapshot(session(1, HELD, since=NOW + 11, query=READ), at=NOW + 20),
         snapshot(session(1, IDLE, since=NOW + 25, query_start=NOW + 24), at=NOW + 30),
     )
-    assert history.longest_ended(SITE) == 55
-    assert history.longest_ended(Cohort(ORDERS, "SELECT stock")) == 0
+    assert history.longest_hold(SITE) == 55
+    assert history.longest_hold(Cohort(ORDERS, "SELECT stock")) == 0
 
 
 def test_a_lesson_is_forgotten_after_some_weeks() -> None:
@@ -58,23 +58,23 @@ def test_a_lesson_is_forgotten_after_some_weeks() -> None:
     known = after(snapshot(held), snapshot(ended, at=NOW + 10))
     for days, longest in ((7, 501), (15, 501), (17, 0)):
         later, _ = known.follow(snapshot(ended, at=NOW + days * day), rest_limit=30)
-        assert later.longest_ended(SITE) == longest
+        assert later.longest_hold(SITE) == longest
 
     again = [session(1, HELD, since=NOW + 9 * day - 50, query=READ), session(1, IDLE, since=NOW + 9 * day)]
     weekly = known
-    for look in again:
-        weekly, _ = weekly.follow(snapshot(look, at=(look.state_change or 0) + 1), rest_limit=30)
-    assert weekly.longest_ended(SITE) == 501
+    for poll in again:
+        weekly, _ = weekly.follow(snapshot(poll, at=(poll.state_change or 0) + 1), rest_limit=30)
+    assert weekly.longest_hold(SITE) == 501
     later, _ = weekly.follow(snapshot(again[1], at=NOW + 18 * day), rest_limit=30)
-    assert 0 < later.longest_ended(SITE) < 500
+    assert 0 < later.longest_hold(SITE) < 500
 
 
 def test_holds_that_ended_with_their_whole_origin_teach_nothing() -> None:
     """A restart of the application frees what it leaked as well."""
     held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(5)]
     elsewhere = session(9, IDLE, client_addr="10.0.0.8")
-    assert after(snapshot(*held), snapshot(elsewhere, at=NOW + 10)).longest_ended(SITE) == 0
-    assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_ended(SITE) == 500
+    assert after(snapshot(*held), snapshot(elsewhere, at=NOW + 10)).longest_hold(SITE) == 0
+    assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_hold(SITE) == 500
 
 
 def test_a_leaked_session_that_is_gone_teaches_nothing() -> None:
@@ -84,7 +84,7 @@ def test_a_leaked_session_that_is_gone_teaches_nothing() -> None:
     gone = snapshot(held[0], at=NOW + 10)
     for leaked, longest in ((frozenset({held[1].id}), 0), (frozenset(), 500)):
         history, _ = before.follow(gone, rest_limit=30, leaked=leaked)
-        assert history.longest_ended(SITE) == longest
+        assert history.longest_hold(SITE) == longest
 
 
 def test_a_hold_that_the_server_killed_is_no_norm() -> None:
@@ -92,23 +92,23 @@ def test_a_hold_that_the_server_killed_is_no_norm() -> None:
     held = snapshot(session(1, HELD, since=NOW - 60, query=READ), session(2), databases=[counters("shop", fatal=3)])
     gone = snapshot(session(2), at=NOW + 10, databases=[counters("shop", fatal=4)])
     history = after(held, gone)
-    assert history.longest_ended(SITE) == 0
-    assert history.clients[ORDERS].killed == {"SELECT orders": ((NOW + 10, 60.0),)}
+    assert history.longest_hold(SITE) == 0
+    assert history.habits[ORDERS].kills == {"SELECT orders": (Kill(NOW + 10, 60.0),)}
 
 
 def test_a_restart_of_the_server_ends_no_hold() -> None:
     """Every session is new."""
-    restarted = snapshot(session(2), at=NOW + 10, server=Server(started_at=NOW + 5))
-    assert after(snapshot(session(1, HELD, since=NOW - 60, query=READ)), restarted).longest_ended(SITE) == 0
+    restarted = snapshot(session(2), at=NOW + 10, server=ServerInfo(started_at=NOW + 5))
+    assert after(snapshot(session(1, HELD, since=NOW - 60, query=READ)), restarted).longest_hold(SITE) == 0
 
 
 def test_a_client_that_resets_its_sessions_hands_back() -> None:
     """As soon as it did a few times; what a session was not used again after says nothing."""
-    looks = resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(4)))
-    assert not after(*looks[:3]).hands_back(ORDERS)
-    assert after(*looks).hands_back(ORDERS)
+    polls = resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(4)))
+    assert not after(*polls[:3]).returns_to_pool(ORDERS)
+    assert after(*polls).returns_to_pool(ORDERS)
     left = snapshot(session(1, IDLE, since=NOW + 39, query="ROLLBACK"), *_kept(range(2, 40)), at=NOW + 40)
-    assert after(*looks, left).hands_back(ORDERS)
+    assert after(*polls, left).returns_to_pool(ORDERS)
 
 
 def _kept(pids: Iterable[int]) -> list[Session]:
@@ -117,9 +117,9 @@ def _kept(pids: Iterable[int]) -> list[Session]:
 
 def test_a_client_that_leaves_its_statements_does_not_hand_back() -> None:
     """pgx, node-postgres, Django, AUTOCOMMIT: the application's statement is what a free session shows."""
-    looks = resting(*((NOW + 10 * i - 1, READ) for i in range(10)))
-    history = after(*looks)
-    assert not history.hands_back(ORDERS)
+    polls = resting(*((NOW + 10 * i - 1, READ) for i in range(10)))
+    history = after(*polls)
+    assert not history.returns_to_pool(ORDERS)
     assert not history.is_held(session(1, IDLE, query=READ))
 
 
@@ -148,7 +148,7 @@ def test_a_blank_application_keeps_the_name_that_its_tags_gave() -> None:
     history = after(snapshot(session(1, client=named)), snapshot(session(1, client=blank), at=NOW + 10))
     assert {track.session.client for track in history.tracks.values()} == {named}
     other = snapshot(session(1, client=blank, born=NOW + 5), at=NOW + 20)
-    assert {each.client for each in history.name(other).sessions} == {blank}
+    assert {each.client for each in history.with_known_applications(other).sessions} == {blank}
 
 
 def test_a_session_is_hidden_for_a_moment_and_has_not_moved() -> None:

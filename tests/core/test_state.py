@@ -2,34 +2,33 @@ from dataclasses import replace
 
 import pytest
 
-from pgwatch_sessions.core.events import ClientsFolded, Event, PrivilegeMissing, ServerDown, ServerUp
-from pgwatch_sessions.core.findings import Diagnosed
-from pgwatch_sessions.core.forecast import Slots
+from pgwatch_sessions.core.events import ClientsFolded, DiagnosisChanged, Event, PrivilegeMissing, ServerDown, ServerUp
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import (
     OTHER_CLIENT,
     Client,
     ConnectionLimit,
     Failure,
-    Reason,
-    Scope,
-    Server,
+    FailureReason,
+    LimitScope,
+    ServerInfo,
     SessionState,
     Snapshot,
 )
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from tests.core.values import NOW, session, snapshot
+from tests.support.values import NOW, session, snapshot
 
-NETWORK = Failure(reason=Reason.NETWORK, detail="connecting: refused")
-TIMEOUT = Failure(reason=Reason.TIMEOUT)
+NETWORK = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
+TIMEOUT = Failure(reason=FailureReason.TIMEOUT)
 
 
 def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[ServerState, list[tuple[Event, ...]]]:
-    """Take in these looks, one after the other; the events are those of the look itself, verdicts apart."""
+    """Take in these polls, one after the other; the events are those of the poll itself, verdicts apart."""
     state, events = ServerState(server="db"), list[tuple[Event, ...]]()
     for i, outcome in enumerate(outcomes):
         state, changes = advance(state, outcome, policy=policy or Policy(), at=NOW + i, duration=0.01)
-        events.append(tuple(change for change in changes if not isinstance(change, Diagnosed)))
+        events.append(tuple(change for change in changes if not isinstance(change, DiagnosisChanged)))
     return state, events
 
 
@@ -39,15 +38,15 @@ def test_up_and_down_are_told_once_per_change() -> None:
     assert events == [(ServerUp(),), (), (ServerDown(NETWORK),), (), (ServerDown(TIMEOUT),), (ServerUp(),)]
 
 
-def test_a_failed_look_withdraws_the_view_and_keeps_what_was_learned() -> None:
+def test_a_failed_poll_withdraws_the_view_and_keeps_what_was_learned() -> None:
     """Not seeing is neither zero nor the last number."""
     state, _ = after(snapshot(session()), NETWORK)
-    assert state.view is None
+    assert state.summary is None
     assert state.failure == NETWORK
     assert state.last_success == NOW
-    assert state.failures[Reason.NETWORK] == 1
-    assert sum(state.looks.counts) == 2
-    assert len(state.history.tracks) == 1
+    assert state.poll_failures[FailureReason.NETWORK] == 1
+    assert sum(state.poll_durations.counts) == 2
+    assert len(state.memory.history.tracks) == 1
 
 
 def test_missing_privilege_and_folding_are_told_once() -> None:
@@ -63,8 +62,8 @@ def test_a_managed_service_keeps_its_own_sessions_to_itself() -> None:
     service = session(1, None, client=Client("rdsadmin", "rdsadmin", "(none)"))
     for others, hidden in (((session(2),), 0), ((session(2, None),), 1)):
         state, events = after(snapshot(service, *others))
-        assert state.view is not None
-        assert state.view.hidden == hidden
+        assert state.summary is not None
+        assert state.summary.hidden == hidden
         assert (PrivilegeMissing("pgwatch_sessions", 1) in events[0]) == bool(hidden)
 
 
@@ -72,14 +71,14 @@ def test_every_session_is_in_exactly_one_summary() -> None:
     """Clients beyond the budget are one client; nobody is lost or counted twice."""
     sessions = [session(i, SessionState.IDLE, client=Client("shop", "app", str(i % 5))) for i in range(50)]
     state, _ = after(snapshot(*sessions), policy=Policy(max_clients=2))
-    assert state.view is not None
-    assert {summary.client for summary in state.view.clients} >= {OTHER_CLIENT}
-    assert len(state.view.clients) == 3
-    assert sum(summary.sessions for summary in state.view.clients) == 50
-    assert state.view.folded == 3
+    assert state.summary is not None
+    assert {summary.client for summary in state.summary.clients} >= {OTHER_CLIENT}
+    assert len(state.summary.clients) == 3
+    assert sum(summary.sessions for summary in state.summary.clients) == 50
+    assert state.summary.folded == 3
 
 
-LIMITED = Server(
+LIMITED = ServerInfo(
     max_connections=10,
     superuser_reserved_connections=3,
     reserved_connections=2,
@@ -91,29 +90,29 @@ LIMITED = Server(
 def test_slots_are_those_that_ordinary_roles_can_use() -> None:
     """Our own session uses a slot of the server, of its role and of its database."""
     state, _ = after(snapshot(*(session(i) for i in range(3)), server=LIMITED))
-    assert state.view is not None
-    assert state.view.slots == (
-        Slots(Scope.SERVER, "db", 5, 4),
-        Slots(Scope.ROLE, "app", 4, 3),
-        Slots(Scope.ROLE, "pgwatch_sessions", 2, 1),
-        Slots(Scope.DATABASE, "shop", 6, 3),
+    assert state.summary is not None
+    assert state.summary.slots == (
+        SlotUsage(LimitScope.SERVER, "db", 5, 4),
+        SlotUsage(LimitScope.ROLE, "app", 4, 3),
+        SlotUsage(LimitScope.ROLE, "pgwatch_sessions", 2, 1),
+        SlotUsage(LimitScope.DATABASE, "shop", 6, 3),
     )
-    assert not state.view.exhausted
+    assert not state.summary.exhausted
 
 
 def test_a_server_is_exhausted_when_the_ordinary_slots_are_gone() -> None:
     """The slots that remain are reserved."""
     state, _ = after(snapshot(*(session(i) for i in range(4)), server=LIMITED))
-    assert state.view is not None
-    assert state.view.exhausted
+    assert state.summary is not None
+    assert state.summary.exhausted
 
 
 def test_unknown_limits_have_no_slots() -> None:
     """A recording may not say how many connections are allowed."""
-    state, _ = after(snapshot(session(), server=Server()))
-    assert state.view is not None
-    assert state.view.slots == ()
-    assert not state.view.exhausted
+    state, _ = after(snapshot(session(), server=ServerInfo()))
+    assert state.summary is not None
+    assert state.summary.slots == ()
+    assert not state.summary.exhausted
 
 
 IDLE_IN_TRANSACTION = SessionState.IDLE_IN_TRANSACTION
@@ -132,37 +131,37 @@ IDLE_IN_TRANSACTION = SessionState.IDLE_IN_TRANSACTION
     ],
 )
 def test_a_hold_is_observed_when_it_ends(later: list[object], seconds: float) -> None:
-    """A session held for ten seconds at one look is somewhere else at the next."""
+    """A session held for ten seconds at one poll is somewhere else at the next."""
     held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
     state, _ = after(held, snapshot(*later, at=NOW + 10))  # type: ignore[arg-type]  # sessions, as parametrised
-    assert state.holds["shop"].sum == pytest.approx(seconds)
+    assert state.hold_durations["shop"].sum == pytest.approx(seconds)
 
 
 def test_a_hold_that_goes_on_is_not_observed() -> None:
     """Nor is one that a restart of the server ended, nor one that merely cannot be seen any more."""
     held = session(1, IDLE_IN_TRANSACTION, since=NOW - 10)
     hidden = replace(held, state=None, state_change=None)
-    restarted = snapshot(server=Server(started_at=NOW + 5), at=NOW + 10)
+    restarted = snapshot(server=ServerInfo(started_at=NOW + 5), at=NOW + 10)
     for later in (snapshot(held, at=NOW + 10), restarted, snapshot(hidden, at=NOW + 10), NETWORK):
         state, _ = after(snapshot(held), later)
-        assert state.holds == {}
+        assert state.hold_durations == {}
 
 
-def test_a_hold_is_followed_over_a_failed_look() -> None:
+def test_a_hold_is_followed_over_a_failed_poll() -> None:
     """What ended while nobody could see is observed when sight returns."""
     held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
     moved = snapshot(session(1, SessionState.IDLE, since=NOW + 15, query_start=NOW + 15), at=NOW + 20)
     state, _ = after(held, NETWORK, moved)
-    assert state.holds["shop"].sum == pytest.approx(25.0)
+    assert state.hold_durations["shop"].sum == pytest.approx(25.0)
 
 
 def test_databases_with_a_histogram_are_bounded() -> None:
     """Names of databases are labels too."""
     policy = Policy(max_clients=2)
-    looks = []
+    polls = []
     for i in range(5):
         client = Client(f"db{i}", "app", "orders")
-        looks += [snapshot(session(i, IDLE_IN_TRANSACTION, client=client, since=NOW - 10)), snapshot(at=NOW + 1)]
-    state, _ = after(*looks, policy=policy)
-    assert set(state.holds) == {"db0", "db1", "other"}
-    assert sum(sum(histogram.counts) for histogram in state.holds.values()) == 5
+        polls += [snapshot(session(i, IDLE_IN_TRANSACTION, client=client, since=NOW - 10)), snapshot(at=NOW + 1)]
+    state, _ = after(*polls, policy=policy)
+    assert set(state.hold_durations) == {"db0", "db1", "other"}
+    assert sum(sum(histogram.counts) for histogram in state.hold_durations.values()) == 5

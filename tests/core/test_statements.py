@@ -4,7 +4,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgwatch_sessions.core.statements import UNKNOWN, Kind, Statement, fingerprint, parse_statement, redact, tags
+from pgwatch_sessions.core.statements import (
+    UNKNOWN_STATEMENT,
+    Statement,
+    StatementKind,
+    parse_statement,
+)
+from pgwatch_sessions.core.statements.redaction import scan
+
+
+def _redact(sql: str) -> str:
+    return scan(sql).redacted
+
 
 REDACTED = [
     # Every form of a literal.
@@ -59,8 +70,8 @@ REDACTED = [
 @pytest.mark.parametrize(("sql", "expected"), REDACTED)
 def test_redact(sql: str, expected: str) -> None:
     """Literals become `?`, names and parameters stay, and doing it again changes nothing."""
-    assert redact(sql) == expected
-    assert redact(expected) == expected
+    assert _redact(sql) == expected
+    assert _redact(expected) == expected
 
 
 #: Letters and digits that stand in literals and comments only: none may ever be printed.
@@ -111,7 +122,7 @@ def test_no_cut_lets_a_literal_through(sql: str) -> None:
     """Wherever the server cuts a text, no character of a literal or a comment is printed, by no way."""
     for cut in range(len(sql) + 1):
         statement = parse_statement(sql[:cut])
-        printed = redact(sql[:cut]) + statement.text + statement.summary + statement.site
+        printed = _redact(sql[:cut]) + statement.text + statement.summary + statement.site
         assert not set(SECRET) & set(printed), (sql[:cut], printed)
 
 
@@ -130,8 +141,8 @@ anything = st.one_of(
 @example("-\x01- 'x'")
 def test_any_text_is_redacted_once(sql: str) -> None:
     """Any text is taken; the redacted one is printable and stays as it is."""
-    once = redact(sql)
-    assert redact(once) == once
+    once = _redact(sql)
+    assert _redact(once) == once
     assert once.isprintable()
     assert not set(once) & set("\r\n\t\0")
 
@@ -158,39 +169,9 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     """100 kB of anything is done in well under a second; quadratic time would take many."""
     sql = piece * (100_000 // len(piece))
     start = time.perf_counter()
-    tags(sql)
-    fingerprint(redact(sql))
+    scan(sql)
     parse_statement(sql)
     assert time.perf_counter() - start < 1
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ("SELECT * FROM t WHERE a = 1", "select *  from T where A = 'x' -- c", "SELECT * FROM t WHERE a = -2;"),
-        ("SELECT a IN ($1)", "SELECT a IN ($1, $2, $3)", "SELECT a IN (1, 2)"),
-        ("SELECT a IN ($1::INTEGER, $2::INTEGER) AND b = $3", "SELECT a IN ($1::INTEGER) AND b = $2"),
-        ("INSERT INTO t VALUES ($1, $2)", "INSERT INTO t VALUES ($1, $2), ($3, $4)", "INSERT INTO t VALUES (1, 2)"),
-        ('SAVEPOINT "s140_x1"', 'SAVEPOINT "s999_x12"'),
-        # Cut inside a list.
-        ("INSERT INTO t VALUES (1, 2)", "INSERT INTO t VALUES (1, 2), (2, ", "INSERT INTO t VALUES (1, 2), (2, 'b"),
-        ("SELECT a IN (1, 2, 3", "SELECT a IN (1, 2, ", "SELECT a IN (1, 2, 'x"),
-    ],
-)  # fmt: skip
-def test_same_fingerprint(texts: tuple[str, ...]) -> None:
-    """Texts that differ in values, their number, case or comments only are one."""
-    assert len({parse_statement(text).fingerprint for text in texts}) == 1
-
-
-def test_different_fingerprints() -> None:
-    """Other tables, other columns, and quoted names in another case are other statements."""
-    texts = ["SELECT a FROM t", "SELECT b FROM t", "SELECT a FROM u", 'SELECT a FROM "T"', 'SELECT a FROM "t"']
-    assert len({fingerprint(redact(text)) for text in texts}) == len(texts)
-
-
-def test_fingerprint_never_changes() -> None:
-    """Recordings and dashboards outlive a release: the value is pinned."""
-    assert fingerprint("SELECT a FROM t WHERE b = ?") == "091231dbaea81927"
 
 
 TAGGED = [
@@ -224,49 +205,48 @@ TAGGED = [
 @pytest.mark.parametrize(("sql", "expected"), TAGGED)
 def test_tags(sql: str, expected: dict[str, str]) -> None:
     """Known tags of real comments are found in each written form."""
-    assert tags(sql) == tuple(sorted(expected.items()))
-    assert parse_statement(sql).tags == tags(sql)
+    assert parse_statement(sql).tags == tuple(sorted(expected.items()))
 
 
 @pytest.mark.parametrize("sql", [sql for sql, pairs in TAGGED if pairs])
 def test_a_cut_invents_no_tag(sql: str) -> None:
     """A cut text has no pair that the whole one lacks."""
-    whole = set(tags(sql))
+    whole = set(parse_statement(sql).tags)
     for cut in range(len(sql)):
-        assert set(tags(sql[:cut])) <= whole, sql[:cut]
+        assert set(parse_statement(sql[:cut]).tags) <= whole, sql[:cut]
 
 
 KINDS = {
-    Kind.NEVER_USED: [
+    StatementKind.NEVER_USED: [
         "", "SET application_name = 'PostgreSQL JDBC Driver'", "SET extra_float_digits = 3; SET datestyle TO 'ISO'",
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "show standard_conforming_strings",
     ],
-    Kind.HANDED_BACK: [
+    StatementKind.RETURNED: [
         "ROLLBACK", "ROLLBACK;", "COMMIT", "COMMIT;", "commit work", "END", "ABORT TRANSACTION;",
         "ROLLBACK AND NO CHAIN", "DISCARD ALL", "RESET ALL;", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT",
         "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
         "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
         ";", " ", "-- ping", "/* pool */ ROLLBACK /*route='/a'*/", "BEGIN; COMMIT",
     ],
-    Kind.TRANSACTION_OPENED: [
+    StatementKind.TRANSACTION_OPENED: [
         "BEGIN", "BEGIN;", "begin transaction", "START TRANSACTION", "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE;", "BEGIN READ ONLY",
         "COMMIT; BEGIN", "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
     ],
-    Kind.LISTENING: ["LISTEN jobs", 'listen "my jobs";', "LISTEN a; LISTEN b"],
-    Kind.PROBED: ["SELECT 1", "select 1;", "SELECT 1 AS ok", "SELECT 'x'"],
-    Kind.APPLICATION: [
+    StatementKind.LISTENING: ["LISTEN jobs", 'listen "my jobs";', "LISTEN a; LISTEN b"],
+    StatementKind.PROBED: ["SELECT 1", "select 1;", "SELECT 1 AS ok", "SELECT 'x'"],
+    StatementKind.APPLICATION: [
         "SELECT * FROM t", "UPDATE t SET a = 1", "ROLLBACK AND CHAIN", "COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT x",
         "COMMIT PREPARED 'x'", "SAVEPOINT x", "RELEASE SAVEPOINT x", "BEGIN; SELECT a FROM t; COMMIT", "SELECT $1",
         "SELECT pg_advisory_unlock(1)", "SET LOCAL a = 1", "SET app.tenant = '7'", "RESET statement_timeout",
         "CLOSE a", "UNLISTEN a", "DEALLOCATE a", "DO $$ $$", "SELECT 'c:\\' /*", "<FASTPATH>", "'ROLLBACK'",
     ],
-    Kind.UNKNOWN: ["<insufficient privilege>", "<command string not enabled>"],
+    StatementKind.UNKNOWN: ["<insufficient privilege>", "<command string not enabled>"],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("sql", "kind"), [(sql, kind) for kind, texts in KINDS.items() for sql in texts])
-def test_kind(sql: str, kind: Kind) -> None:
+def test_kind(sql: str, kind: StatementKind) -> None:
     """A last statement is classified by its text, comments aside, and so is its recorded form."""
     statement = parse_statement(sql)
     assert statement.kind is kind
@@ -312,9 +292,9 @@ def test_site(sql: str, site: str) -> None:
 
 def test_unknown_text() -> None:
     """What the monitoring role may not see is unknown, not empty."""
-    assert parse_statement(None) is UNKNOWN
-    assert UNKNOWN.recordable is None
-    assert parse_statement("") != UNKNOWN
+    assert parse_statement(None) is UNKNOWN_STATEMENT
+    assert UNKNOWN_STATEMENT.recordable is None
+    assert parse_statement("") != UNKNOWN_STATEMENT
 
 
 def test_long_text_is_cut_first() -> None:

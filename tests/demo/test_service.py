@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
-from tests.servers import Database
-from tests.waiting import until
+from tests.support.servers import Database
+from tests.support.waiting import until
 
 POOL = {"ORDERS_POOL_SIZE": "2", "ORDERS_MAX_OVERFLOW": "1", "ORDERS_POOL_TIMEOUT": "0.1"}
 LIMIT = 3

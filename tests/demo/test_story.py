@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.keeper import descendants
-from tests.leftovers import alive, processes_of
-from tests.programs import PROGRAM, environment
-from tests.waiting import until
+from tests.support.leftovers import alive, processes_of
+from tests.support.programs import PROGRAM, environment
+from tests.support.waiting import until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

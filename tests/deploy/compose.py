@@ -19,10 +19,10 @@ import httpx
 import yaml
 
 from pgwatch_sessions.demo.kept import Kept, kept
-from tests.daemons import logged
-from tests.programs import PROGRAM
-from tests.servers import OwnPostgres
-from tests.waiting import until
+from tests.support.daemons import logged
+from tests.support.programs import PROGRAM
+from tests.support.servers import OwnPostgres
+from tests.support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
 FILE = FOLDER / "compose.yaml"

@@ -14,7 +14,7 @@ import yaml
 
 from tests.alerts.rules import needs_amtool, needs_promtool, ran
 from tests.deploy.compose import FILE, FOLDER, SECRETS, Service, Stage, composed, mounts, services
-from tests.programs import PROGRAM
+from tests.support.programs import PROGRAM
 
 ROOT = FOLDER.parents[1]
 README = FOLDER / "README.md"

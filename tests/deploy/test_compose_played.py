@@ -18,8 +18,8 @@ from pgwatch_sessions.settings.quantities import read_duration
 from tests.alerts.rules import ROOT
 from tests.conftest import OwnPostgresFactory
 from tests.deploy.compose import Stage, initialise, server_settings, services
-from tests.servers import OwnPostgres
-from tests.waiting import until
+from tests.support.servers import OwnPostgres
+from tests.support.waiting import until
 
 SERVICES = services()
 DAEMON = SERVICES["daemon"]

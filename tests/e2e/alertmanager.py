@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import kept
-from tests.answering import answering
 from tests.e2e.prometheus import ready
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.answering import answering
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 #: Debian has the daemon under a name of its own.
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psycopg
 
 from tests.e2e.scene import ARCHIVE, BILLING, REPORTS, Scene
-from tests.servers import OwnPostgres
-from tests.situations import active, idle_in_transaction
+from tests.support.servers import OwnPostgres
+from tests.support.situations import active, idle_in_transaction
 
 #: Of each a character that ends or changes a string, a pattern, a template or a message.
 HOLDER = "holder 'h' [1] {{.}} %d"
@@ -108,7 +108,7 @@ def leaked(scene: Scene) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(_LEAKED):
             stack.enter_context(idle_in_transaction(dsn, f"SELECT 1 /*route='{route}'*/"))
-            scene.next_looks(2)
+            scene.next_polls(2)
         yield
 
 

@@ -9,20 +9,20 @@ from tests.e2e.alertmanager import Page
 from tests.e2e.asked import query_of
 from tests.e2e.scene import APPLICATION, CLIENT, ORDERS, SITE, Scene, matchers
 from tests.grafana.expressions import expressions
-from tests.waiting import until
+from tests.support.waiting import until
 
 LEAK = {"alertname": "DatabaseConnectionLeak", **CLIENT, "site": SITE}
 
 
 def lose(scene: Scene, count: int, *, every: int) -> float:
-    """Lose so many sessions, one every so many looks, beside healthy requests; return when it began."""
+    """Lose so many sessions, one every so many polls, beside healthy requests; return when it began."""
     scene.service.work()
     begun = time.time()
     scene.timeline.tell(f"leak starts: {APPLICATION} loses a session at {SITE}")
     while scene.held() < count:
         scene.service.leak()
         scene.service.work()
-        scene.next_looks(every)
+        scene.next_polls(every)
     return begun
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import Kept, kept
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 PROGRAM = shutil.which("prometheus")
 

@@ -19,10 +19,10 @@ from tests.e2e.alertmanager import Pages, receiving, running_alertmanager
 from tests.e2e.prometheus import Prometheus, running_prometheus
 from tests.e2e.timeline import Timeline
 from tests.e2e.watchers import Watcher, watching
-from tests.ports import free_port
-from tests.servers import OwnPostgres
-from tests.situations import role
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.servers import OwnPostgres
+from tests.support.situations import role
+from tests.support.waiting import until
 
 #: Of each a character that ends or changes a string, a pattern or a template.
 ORDERS = 'orders (eu.1) "a|b" \\ {{x}} $1'
@@ -93,15 +93,15 @@ class Scene:
         assert row
         return int(row[0])
 
-    def next_looks(self, count: int) -> None:
+    def next_polls(self, count: int) -> None:
         """Let the first daemon look so many times more at the orders server: the pace of what happens."""
         labels = matchers({"server": ORDERS, "instance": self.watchers[0].address})
 
-        def looks() -> float:
-            return self.prometheus.one(f"pgwatch_sessions_look_duration_seconds_count{{{labels}}}") or 0
+        def polls() -> float:
+            return self.prometheus.one(f"pgwatch_sessions_poll_duration_seconds_count{{{labels}}}") or 0
 
-        target = until(looks) + count
-        until(lambda: looks() >= target)
+        target = until(polls) + count
+        until(lambda: polls() >= target)
 
 
 def matchers(labels: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.alerts.rules import rules
 from tests.e2e.asked import answers, as_table
 from tests.e2e.scene import Scene
-from tests.waiting import until
+from tests.support.waiting import until
 
 #: What annotations must have got from Prometheus in some alert of that name.
 FROM_PROMETHEUS = {

@@ -40,8 +40,8 @@ from tests.e2e.scene import (
 )
 from tests.e2e.shipped import firing, paged, show_answers, texts_are_whole, until_everything_fired
 from tests.grafana.expressions import expressions
-from tests.situations import idle_in_transaction
-from tests.waiting import until
+from tests.support.situations import idle_in_transaction
+from tests.support.waiting import until
 
 RUNBOOK = "https://runbooks.example/pgwatch-sessions/DatabaseConnectionLeak.md"
 LEAKED = 5
@@ -54,7 +54,7 @@ OF_FINDINGS = {
     "leak: Sessions leaked a minute",
     "leak: Findings opened and closed",
 }
-#: Has something to show once a look happened to see a transaction between two statements.
+#: Has something to show once a poll happened to see a transaction between two statements.
 OF_HOLDS = "server: How long transactions sat idle"
 needs_programs = pytest.mark.skipif(
     None in {prometheus.PROGRAM, alertmanager.PROGRAM},
@@ -68,7 +68,7 @@ needs_programs = pytest.mark.skipif(
 def test_a_leak_is_paged_and_resolved_and_everything_has_its_data(
     own_postgres: OwnPostgresFactory, tmp_path: Path
 ) -> None:
-    """The page names who leaks where; nothing resolves because nobody looks; every expression has an answer."""
+    """The page names who leaks where; nothing resolves because nobody polls; every expression has an answer."""
     with played(own_postgres, tmp_path) as scene:
         healthy(scene)
         with everything_else(scene):
@@ -155,7 +155,7 @@ def critical(scene: Scene) -> None:
 
 
 def blind(scene: Scene) -> None:
-    """Kill both daemons: that is paged, and what fired goes on firing for as long as nobody looks."""
+    """Kill both daemons: that is paged, and what fired goes on firing for as long as nobody polls."""
     scene.timeline.begin("blind", "the daemons are killed, one after the other")
     leak = f"site:pgwatch_sessions_leaked_sessions:critical{{{matchers(CLIENT)},{matchers({'site': SITE})}}}"
     before = scene.prometheus.one(leak)

@@ -8,7 +8,7 @@ import pytest
 from tests.alerts.rules import rules, write_without_intervals
 from tests.bench.fleet import exposed, served
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
-from tests.waiting import until
+from tests.support.waiting import until
 
 _FEW, _MANY = 10, 1_000
 _CLIENTS, _LEAKING = 4, 2

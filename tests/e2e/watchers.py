@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 
 from pgwatch_sessions.demo.kept import Kept, kept
-from tests.daemons import logged
 from tests.e2e.scaled import DAEMON
-from tests.ports import free_port
-from tests.programs import PROGRAM, environment
-from tests.waiting import until
+from tests.support.daemons import logged
+from tests.support.ports import free_port
+from tests.support.programs import PROGRAM, environment
+from tests.support.waiting import until
 
 
 class Watcher:

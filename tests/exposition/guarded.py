@@ -8,13 +8,13 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions.exposition.access import Access
-from pgwatch_sessions.exposition.http_server import bind, serving, url
-from pgwatch_sessions.exposition.web import metrics_app, web_app
+from pgwatch_sessions.web.app import metrics_app, web_app
+from pgwatch_sessions.web.http_server import bind, serving, url
 from tests.exposition.certificates import (
     OURS,
     authority,
 )
-from tests.exposition.test_web import Watched, passed
+from tests.web.test_app import Watched, passed
 
 PASSWORD = "hunter2"
 LOGIN = ("prometheus", PASSWORD)

@@ -14,7 +14,7 @@ from tests.exposition.certificates import (
     write_plain_config,
 )
 from tests.exposition.guarded import DEAR, LOGIN, PASSWORD, guarded, status
-from tests.exposition.test_web import PATHS, PATIENCE
+from tests.web.test_app import PATHS, PATIENCE
 
 
 def test_only_who_knows_the_password_is_answered(tmp_path: Path) -> None:

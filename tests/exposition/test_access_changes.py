@@ -18,7 +18,7 @@ from tests.exposition.certificates import (
     write_web_config,
 )
 from tests.exposition.guarded import LOGIN, PASSWORD, guarded, status
-from tests.exposition.test_web import PATIENCE
+from tests.web.test_app import PATIENCE
 
 
 def test_users_come_and_go_with_the_next_request(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_broken_change_keeps_what_was_and_is_told_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("half", ["", "tls_server_config:\n", "http_server_config: {http2: false}\n", "tls_server_"])
 def test_a_file_that_is_half_written_opens_nothing(tmp_path: Path, half: str) -> None:
-    """TLS and passwords are not switched off while the daemon runs: that would look just like this."""
+    """TLS and passwords are not switched off while the daemon runs: that would poll just like this."""
 
     async def run() -> None:
         file = write_web_config(tmp_path, users={"prometheus": hashed(PASSWORD)})

@@ -10,7 +10,7 @@ from tests.exposition.certificates import (
     hashed,
 )
 from tests.exposition.guarded import DEAR, PASSWORD
-from tests.exposition.test_web import PATIENCE
+from tests.web.test_app import PATIENCE
 
 
 @pytest.mark.parametrize("length", [72, 73, 1000])

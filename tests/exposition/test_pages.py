@@ -7,16 +7,25 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pgwatch_sessions.core.model import Client, ConnectionLimit, Failure, Reason, Server, SessionId, SessionState
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import (
+    Client,
+    ConnectionLimit,
+    Failure,
+    FailureReason,
+    ServerInfo,
+    SessionId,
+    SessionState,
+)
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.exposition.cards import MAX_SESSIONS
 from pgwatch_sessions.exposition.markup import Html, element
 from pgwatch_sessions.exposition.pages import MAX_CLIENTS, MAX_FINDINGS, MAX_LIMITS, Link, page
-from pgwatch_sessions.exposition.words import anchor_of, lasting, until_full
-from tests.core.values import NOW, session, snapshot
-from tests.exposition.states import LEAKED, REFUSED, SERVER, after, leaking, looks_at_a_leak
-from tests.exposition.test_web import Watched, served
+from pgwatch_sessions.web.ranked_findings import anchor_of
+from pgwatch_sessions.wording.amounts import duration, until_full
+from tests.support.states import LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
+from tests.support.values import NOW, session, snapshot
+from tests.web.test_app import Watched, served
 
 #: What would run, load or break out, were it not escaped.
 HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
@@ -130,11 +139,11 @@ def test_hostile_names_are_text_in_every_place() -> None:
     quoted = HOSTILE.replace('"', "")[:63]
     query = f"SELECT * FROM \"{quoted}\" /*route='{HOSTILE.replace(chr(39), '%27')}'*/"
     leak = leaking(server=HOSTILE, client=client, query=query)
-    limited = Server(max_connections=30, role_limits=(ConnectionLimit(HOSTILE, 3),))
+    limited = ServerInfo(max_connections=30, role_limits=(ConnectionLimit(HOSTILE, 3),))
     limited_state = after(
         replace(snapshot(session(1, None, client=client), server=limited), own_user=HOSTILE), server=f"2{HOSTILE}"
     )
-    down = after(Failure(reason=Reason.OTHER, detail=HOSTILE), server=f"3{HOSTILE}")
+    down = after(Failure(reason=FailureReason.OTHER, detail=HOSTILE), server=f"3{HOSTILE}")
     text = shown(parsed(leak, limited_state, down))
     assert text.count(HOSTILE) > 20
     assert f"role {HOSTILE}" in text
@@ -151,7 +160,7 @@ def test_when_nothing_is_wrong_the_page_says_so() -> None:
 
 
 def test_a_server_that_cannot_be_seen_says_why_and_since_when() -> None:
-    """What was open stays, as of then; what the last look would show is not shown."""
+    """What was open stays, as of then; what the last poll would show is not shown."""
     text = shown(parsed(leaking(REFUSED)))
     for told in (
         "orders leaks at",
@@ -167,18 +176,18 @@ def test_a_server_that_cannot_be_seen_says_why_and_since_when() -> None:
     assert "It was never seen." in shown(parsed(after(REFUSED)))
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_failure_has_words(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", FailureReason)
+def test_every_failure_has_words(reason: FailureReason) -> None:
     """And the page is red at the top."""
     read = parsed(after(Failure(reason=reason)))
     assert read.texts_of("h1") == ["orders-db cannot be seen"]
     assert ("h1", {"class": "bad"}) in read.elements
 
 
-def test_before_the_first_look_nothing_is_claimed() -> None:
+def test_before_the_first_poll_nothing_is_claimed() -> None:
     """Neither healthy nor not."""
     read = parsed(ServerState(server="new"))
-    assert read.texts_of("h1") == ["No look yet"]
+    assert read.texts_of("h1") == ["No poll yet"]
     assert "leaking" not in shown(read)
 
 
@@ -208,12 +217,12 @@ def test_folded_clients_are_told() -> None:
 
 
 def test_the_place_of_a_finding_does_not_change() -> None:
-    """Not with the looks that follow, and not with a restart of the daemon; servers do not share it."""
+    """Not with the polls that follow, and not with a restart of the daemon; servers do not share it."""
     (first,) = anchors(parsed(leaking()))
     assert anchors(parsed(leaking(REFUSED))) == [first]
     later = snapshot(session(100, SessionState.IDLE_IN_TRANSACTION, since=NOW), at=NOW + 1000, server=SERVER)
     assert anchors(parsed(leaking(later))) == [first]
-    assert anchors(parsed(after(*list(looks_at_a_leak())[20:]))) == [first]
+    assert anchors(parsed(after(*list(polls_at_a_leak())[20:]))) == [first]
     both = anchors(parsed(leaking(), leaking(server="other")))
     assert len(set(both)) == 2
 
@@ -230,7 +239,7 @@ def many_findings() -> Iterator[ServerState]:
     clients = [session(20_000 + n, client=Client("shop", "app", f"application {n}")) for n in range(300)]
     limits = tuple(ConnectionLimit(f"role {n}", 10) for n in range(500))
     numbered = [replace(each, id=SessionId(each.id.pid, NOW - 1000)) for each in leaks]
-    server = Server(max_connections=10_000, role_limits=limits)
+    server = ServerInfo(max_connections=10_000, role_limits=limits)
     yield after(snapshot(*numbered, *clients, server=server), policy=Policy(max_clients=1000))
 
 
@@ -278,7 +287,7 @@ def test_what_is_not_html_already_becomes_text() -> None:
 )
 def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
     """In two units at most."""
-    assert lasting(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_forecasts_are_said_as_people_say_them() -> None:

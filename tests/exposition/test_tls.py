@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions.exposition.access import Access
-from pgwatch_sessions.exposition.http_server import Bounds, bind, serving
-from pgwatch_sessions.exposition.web import web_app
+from pgwatch_sessions.web.app import web_app
+from pgwatch_sessions.web.http_server import Bounds, bind, serving
 from tests.exposition.certificates import OURS, authority, write_certificate, write_web_config
-from tests.exposition.test_web import PATIENCE, QUICK, SCRAPE, Reader, Watched, Writer, passed, read_until_cut
+from tests.web.test_app import PATIENCE, QUICK, SCRAPE, Reader, Watched, Writer, passed, read_until_cut
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
             writer.writelines([*requests, b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"])
             answer = await read_until_cut(reader)
             assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"404", b"200", b"200"]
-            assert answer.endswith(b"looks_total 7.0\n")
+            assert answer.endswith(b"polls_total 7.0\n")
 
     asyncio.run(run())
 
@@ -212,7 +212,7 @@ def test_a_client_that_never_reads_is_cut(tmp_path: Path) -> None:
                 writer.transport.resume_reading()  # type: ignore[attr-defined]  # the same
                 received = await read_until_cut(reader)
             assert len(received) < size
-            assert "looks_total 7.0" in await scraped(port)
+            assert "polls_total 7.0" in await scraped(port)
 
     asyncio.run(run())
 

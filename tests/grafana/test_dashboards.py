@@ -16,7 +16,7 @@ from grafana.frame import RUNBOOKS
 from grafana.generate import DASHBOARDS, encoded
 from grafana.queries import VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
-from pgwatch_sessions.exposition.metrics import METRICS, PREFIX
+from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from tests.grafana.expressions import FOLDER, VARIABLE, annotations, choices, expressions, filled, loaded, panels_of
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
@@ -185,7 +185,7 @@ def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
 
 
 def test_no_fold_keeps_apart_what_differs_by_watcher() -> None:
-    """Labels of the daemon that looked, which the alert rules fold away too, are in no list of `by (…)`."""
+    """Labels of the daemon that polled, which the alert rules fold away too, are in no list of `by (…)`."""
     rules = (FOLDER.parents[1] / "alerts" / "alert_rules.yml").read_text(encoding="utf-8")
     lists = re.findall(r"max without \(([\w, ]+)\)", rules)
     of_watchers = set.intersection(*(set(labels.split(", ")) for labels in lists))

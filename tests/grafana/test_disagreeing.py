@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.core.findings import Severity
-from pgwatch_sessions.exposition.metrics import PREFIX
+from pgwatch_sessions.metrics.table import PREFIX
 from tests.grafana.expressions import expressions, filled
 
 #: A finding's sessions by severity, as the first daemon has it and as the second has it, by site.

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from pgwatch_sessions.exposition.metrics import PREFIX
+from pgwatch_sessions.metrics.table import PREFIX
 from tests.grafana.expressions import FOLDER, loaded, panels_of
 
 #: What informs and is good or bad by no number: it depends on the service, or the panel beside says it.
@@ -11,8 +11,8 @@ INFORMING = {
         "Servers",
         "Sessions leaked a minute",
         "Leaked sessions",
-        "Failed looks",
-        "Duration of looks",
+        "Failed polls",
+        "Duration of polls",
     },
     "server": {
         "Idle in transaction",
@@ -25,8 +25,8 @@ INFORMING = {
         "Sessions that ended badly",
         "What sessions do on average",
         "How long transactions sat idle",
-        "Failed looks",
-        "Duration of looks",
+        "Failed polls",
+        "Duration of polls",
     },
     "leak": {
         "Leaked sessions by site",

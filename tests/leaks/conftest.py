@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.recording import open_recording
-from tests.leaks.watching import Watch
-from tests.servers import Database
+from tests.support.leaking.watching import Watch
+from tests.support.servers import Database
 
 
 @pytest.fixture
@@ -23,6 +23,6 @@ def shop(database: Database) -> Database:
 
 @pytest.fixture
 def watch(shop: Database, tmp_path: Path) -> Iterator[Watch]:
-    """Return a watch of the shop. Its looks stay in pytest's own folder, for `pgwatch-sessions replay`."""
-    with open_recording(tmp_path / "looks.jsonl") as recording:
+    """Return a watch of the shop. Its polls stay in pytest's own folder, for `pgwatch-sessions replay`."""
+    with open_recording(tmp_path / "polls.jsonl") as recording:
         yield Watch(database=shop, recording=recording)

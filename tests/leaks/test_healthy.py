@@ -9,11 +9,19 @@ import pytest
 from fastapi import FastAPI
 
 from pgwatch_sessions.core.findings import Verdict
-from tests.leaks.applications import NAME, async_engine, connecting, on_engine, on_pool, on_sync_engine, sync_engine
-from tests.leaks.lives import batch, selling, sitting
-from tests.leaks.serving import crowd, serving, visitor
-from tests.leaks.watching import HOLD_LIMIT, Life, Watch
-from tests.servers import Database
+from tests.support.leaking.applications import (
+    NAME,
+    async_engine,
+    connecting,
+    on_engine,
+    on_pool,
+    on_sync_engine,
+    sync_engine,
+)
+from tests.support.leaking.lives import batch, selling, sitting
+from tests.support.leaking.serving import crowd, serving, visitor
+from tests.support.leaking.watching import HOLD_LIMIT, Life, Watch
+from tests.support.servers import Database
 
 WATCHED = 3.5 * HOLD_LIMIT
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import pytest
 from fastapi import FastAPI
 
-from pgwatch_sessions.core.findings import Kind, Opened, Verdict
-from tests.leaks import mistakes
-from tests.leaks.applications import (
+from pgwatch_sessions.core.events import LeakOpened
+from pgwatch_sessions.core.findings import LeakKind, Verdict
+from tests.support.leaking import mistakes
+from tests.support.leaking.applications import (
     NAME,
     async_engine,
     connecting,
@@ -18,10 +19,10 @@ from tests.leaks.applications import (
     sync_engine,
     tagging_engine,
 )
-from tests.leaks.lives import selling
-from tests.leaks.serving import crowd, serving, visitor
-from tests.leaks.watching import Watch
-from tests.servers import Database
+from tests.support.leaking.lives import selling
+from tests.support.leaking.serving import crowd, serving, visitor
+from tests.support.leaking.watching import Watch
+from tests.support.servers import Database
 
 SITE = "SELECT invoices"
 
@@ -31,7 +32,7 @@ class Leak:
     """An application with a mistake, and what must be found."""
 
     application: Callable[[str], FastAPI]
-    kind: Kind
+    kind: LeakKind
     site: str = SITE
 
 
@@ -39,40 +40,40 @@ class Leak:
 HELD = {
     "async session never closed": Leak(
         application=lambda dsn: on_engine(async_engine(dsn, application_name=NAME), mistakes.session_never_closed),
-        kind=Kind.TRANSACTION_HELD,
+        kind=LeakKind.TRANSACTION_HELD,
     ),
     "sync session never closed": Leak(
         application=lambda dsn: on_sync_engine(sync_engine(dsn), mistakes.sync_session_never_closed),
-        kind=Kind.TRANSACTION_HELD,
+        kind=LeakKind.TRANSACTION_HELD,
     ),
     "failed statement not rolled back": Leak(
         application=lambda dsn: on_engine(async_engine(dsn, application_name=NAME), mistakes.failure_not_rolled_back),
-        kind=Kind.TRANSACTION_HELD,
+        kind=LeakKind.TRANSACTION_HELD,
     ),
     "asyncpg transaction only begun": Leak(
-        application=lambda dsn: on_pool(dsn, mistakes.only_begun), kind=Kind.TRANSACTION_HELD, site="BEGIN"
+        application=lambda dsn: on_pool(dsn, mistakes.only_begun), kind=LeakKind.TRANSACTION_HELD, site="BEGIN"
     ),
     "asyncpg pool never released": Leak(
-        application=lambda dsn: on_pool(dsn, mistakes.never_released), kind=Kind.CONNECTION_HELD
+        application=lambda dsn: on_pool(dsn, mistakes.never_released), kind=LeakKind.CONNECTION_HELD
     ),
     "route in comments, no application_name": Leak(
         application=lambda dsn: on_engine(tagging_engine(dsn), mistakes.session_never_closed),
-        kind=Kind.TRANSACTION_HELD,
+        kind=LeakKind.TRANSACTION_HELD,
         site="/mistake",
     ),
 }
 #: What grows shows by those that were passed over, and by a growth that goes on.
 GROWING = {
-    "asyncpg connection kept": Leak(application=connecting, kind=Kind.ORIGIN_GROWTH),
+    "asyncpg connection kept": Leak(application=connecting, kind=LeakKind.ORIGIN_GROWTH),
     "autocommit session never closed": Leak(
         application=lambda dsn: on_engine(
             async_engine(dsn, isolation_level="AUTOCOMMIT", application_name=NAME), mistakes.session_never_closed
         ),
-        kind=Kind.ORIGIN_GROWTH,
+        kind=LeakKind.ORIGIN_GROWTH,
     ),
     "engine made for each request": Leak(
         application=lambda dsn: on_engine(async_engine(dsn, application_name=NAME), mistakes.engine_per_request),
-        kind=Kind.ORIGIN_GROWTH,
+        kind=LeakKind.ORIGIN_GROWTH,
         site="(not shown)",
     ),
 }
@@ -115,5 +116,5 @@ def test_growth_is_found(shop: Database, watch: Watch, leak: Leak) -> None:
 def assert_only_shop_leaks(watch: Watch) -> None:
     """Fail if somebody else was accused, or the shop of more than one leak."""
     assert watch.warnings() == {NAME}
-    assert watch.happened(Opened) == 1, watch.told()
+    assert watch.happened(LeakOpened) == 1, watch.told()
     assert (watch.verdict(NAME), watch.verdict("billing")) == (Verdict.LEAKING, Verdict.OK)

@@ -2,13 +2,14 @@
 
 from fastapi import FastAPI
 
-from pgwatch_sessions.core.findings import Closed, Kind, Opened, Severity, Verdict
-from tests.leaks import mistakes
-from tests.leaks.applications import NAME, async_engine, on_engine
-from tests.leaks.lives import selling
-from tests.leaks.serving import crowd, serving, visitor
-from tests.leaks.watching import HOLD_LIMIT, Watch
-from tests.servers import Database
+from pgwatch_sessions.core.events import LeakClosed, LeakOpened
+from pgwatch_sessions.core.findings import LeakKind, Severity, Verdict
+from tests.support.leaking import mistakes
+from tests.support.leaking.applications import NAME, async_engine, on_engine
+from tests.support.leaking.lives import selling
+from tests.support.leaking.serving import crowd, serving, visitor
+from tests.support.leaking.watching import HOLD_LIMIT, Watch
+from tests.support.servers import Database
 
 SITE = "SELECT invoices"
 
@@ -20,7 +21,7 @@ def test_one_forgotten_row_lock_blocks_others(shop: Database, watch: Watch) -> N
         finding = watch.live(
             visitor(address, "/mistake", times=1),
             *(selling(shop.dsn(), "billing", piece=1) for _ in range(3)),
-            until=lambda watch: watch.warned(NAME, Kind.TRANSACTION_HELD, "UPDATE stock"),
+            until=lambda watch: watch.warned(NAME, LeakKind.TRANSACTION_HELD, "UPDATE stock"),
         )
     (holder,) = finding.sessions
     assert (finding.severity, finding.harm.slots, finding.harm.blocked) == (Severity.WARNING, 1, 3)
@@ -37,10 +38,10 @@ def test_a_leak_that_the_server_kills_is_still_found(shop: Database, watch: Watc
         watch.live(
             visitor(address, "/mistake", pause=0.04, times=200),
             *crowd(2, address, "/orders"),
-            until=lambda watch: watch.warned(NAME, Kind.TRANSACTION_HELD, SITE),
+            until=lambda watch: watch.warned(NAME, LeakKind.TRANSACTION_HELD, SITE),
         )
     assert watch.warnings() == {NAME}
-    assert watch.happened(Opened) == 1
+    assert watch.happened(LeakOpened) == 1
 
 
 def test_a_restart_of_the_application_closes_the_finding(shop: Database, watch: Watch) -> None:
@@ -53,9 +54,9 @@ def test_a_restart_of_the_application_closes_the_finding(shop: Database, watch: 
         watch.live(
             visitor(address, "/mistake", pause=0.15, times=4),
             *crowd(2, address, "/orders"),
-            until=lambda watch: watch.warned(NAME, Kind.TRANSACTION_HELD, SITE),
+            until=lambda watch: watch.warned(NAME, LeakKind.TRANSACTION_HELD, SITE),
         )
     with serving(application()) as address:
-        watch.live(*crowd(2, address, "/orders"), until=lambda watch: watch.happened(Closed))
-    assert (watch.happened(Opened), watch.happened(Closed), watch.state.findings) == (1, 1, ())
+        watch.live(*crowd(2, address, "/orders"), until=lambda watch: watch.happened(LeakClosed))
+    assert (watch.happened(LeakOpened), watch.happened(LeakClosed), watch.state.findings) == (1, 1, ())
     assert watch.verdict(NAME) is Verdict.OK

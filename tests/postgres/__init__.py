@@ -1,1 +1,1 @@
-"""Tests of the look, on real servers."""
+"""Tests of the poll, on real servers."""

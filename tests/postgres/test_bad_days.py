@@ -7,17 +7,17 @@ import asyncpg
 import psycopg
 import pytest
 
-from pgwatch_sessions.core.model import Reason, Scope
+from pgwatch_sessions.core.model import FailureReason, LimitScope
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
 from pgwatch_sessions.postgres.errors import failure_of
 from tests.conftest import OwnPostgresFactory
-from tests.postgres.looking import failed, held, look, looking, seen
-from tests.proxy import proxy_to
-from tests.servers import Database
-from tests.situations import idle, role
-from tests.waiting import until
+from tests.support.polling import failed, held, poll, polling, seen
+from tests.support.proxy import proxy_to
+from tests.support.servers import Database
+from tests.support.situations import idle, role
+from tests.support.waiting import until
 
 
 def own_pids(dsn: str) -> set[int]:
@@ -32,15 +32,15 @@ def own_sessions(dsn: str) -> int:
     return len(own_pids(dsn))
 
 
-def test_one_connection_is_held_from_look_to_look(postgres: Postgres) -> None:
+def test_one_connection_is_held_from_poll_to_poll(postgres: Postgres) -> None:
     """It is the same session each time, and gone when closed."""
 
     async def use(connection: HeldConnection) -> None:
         for _ in range(3):
-            seen(await connection.look())
+            seen(await connection.poll())
             assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
 
-    looking(use, held(postgres.dsn()))
+    polling(use, held(postgres.dsn()))
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
@@ -69,16 +69,16 @@ def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
 @pytest.mark.parametrize(
     ("parameters", "reason", "said"),
     [
-        pytest.param({"database": "nowhere"}, Reason.OTHER, "PGDATABASE=postgres", id="no such database"),
-        pytest.param({"user": "nobody_at_all"}, Reason.AUTHENTICATION, "nobody_at_all", id="no such role"),
-        pytest.param({"sslmode": "require"}, Reason.NETWORK, "SSL", id="no TLS"),
+        pytest.param({"database": "nowhere"}, FailureReason.OTHER, "PGDATABASE=postgres", id="no such database"),
+        pytest.param({"user": "nobody_at_all"}, FailureReason.AUTHENTICATION, "nobody_at_all", id="no such role"),
+        pytest.param({"sslmode": "require"}, FailureReason.NETWORK, "SSL", id="no TLS"),
     ],
 )
 def test_a_refused_connection_has_a_reason(
-    postgres: Postgres, parameters: dict[str, str], reason: Reason, said: str
+    postgres: Postgres, parameters: dict[str, str], reason: FailureReason, said: str
 ) -> None:
     """Nothing is raised for what a server can do."""
-    failure = failed(look(postgres.dsn(**parameters)))
+    failure = failed(poll(postgres.dsn(**parameters)))
     assert failure.reason is reason
     assert failure.detail.startswith("connecting: ")
     assert said in failure.detail
@@ -88,7 +88,7 @@ def test_a_pooler_is_told_as_one() -> None:
     """PgBouncer refuses the settings that bound our session, in its own words."""
     refused = asyncpg.ProtocolViolationError("unsupported startup parameter: statement_timeout")
     failure = failure_of(refused, doing="connecting", lost=True)
-    assert failure.reason is Reason.PROTOCOL
+    assert failure.reason is FailureReason.PROTOCOL
     assert failure.detail.endswith("that is a pooler: connect to PostgreSQL itself")
 
 
@@ -98,8 +98,8 @@ def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(
     """Neither in the detail nor in its representation."""
     server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
     with role(server.dsn(), "locked", password="right"):
-        failure = failed(look(server.dsn(user="locked", password="wr0ng-secret")))
-    assert failure.reason is Reason.AUTHENTICATION
+        failure = failed(poll(server.dsn(user="locked", password="wr0ng-secret")))
+    assert failure.reason is FailureReason.AUTHENTICATION
     assert "wr0ng-secret" not in repr(failure)
 
 
@@ -109,16 +109,16 @@ def test_the_password_is_asked_again_at_each_connect(own_postgres: OwnPostgresFa
     file = tmp_path / "password"
 
     async def use(connection: HeldConnection) -> None:
-        failure = failed(await connection.look())
-        assert failure.reason is Reason.AUTHENTICATION
+        failure = failed(await connection.poll())
+        assert failure.reason is FailureReason.AUTHENTICATION
         assert str(file) in failure.detail
         file.write_text("old")
-        assert failed(await connection.look()).reason is Reason.AUTHENTICATION
+        assert failed(await connection.poll()).reason is FailureReason.AUTHENTICATION
         file.write_text("right")
-        seen(await connection.look())
+        seen(await connection.poll())
 
     with role(server.dsn(), "locked", password="right", member_of=["pg_monitor"]):
-        looking(use, held(server.dsn(user="locked"), password=file.read_text))
+        polling(use, held(server.dsn(user="locked"), password=file.read_text))
 
 
 @pytest.mark.parametrize(
@@ -127,38 +127,38 @@ def test_the_password_is_asked_again_at_each_connect(own_postgres: OwnPostgresFa
 )
 def test_a_dsn_that_makes_no_sense_is_a_failure_that_does_not_quote_it(dsn: str) -> None:
     """Part of the password may be what does not parse."""
-    assert "s3cret" not in repr(failed(look(dsn)))
+    assert "s3cret" not in repr(failed(poll(dsn)))
 
 
-def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_look(
+def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_poll(
     own_postgres: OwnPostgresFactory,
 ) -> None:
     """No restart of ours is needed after a restart of theirs."""
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         await asyncio.to_thread(server.stop)
-        assert failed(await connection.look()).reason is Reason.NETWORK
-        assert failed(await connection.look()).reason is Reason.NETWORK
+        assert failed(await connection.poll()).reason is FailureReason.NETWORK
+        assert failed(await connection.poll()).reason is FailureReason.NETWORK
         await asyncio.to_thread(server.start)
-        seen(await connection.look())
+        seen(await connection.poll())
 
-    looking(use, held(server.dsn()))
+    polling(use, held(server.dsn()))
 
 
-def test_a_server_that_was_restarted_between_two_looks_costs_one_of_them(own_postgres: OwnPostgresFactory) -> None:
+def test_a_server_that_was_restarted_between_two_polls_costs_one_of_them(own_postgres: OwnPostgresFactory) -> None:
     """The broken connection is found by using it."""
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        first = seen(await connection.look())
+        first = seen(await connection.poll())
         await asyncio.to_thread(server.restart)
-        await connection.look()
-        second = seen(await connection.look())
+        await connection.poll()
+        second = seen(await connection.poll())
         assert first.server.started_at != second.server.started_at
 
-    looking(use, held(server.dsn()))
+    polling(use, held(server.dsn()))
 
 
 def test_a_crashing_server_is_starting_up_or_away(own_postgres: OwnPostgresFactory) -> None:
@@ -166,47 +166,47 @@ def test_a_crashing_server_is_starting_up_or_away(own_postgres: OwnPostgresFacto
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         await asyncio.to_thread(server.crash)
-        assert failed(await connection.look()).reason in {Reason.NETWORK, Reason.STARTING_UP}
+        assert failed(await connection.poll()).reason in {FailureReason.NETWORK, FailureReason.STARTING_UP}
 
-    looking(use, held(server.dsn()))
+    polling(use, held(server.dsn()))
 
 
 def test_a_frozen_server_costs_no_more_than_the_deadline(own_postgres: OwnPostgresFactory) -> None:
-    """An open connection and a new one both time out, and the first look after the thaw succeeds."""
+    """An open connection and a new one both time out, and the first poll after the thaw succeeds."""
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         server.freeze()
         try:
             async with asyncio.timeout(2.5):
-                assert failed(await connection.look()).reason is Reason.TIMEOUT
-                assert failed(await connection.look()).reason is Reason.TIMEOUT
+                assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
+                assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
         finally:
             server.thaw()
-        seen(await connection.look())
+        seen(await connection.poll())
 
-    looking(use, held(server.dsn(), timeout=0.8))
+    polling(use, held(server.dsn(), timeout=0.8))
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
 def test_a_black_hole_costs_no_more_than_the_deadline(postgres: Postgres) -> None:
-    """Neither the look nor the goodbye waits for an answer that will not come."""
+    """Neither the poll nor the goodbye waits for an answer that will not come."""
     with proxy_to(postgres.host, postgres.port) as proxy:
 
         async def use(connection: HeldConnection) -> None:
-            seen(await connection.look())
+            seen(await connection.poll())
             proxy.black_hole()
             async with asyncio.timeout(2):
-                assert failed(await connection.look()).reason is Reason.TIMEOUT
+                assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
             proxy.resume()
-            seen(await connection.look())
+            seen(await connection.poll())
             proxy.black_hole()
 
         dsn = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
-        looking(use, held(dsn, timeout=0.8))
+        polling(use, held(dsn, timeout=0.8))
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
@@ -215,26 +215,26 @@ def test_a_cut_connection_is_replaced(postgres: Postgres) -> None:
     with proxy_to(postgres.host, postgres.port) as proxy:
 
         async def use(connection: HeldConnection) -> None:
-            seen(await connection.look())
+            seen(await connection.poll())
             proxy.cut()
-            await connection.look()
-            seen(await connection.look())
+            await connection.poll()
+            seen(await connection.poll())
             assert proxy.clients == 1
 
-        looking(use, held(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"))
+        polling(use, held(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"))
 
 
 def test_a_terminated_session_is_replaced(postgres: Postgres) -> None:
     """Somebody ended all sessions, ours among them."""
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         await asyncio.to_thread(_terminate_ours, postgres.dsn())
-        await connection.look()  # whether the driver has heard of it by now is a matter of luck
-        seen(await connection.look())
+        await connection.poll()  # whether the driver has heard of it by now is a matter of luck
+        seen(await connection.poll())
         assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
 
-    looking(use, held(postgres.dsn()))
+    polling(use, held(postgres.dsn()))
 
 
 def _terminate_ours(dsn: str) -> None:
@@ -245,32 +245,32 @@ def _terminate_ours(dsn: str) -> None:
 
 
 def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_one(own_postgres: OwnPostgresFactory) -> None:
-    """Whoever connects at each look is blind now."""
+    """Whoever connects at each poll is blind now."""
     server = own_postgres(settings={"max_connections": "12", "superuser_reserved_connections": "2"})
     with role(server.dsn(), "app") as app, role(server.dsn(), "watcher", member_of=["pg_monitor"]) as watcher:
 
         async def use(connection: HeldConnection) -> None:
-            seen(await connection.look())
+            seen(await connection.poll())
             with idle(server.dsn(user=app), 9):
-                snapshot = seen(await connection.look())
+                snapshot = seen(await connection.poll())
                 assert len(snapshot.sessions) == 9
-                newcomer = await HeldConnection.look(held(server.dsn(user=watcher)))
-                assert failed(newcomer).reason is Reason.EXHAUSTED
-                assert failed(newcomer).exhausted_scope is Scope.SERVER
+                newcomer = await HeldConnection.poll(held(server.dsn(user=watcher)))
+                assert failed(newcomer).reason is FailureReason.EXHAUSTED
+                assert failed(newcomer).exhausted_scope is LimitScope.SERVER
 
-        looking(use, held(server.dsn(user=watcher)))
+        polling(use, held(server.dsn(user=watcher)))
 
 
 def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Database) -> None:
     """SQLSTATE 53300 is raised for a role's and a database's own limit as well."""
     with role(postgres.dsn(), "narrow", connection_limit=1) as narrow, idle(postgres.dsn(user=narrow)):
-        failure = failed(look(postgres.dsn(user=narrow)))
-    assert (failure.reason, failure.exhausted_scope) == (Reason.EXHAUSTED, Scope.ROLE)
+        failure = failed(poll(postgres.dsn(user=narrow)))
+    assert (failure.reason, failure.exhausted_scope) == (FailureReason.EXHAUSTED, LimitScope.ROLE)
     with psycopg.connect(postgres.dsn(), autocommit=True) as superuser:
         superuser.execute(f'ALTER DATABASE "{database.name}" CONNECTION LIMIT 0')
     with role(postgres.dsn(), "ordinary") as ordinary:
-        failure = failed(look(database.dsn(user=ordinary)))
-    assert (failure.reason, failure.exhausted_scope) == (Reason.EXHAUSTED, Scope.DATABASE)
+        failure = failed(poll(database.dsn(user=ordinary)))
+    assert (failure.reason, failure.exhausted_scope) == (FailureReason.EXHAUSTED, LimitScope.DATABASE)
 
 
 def test_refusals_without_end_are_failures_without_end() -> None:
@@ -278,44 +278,44 @@ def test_refusals_without_end_are_failures_without_end() -> None:
 
     async def use(connection: HeldConnection) -> None:
         for _ in range(1100):
-            assert failed(await connection.look()).reason is Reason.NETWORK
+            assert failed(await connection.poll()).reason is FailureReason.NETWORK
 
     target = Target(name="db", dsn="postgresql://u@127.0.0.1:1/x")
-    looking(use, HeldConnection(target, timeout=5, parse=parse_statement, jitter=lambda _: 0))
+    polling(use, HeldConnection(target, timeout=5, parse=parse_statement, jitter=lambda _: 0))
 
 
-def test_a_slow_statement_costs_the_look_and_not_the_session(postgres: Postgres) -> None:
+def test_a_slow_statement_costs_the_poll_and_not_the_session(postgres: Postgres) -> None:
     """On a full server there would be no other."""
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         before = await asyncio.to_thread(own_pids, postgres.dsn())
         with psycopg.connect(postgres.dsn(), autocommit=True) as blocker:
             blocker.execute("BEGIN")
             blocker.execute("LOCK TABLE pg_database IN ACCESS EXCLUSIVE MODE")
-            assert failed(await connection.look()).reason is Reason.TIMEOUT
+            assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
             blocker.execute("ROLLBACK")
-        seen(await connection.look())
+        seen(await connection.poll())
         assert await asyncio.to_thread(own_pids, postgres.dsn()) == before
 
-    looking(use, held(postgres.dsn(), timeout=1.0))
+    polling(use, held(postgres.dsn(), timeout=1.0))
 
 
-def test_a_cancelled_look_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:
-    """The daemon may be told to end in the middle of a look."""
+def test_a_cancelled_poll_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:
+    """The daemon may be told to end in the middle of a poll."""
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         server.freeze()
-        look_task = asyncio.create_task(connection.look())
+        poll_task = asyncio.create_task(connection.poll())
         await asyncio.sleep(0)
-        look_task.cancel()
+        poll_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await look_task
+            await poll_task
         server.thaw()
 
-    looking(use, held(server.dsn()))
+    polling(use, held(server.dsn()))
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
@@ -324,11 +324,11 @@ def test_nothing_is_logged_by_the_driver(own_postgres: OwnPostgresFactory, caplo
     server = own_postgres()
 
     async def use(connection: HeldConnection) -> None:
-        seen(await connection.look())
+        seen(await connection.poll())
         server.freeze()
-        failed(await connection.look())
+        failed(await connection.poll())
         server.thaw()
 
     with caplog.at_level(logging.WARNING):
-        looking(use, held(server.dsn(), timeout=0.3))
+        polling(use, held(server.dsn(), timeout=0.3))
     assert caplog.records == []

@@ -3,12 +3,12 @@ import contextlib
 import psycopg
 
 from pgwatch_sessions.core.model import SessionState
-from pgwatch_sessions.core.statements import Kind
+from pgwatch_sessions.core.statements import StatementKind
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.conftest import OwnPostgresFactory
-from tests.postgres.looking import look, seen, session_of
-from tests.servers import Database
-from tests.situations import (
+from tests.support.polling import poll, seen, session_of
+from tests.support.servers import Database
+from tests.support.situations import (
     aborted_transaction,
     active,
     idle,
@@ -17,7 +17,7 @@ from tests.situations import (
     role,
     waiting_for_lock,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def client_backends(dsn: str) -> set[int]:
@@ -43,7 +43,7 @@ def test_every_client_backend_is_seen_once_and_nothing_else(any_database: Databa
         stack.enter_context(waiting_for_lock(dsn))
         stack.enter_context(idle_in_transaction(dsn))
         stack.enter_context(idle(dsn, 3))
-        snapshot = seen(look(dsn))
+        snapshot = seen(poll(dsn))
         assert {session.id.pid for session in snapshot.sessions} == client_backends(dsn)
 
 
@@ -56,7 +56,7 @@ def test_each_state_is_named_with_its_times(any_database: Database) -> None:
         aborted_transaction(dsn) as aborted,
         active(dsn) as busy,
     ):
-        snapshot = seen(look(any_database.dsn()))
+        snapshot = seen(poll(any_database.dsn()))
         sessions = {pid: session_of(pid, snapshot) for pid in (unused, held, aborted, busy)}
     assert {pid: session.state for pid, session in sessions.items()} == {
         unused: SessionState.IDLE,
@@ -68,7 +68,7 @@ def test_each_state_is_named_with_its_times(any_database: Database) -> None:
     assert sessions[held].xact_start is not None
     assert sessions[held].backend_xmin_age is not None  # the extended protocol keeps the portal's snapshot
     assert sessions[held].wait_event == "ClientRead"
-    assert sessions[unused].statement.kind is Kind.NEVER_USED
+    assert sessions[unused].statement.kind is StatementKind.NEVER_USED
     for session in sessions.values():
         assert session.client == (any_database.name, "postgres", "orders")
         assert session.client_addr == "127.0.0.1"
@@ -80,7 +80,7 @@ def test_each_state_is_named_with_its_times(any_database: Database) -> None:
 def test_literals_do_not_pass_the_edge(any_database: Database) -> None:
     """What downstream can hold is redacted already."""
     with idle_in_transaction(any_database.dsn(), "SELECT 'a secret', 4711") as pid:
-        snapshot = seen(look(any_database.dsn()))
+        snapshot = seen(poll(any_database.dsn()))
     assert session_of(pid, snapshot).statement.text == "SELECT ?"
     assert "secret" not in repr(snapshot)
 
@@ -88,7 +88,7 @@ def test_literals_do_not_pass_the_edge(any_database: Database) -> None:
 def test_a_waiter_says_whom_it_waits_for(any_database: Database) -> None:
     """Only those that wait are asked."""
     with waiting_for_lock(any_database.dsn()) as (holder, waiter):
-        snapshot = seen(look(any_database.dsn()))
+        snapshot = seen(poll(any_database.dsn()))
     assert session_of(waiter, snapshot).blocked_by == (holder,)
     assert session_of(waiter, snapshot).wait_event_type == "Lock"
     assert session_of(holder, snapshot).blocked_by == ()
@@ -101,7 +101,7 @@ def test_xid_and_xmin_ages_are_read_and_not_inferred(any_database: Database) -> 
         idle_in_transaction(dsn, "CREATE TABLE t (id int)") as writer,
         idle_in_transaction(dsn, "SELECT 1") as reader,
     ):
-        snapshot = seen(look(dsn))
+        snapshot = seen(poll(dsn))
     assert session_of(writer, snapshot).backend_xid_age is not None
     assert session_of(reader, snapshot).backend_xid_age is None
     assert session_of(reader, snapshot).backend_xmin_age is None
@@ -114,12 +114,12 @@ def test_without_privilege_sessions_are_hidden_and_not_absent(any_database: Data
         idle(any_database.dsn(application_name="orders"), 2) as others,
         idle(any_database.dsn(user=nosy)) as (own,),
     ):
-        snapshot = seen(look(any_database.dsn(user=nosy)))
+        snapshot = seen(poll(any_database.dsn(user=nosy)))
     for pid in others:
         session = session_of(pid, snapshot)
         assert session.state is None
         assert session.state_change is None
-        assert session.statement.kind is Kind.UNKNOWN
+        assert session.statement.kind is StatementKind.UNKNOWN
         assert session.client == (any_database.name, "postgres", "orders")
     assert session_of(own, snapshot).state is SessionState.IDLE
     assert {session.client.database for session in snapshot.sessions} == {any_database.name}
@@ -128,7 +128,7 @@ def test_without_privilege_sessions_are_hidden_and_not_absent(any_database: Data
 def test_pg_monitor_is_all_that_is_needed(any_database: Database) -> None:
     """Every state is visible to a member."""
     with role(any_database.dsn(), "watcher", member_of=["pg_monitor"]) as watcher, idle(any_database.dsn(), 2):
-        snapshot = seen(look(any_database.dsn(user=watcher)))
+        snapshot = seen(poll(any_database.dsn(user=watcher)))
     assert all(session.state is not None for session in snapshot.sessions)
 
 
@@ -141,7 +141,7 @@ def test_a_statement_in_another_encoding_is_seen(any_postgres: Postgres) -> None
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("BEGIN")
             connection.execute('SELECT 1 AS "\xe9t\xe9"')
-            snapshot = seen(look(any_postgres.dsn()))
+            snapshot = seen(poll(any_postgres.dsn()))
             session = session_of(connection.info.backend_pid, snapshot)
     finally:
         with psycopg.connect(any_postgres.dsn(), autocommit=True) as superuser:
@@ -156,7 +156,7 @@ def test_limits_of_server_roles_and_databases_are_read(any_database: Database) -
             superuser.execute(f'ALTER DATABASE "{any_database.name}" CONNECTION LIMIT 9')
             superuser.execute("ALTER ROLE postgres CONNECTION LIMIT 11")
         try:
-            server = seen(look(any_database.dsn())).server
+            server = seen(poll(any_database.dsn())).server
         finally:
             with psycopg.connect(any_database.dsn(), autocommit=True) as superuser:
                 superuser.execute("ALTER ROLE postgres CONNECTION LIMIT -1")
@@ -171,14 +171,14 @@ def test_limits_of_server_roles_and_databases_are_read(any_database: Database) -
 def test_reserved_connections_are_no_ordinary_slots(own_postgres: OwnPostgresFactory) -> None:
     """PostgreSQL 16 and newer can keep slots for pg_use_reserved_connections."""
     server = own_postgres(settings={"max_connections": "20", "reserved_connections": "4"})
-    assert seen(look(server.dsn())).server.ordinary_slots == 13
+    assert seen(poll(server.dsn())).server.ordinary_slots == 13
 
 
 def test_the_counters_of_each_database_are_read(any_database: Database) -> None:
-    """Sessions that come and go between two looks are counted all the same."""
+    """Sessions that come and go between two polls are counted all the same."""
 
     def established() -> int:
-        snapshot = seen(look(any_database.server.dsn()))
+        snapshot = seen(poll(any_database.server.dsn()))
         return next(c.established for c in snapshot.databases if c.database == any_database.name)
 
     before = established()

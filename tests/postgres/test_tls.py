@@ -10,14 +10,14 @@ import psycopg
 import pytest
 import trustme
 
-from pgwatch_sessions.core.model import Reason
+from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.demo.postgres import PostgresUnavailableError, account
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import daemon
-from tests.postgres.looking import failed, look, seen
-from tests.programs import environment, finished
-from tests.servers import OwnPostgres, installed
-from tests.waiting import until
+from tests.support.daemons import daemon
+from tests.support.polling import failed, poll, seen
+from tests.support.programs import environment, finished
+from tests.support.servers import OwnPostgres, installed
+from tests.support.waiting import until
 
 PASSWORD = "hunter2-of-all"
 HBA = (
@@ -92,10 +92,10 @@ def _readable_by_the_server(files: Path) -> Path:
 
 def test_the_right_authority_is_trusted_and_a_client_certificate_logs_in(secure: Secure) -> None:
     """verify-full with sslrootcert, and with sslcert and sslkey where pg_hba.conf says `cert`."""
-    seen(look(secure.dsn(sslrootcert="ca.pem")))
+    seen(poll(secure.dsn(sslrootcert="ca.pem")))
     by_certificate = secure.dsn(user="by_certificate", sslrootcert="ca.pem", sslcert="client.pem", sslkey="client.key")
-    seen(look(by_certificate))
-    seen(look(secure.dsn(user="by_password", password=PASSWORD, sslrootcert="ca.pem")))
+    seen(poll(by_certificate))
+    seen(poll(secure.dsn(user="by_password", password=PASSWORD, sslrootcert="ca.pem")))
 
 
 def test_libpqs_variables_say_the_same(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,51 +105,51 @@ def test_libpqs_variables_say_the_same(secure: Secure, monkeypatch: pytest.Monke
     monkeypatch.setenv("PGSSLROOTCERT", secure.file("ca.pem"))
     monkeypatch.setenv("PGSSLCERT", secure.file("client.pem"))
     monkeypatch.setenv("PGSSLKEY", secure.file("client.key"))
-    seen(look(plain))
+    seen(poll(plain))
 
 
-REFUSALS: dict[str, tuple[Callable[[Secure], str], Reason, str]] = {
+REFUSALS: dict[str, tuple[Callable[[Secure], str], FailureReason, str]] = {
     "authority": (
         lambda secure: secure.dsn(sslrootcert="other-ca.pem"),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "; name the file of its authority's certificate as sslrootcert, or in PGSSLROOTCERT",
     ),
     "host": (
         lambda secure: secure.dsn(host="127.0.0.1", sslrootcert="ca.pem"),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "IP address mismatch, certificate is not valid for '127.0.0.1'; connect by a name that the certificate has",
     ),
-    "no authority": (lambda secure: secure.dsn(), Reason.OTHER, "root.crt"),
+    "no authority": (lambda secure: secure.dsn(), FailureReason.OTHER, "root.crt"),
     "gone since the start": (
         lambda secure: secure.dsn(sslrootcert="gone.pem"),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "or what sslrootcert, sslcert or sslkey",
     ),
     "no certificate": (
         lambda secure: secure.dsn(sslrootcert="client.key"),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "the file that sslrootcert names holds no certificate in PEM",
     ),
     "other key": (
         lambda secure: secure.dsn(sslrootcert="ca.pem", sslcert="client.pem", sslkey="strange.key"),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "the key (sslkey) does not fit the certificate (sslcert)",
     ),
     "no client certificate": (
         lambda secure: secure.dsn(user="by_certificate", sslrootcert="ca.pem"),
-        Reason.AUTHENTICATION,
+        FailureReason.AUTHENTICATION,
         "requires a valid client certificate",
     ),
     "strange client certificate": (
         lambda secure: secure.dsn(
             user="by_certificate", sslrootcert="ca.pem", sslcert="strange.pem", sslkey="strange.key"
         ),
-        Reason.NETWORK,
+        FailureReason.NETWORK,
         "",
     ),
     "password": (
         lambda secure: secure.dsn(user="by_password", password=PASSWORD + "?", sslrootcert="ca.pem"),
-        Reason.AUTHENTICATION,
+        FailureReason.AUTHENTICATION,
         "password authentication failed",
     ),
 }
@@ -158,12 +158,12 @@ REFUSALS: dict[str, tuple[Callable[[Secure], str], Reason, str]] = {
 def test_what_goes_wrong_is_said_with_what_to_do(secure: Secure) -> None:
     """Each is a failure with a reason and a line for people, without the password."""
     for name, (dsn_of, reason, said) in REFUSALS.items():
-        failure = failed(look(dsn_of(secure)))
+        failure = failed(poll(dsn_of(secure)))
         assert (failure.reason, said in failure.detail) == (reason, True), (name, failure)
         assert PASSWORD not in repr(failure)
 
 
-def test_the_daemon_looks_through_tls(secure: Secure) -> None:
+def test_the_daemon_polls_through_tls(secure: Secure) -> None:
     """From the settings to the server: up, over an encrypted session that the server confirms."""
     with daemon(dsn=secure.dsn(user="by_password", password=PASSWORD, sslrootcert="ca.pem")) as watching:
         watching.scrape_when_up()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Opened
+from pgwatch_sessions.core.events import DiagnosisChanged, LeakChanged, LeakClosed, LeakOpened
 from tests.scenarios.judging import Judgement, judge
 from tests.scenarios.playing import FindingEvent, Played, play
 from tests.scenarios.stories import STORIES
@@ -63,10 +63,10 @@ def _lines(played: Played) -> Iterable[str]:
 
 def _line(event: FindingEvent) -> str:
     match event:
-        case Diagnosed(diagnosis, before):
+        case DiagnosisChanged(diagnosis, before):
             who = diagnosis.client.application if diagnosis.client else "server"
             return f"diagnosed {who}: {before} -> {diagnosis.verdict} ({diagnosis.reason})"
-        case Opened(finding) | Changed(finding) | Closed(finding):
+        case LeakOpened(finding) | LeakChanged(finding) | LeakClosed(finding):
             client, kind, site = finding.key
             return (
                 f"{type(event).__name__.lower():9} {finding.severity:8} {kind} {client.application} at {site!r}: "

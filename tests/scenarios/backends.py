@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgwatch_sessions.core.clients import client_of, tagged_application
+from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import parse_statement
 
@@ -115,9 +115,9 @@ class Backend:
         self._rest()
 
     def session(self, *, transactions: int, hidden: bool = False) -> Session:
-        """Return what a look sees."""
+        """Return what a poll sees."""
         if self._session is None:
-            self._session = self._look()
+            self._session = self._poll()
         session = self._session
         if hidden:
             return replace(
@@ -133,7 +133,7 @@ class Backend:
             )
         return session
 
-    def _look(self) -> Session:
+    def _poll(self) -> Session:
         statement = parse_statement(self.query)
         database, user, _, address = self.origin
         at_work = self.state is SessionState.ACTIVE

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pgwatch_sessions.core.findings import Verdict
-from pgwatch_sessions.core.model import Client, Reason
+from pgwatch_sessions.core.model import Client, FailureReason
 from tests.scenarios.chance import about, between, changing, long_tailed, steady
 from tests.scenarios.healthy_pools import ASYNCPG, POOLS, SURGE
 from tests.scenarios.healthy_visitors import VISITORS
@@ -188,7 +188,7 @@ CHANGES = (
         name="hosts vanish from the network",
         family="deploys",
         parts=(orders(Request(sql=READ_METRICS.sql, thinks=about(3)), vanishes=600),),
-        # What they leave looks exactly like a leak.
+        # What they leave polls exactly like a leak.
         excused=frozenset({ORDERS}),
         diagnosis=(Says(ORDERS, 600, REST, tuple(Verdict)), Says(None, 600, REST, tuple(Verdict))),
     ),
@@ -213,10 +213,10 @@ CHANGES = (
         server=Postgres(pids=120, max_connections=110),
     ),
     Story(
-        name="failed looks during a rush",
+        name="failed polls during a rush",
         family="blind",
         parts=(orders(traffic=SURGE),),
-        blind=((320, 500, Reason.TIMEOUT), (900, 910, Reason.NETWORK)),
+        blind=((320, 500, FailureReason.TIMEOUT), (900, 910, FailureReason.NETWORK)),
     ),
     Story(
         name="hidden states",

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from pgwatch_sessions.core.findings import Changed, Finding, Opened, Severity, Verdict
+from pgwatch_sessions.core.events import LeakChanged, LeakOpened
+from pgwatch_sessions.core.findings import Finding, Severity, Verdict
 from pgwatch_sessions.core.model import Client
 from tests.scenarios.expectations import WARM_UP, expectations
 from tests.scenarios.playing import Played
@@ -46,7 +47,7 @@ class Judgement:
     false_warnings: tuple[Finding, ...]
     #: Of the last forecast around half-way to exhaustion; None where it is not judged or not told.
     forecast_error: float | None
-    #: Looks whose verdicts were judged, and those that were right.
+    #: Polls whose verdicts were judged, and those that were right.
     verdicts: int
     verdicts_right: int
     #: Findings opened beyond one for each leak.
@@ -82,7 +83,7 @@ def about(finding: Finding, truth: Truth) -> bool:
 
 
 def _told(played: Played) -> Iterator[tuple[float, Finding]]:
-    return ((at, event.finding) for at, event in played.events if isinstance(event, Opened | Changed))
+    return ((at, event.finding) for at, event in played.events if isinstance(event, LeakOpened | LeakChanged))
 
 
 def _found(played: Played, truth: Truth) -> Found:

@@ -1,9 +1,9 @@
-"""Stories with a leak among other things: several clients, limits, deploys, time-outs, and looks that fail."""
+"""Stories with a leak among other things: several clients, limits, deploys, time-outs, and polls that fail."""
 
 from dataclasses import replace
 
 from pgwatch_sessions.core.findings import Severity, Verdict
-from pgwatch_sessions.core.model import Client, Reason
+from pgwatch_sessions.core.model import Client, FailureReason
 from tests.scenarios.chance import about, rush, steady, then_silence
 from tests.scenarios.pools import asyncpg_pool, per_request, pgbouncer, sqlalchemy
 from tests.scenarios.requests import PAY_ORDER, READ_METRICS, READ_ORDER, READ_STOCK, Keeps, Request, leaking
@@ -37,7 +37,7 @@ IN_COMPANY = (
         leaks=(truth(READ_ORDER, has_rate=False),),
         server=Postgres(idle_in_transaction_session_timeout=60),
         minutes=40,
-        # At many looks none is held for longer than is normal.
+        # At many polls none is held for longer than is normal.
         diagnosis=(
             Says(ORDERS, 0, REST, (Verdict.OK, Verdict.LEAKING)),
             Says(None, 0, REST, (Verdict.OK, Verdict.LEAKING)),
@@ -164,11 +164,11 @@ IN_COMPANY = (
         minutes=10,
     ),
     Story(
-        name="failed looks in the middle",
+        name="failed polls in the middle",
         family="blind",
         parts=(orders(leaking(READ_ORDER, per_minute=3)),),
         leaks=(truth(READ_ORDER),),
-        blind=((300, 420, Reason.TIMEOUT), (700, 710, Reason.NETWORK)),
+        blind=((300, 420, FailureReason.TIMEOUT), (700, 710, FailureReason.NETWORK)),
         server=BIG,
     ),
     Story(

@@ -1,32 +1,33 @@
-"""Play a story: the simulated looks go through the same core as real ones."""
+"""Play a story: the simulated polls go through the same core as real ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Diagnosis, Finding, Opened
-from pgwatch_sessions.core.forecast import Limit
-from pgwatch_sessions.core.model import Client, Scope, Snapshot
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.events import DiagnosisChanged, LeakChanged, LeakClosed, LeakOpened
+from pgwatch_sessions.core.findings import Diagnosis, Finding
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.limits import LimitId
+from pgwatch_sessions.core.model import Client, LimitScope, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from tests.scenarios.classic import classic_rules
-from tests.scenarios.story import Story, begin, looks
+from tests.scenarios.story import Story, begin, polls
 from tests.scenarios.world import Leaked
 
-FindingEvent = Opened | Changed | Closed | Diagnosed
+FindingEvent = LeakOpened | LeakChanged | LeakClosed | DiagnosisChanged
 
 
 class Seen(NamedTuple):
-    """What was published after one look."""
+    """What was published after one poll."""
 
     at: float
     failed: bool
     findings: tuple[Finding, ...]
     diagnoses: Mapping[Client | None, Diagnosis]
-    exhaustion: Mapping[Limit, float]
+    exhaustion: Mapping[LimitId, float]
     #: Clients with a session.
     present: frozenset[Client]
-    #: The classic rules that hold at this look.
+    #: The classic rules that hold at this poll.
     classic: frozenset[str]
     #: Clients with a leaked session that is still there.
     leaking: frozenset[Client]
@@ -44,17 +45,17 @@ class Played:
     events: tuple[tuple[float, FindingEvent], ...]
     seen: tuple[Seen, ...]
     ledger: tuple[Leaked, ...]
-    exhausted_at: Mapping[tuple[Scope, str], float]
+    exhausted_at: Mapping[tuple[LimitScope, str], float]
 
     @property
     def opened(self) -> tuple[tuple[float, Finding], ...]:
         """When which finding was opened."""
-        return tuple((at, event.finding) for at, event in self.events if isinstance(event, Opened))
+        return tuple((at, event.finding) for at, event in self.events if isinstance(event, LeakOpened))
 
     @property
     def closed(self) -> tuple[tuple[float, Finding], ...]:
         """When which finding was closed."""
-        return tuple((at, event.finding) for at, event in self.events if isinstance(event, Closed))
+        return tuple((at, event.finding) for at, event in self.events if isinstance(event, LeakClosed))
 
 
 def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played:
@@ -64,16 +65,16 @@ def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played
     events: list[tuple[float, FindingEvent]] = []
     seen: list[Seen] = []
     restarts = list(story.monitor_restarts)
-    for look in looks(story, world):
-        if restarts and look.at >= restarts[0]:
+    for poll in polls(story, world):
+        if restarts and poll.at >= restarts[0]:
             restarts.pop(0)
             state = ServerState(server="db")
-        state, changes = advance(state, look.outcome, policy=policy or story.policy, at=look.clock, duration=0.01)
-        events += [(look.at, change) for change in changes if isinstance(change, FindingEvent)]
-        snapshot = look.outcome if isinstance(look.outcome, Snapshot) else None
+        state, changes = advance(state, poll.outcome, policy=policy or story.policy, at=poll.clock, duration=0.01)
+        events += [(poll.at, change) for change in changes if isinstance(change, FindingEvent)]
+        snapshot = poll.outcome if isinstance(poll.outcome, Snapshot) else None
         seen.append(
             Seen(
-                look.at,
+                poll.at,
                 failed=snapshot is None,
                 findings=state.findings,
                 diagnoses=state.diagnoses,

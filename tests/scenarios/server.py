@@ -8,9 +8,9 @@ from pgwatch_sessions.core.model import (
     ConnectionLimit,
     DatabaseCounters,
     Failure,
-    Reason,
-    Scope,
-    Server,
+    FailureReason,
+    LimitScope,
+    ServerInfo,
     Session,
     Snapshot,
 )
@@ -55,7 +55,7 @@ class RunningPostgres:
         self.setup = setup
         self.backends: dict[int, Backend] = {}
         self.transactions = 0
-        self.exhausted_at: dict[tuple[Scope, str], float] = {}
+        self.exhausted_at: dict[tuple[LimitScope, str], float] = {}
         self._clock_stepped = 0.0
         self._locks: dict[str, Lock] = {}
         self._counters: dict[str, Counter[str]] = {}
@@ -74,7 +74,7 @@ class RunningPostgres:
     def connect(self, origin: Origin) -> Backend:
         """Give the client a session, or refuse it."""
         if not self._up:
-            raise ConnectionRefused(Scope.SERVER)
+            raise ConnectionRefused(LimitScope.SERVER)
         full = next((key for key, used, slots in self._limits(origin) if used >= slots), None)
         if full:
             raise ConnectionRefused(full[0])
@@ -142,10 +142,10 @@ class RunningPostgres:
         self._up = False
         self.simulation.at(self.simulation.now + seconds, self._come_up)
 
-    def look(self) -> Snapshot | Failure:
-        """Return what a look sees at this moment."""
+    def poll(self) -> Snapshot | Failure:
+        """Return what a poll sees at this moment."""
         if not self._up:
-            return Failure(reason=Reason.NETWORK, detail="connecting: refused")
+            return Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
         return Snapshot(
             taken_at=self.clock(),
             server=self._server,
@@ -182,18 +182,18 @@ class RunningPostgres:
                 idle_in_transaction_seconds=0.0,
             )
 
-    def _limits(self, origin: Origin) -> Iterator[tuple[tuple[Scope, str], int, int]]:
+    def _limits(self, origin: Origin) -> Iterator[tuple[tuple[LimitScope, str], int, int]]:
         setup = self.setup
         # One slot is the monitor's.
         ordinary = setup.max_connections - setup.superuser_reserved_connections
-        yield (Scope.SERVER, "db"), len(self.backends) + 1, ordinary
+        yield (LimitScope.SERVER, "db"), len(self.backends) + 1, ordinary
         sessions = self.backends.values()
         for name, slots in setup.role_limits:
             if name == origin.user:
-                yield (Scope.ROLE, name), sum(b.origin.user == name for b in sessions), slots
+                yield (LimitScope.ROLE, name), sum(b.origin.user == name for b in sessions), slots
         for name, slots in setup.database_limits:
             if name == origin.database:
-                yield (Scope.DATABASE, name), sum(b.origin.database == name for b in sessions), slots
+                yield (LimitScope.DATABASE, name), sum(b.origin.database == name for b in sessions), slots
 
     def _new_pid(self) -> int:
         while True:
@@ -227,7 +227,7 @@ class RunningPostgres:
 
     def _describe(self) -> None:
         setup = self.setup
-        self._server = Server(
+        self._server = ServerInfo(
             version_num=180004,
             in_recovery=False,
             started_at=self.clock() - (0.0 if self.simulation.now else 1e6),

@@ -1,6 +1,6 @@
 """What most stories share: the shop's service of orders, and how the truth about its leaks is told."""
 
-from pgwatch_sessions.core.findings import Kind
+from pgwatch_sessions.core.findings import LeakKind
 from pgwatch_sessions.core.model import Client
 from tests.scenarios.pools import sqlalchemy
 from tests.scenarios.requests import LIST_ORDERS, PAY_ORDER, READ_STOCK, Request
@@ -9,9 +9,9 @@ from tests.scenarios.services import Service
 from tests.scenarios.story import Truth
 
 ORDERS = Client("shop", "app", "orders")
-CONNECTION = frozenset({Kind.CONNECTION_HELD})
+CONNECTION = frozenset({LeakKind.CONNECTION_HELD})
 #: Where the server does not show whether a session was handed back, its growth may be all there is to find.
-GROWTH = frozenset({Kind.CONNECTION_HELD, Kind.ORIGIN_GROWTH})
+GROWTH = frozenset({LeakKind.CONNECTION_HELD, LeakKind.ORIGIN_GROWTH})
 #: So large that a leak does not end with the pool before it was judged.
 ROOMY = sqlalchemy(20, 40)
 BIG = Postgres(max_connections=500)

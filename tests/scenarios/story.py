@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-from pgwatch_sessions.core.findings import Kind, Severity, Verdict
-from pgwatch_sessions.core.model import Client, Failure, Reason, Snapshot
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.findings import LeakKind, Severity, Verdict
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import Client, Failure, FailureReason, Snapshot
 from tests.scenarios.server import EPOCH, Postgres
 from tests.scenarios.world import World
 
@@ -29,7 +29,7 @@ class Truth:
     client: Client
     #: None where the server does not show it.
     site: str | None
-    kinds: frozenset[Kind] = frozenset({Kind.TRANSACTION_HELD})
+    kinds: frozenset[LeakKind] = frozenset({LeakKind.TRANSACTION_HELD})
     #: The least severity it must reach.
     severity: Severity = Severity.WARNING
     #: Seconds from the first leaked session to a finding, and from the second to a warning.
@@ -64,8 +64,8 @@ class Story:
     policy: Policy = field(default_factory=Policy)
     #: Where the verdict is not simply `ok` before and `leaking` after.
     diagnosis: tuple[Says, ...] = ()
-    #: (from, to, why): looks that fail.
-    blind: tuple[tuple[float, float, Reason], ...] = ()
+    #: (from, to, why): polls that fail.
+    blind: tuple[tuple[float, float, FailureReason], ...] = ()
     #: (when, by how much): the server's clock is set.
     clock_steps: tuple[tuple[float, float], ...] = ()
     #: (when, how long): the server restarts.
@@ -83,8 +83,8 @@ class Story:
         return not self.leaks
 
 
-class Look(NamedTuple):
-    """One look: when in the story, and what it gave."""
+class Poll(NamedTuple):
+    """One poll: when in the story, and what it gave."""
 
     at: float
     outcome: Snapshot | Failure
@@ -107,12 +107,12 @@ def begin(story: Story, *, seed: int = 0) -> World:
     return world
 
 
-def looks(story: Story, world: World) -> Iterator[Look]:
+def polls(story: Story, world: World) -> Iterator[Poll]:
     """Let the story happen, looking at it at each interval."""
     number = int(story.minutes * 60 / story.interval)
     for i in range(1, number + 1):
-        # Requests do not know when somebody looks.
+        # Requests do not know when somebody polls.
         at = i * story.interval + 0.003
         world.simulation.run_until(at)
         failed = next((reason for begin, end, reason in story.blind if begin <= at < end), None)
-        yield Look(at, Failure(reason=failed) if failed else world.server.look())
+        yield Poll(at, Failure(reason=failed) if failed else world.server.poll())

@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgwatch_sessions.core.clients import client_of
-from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Finding, Opened
-from pgwatch_sessions.core.model import Client, Failure, Reason, Session, SessionId, SessionState, Snapshot
-from pgwatch_sessions.core.policy import Policy
+from pgwatch_sessions.core.client_names import client_of
+from pgwatch_sessions.core.events import DiagnosisChanged, LeakChanged, LeakClosed, LeakOpened
+from pgwatch_sessions.core.findings import Finding
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import Client, Failure, FailureReason, Session, SessionId, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import parse_statement
-from tests.core.values import NOW, session, snapshot
 from tests.scenarios.leaks import LEAKS
 from tests.scenarios.playing import play
 from tests.scenarios.story import Story
+from tests.support.values import NOW, session, snapshot
 
-INTERVAL, LOOKS = 30.0, 20
+INTERVAL, POLLS = 30.0, 20
 # Mostly one site of one client, so that leaks recur.
 STATEMENTS = (
     *("SELECT a FROM t WHERE id = 7",) * 5,
@@ -30,11 +31,11 @@ STATEMENTS = (
     "LISTEN x",
 )
 CLIENTS = (*(("shop", "app", "orders"),) * 4, ("shop", "app", ""), ("shop", "app", "psql"), ("crm", "crm", "mail"))
-FindingEvent = Opened | Changed | Closed
+FindingEvent = LeakOpened | LeakChanged | LeakClosed
 
 
 class Life(NamedTuple):
-    """A session's course over several looks."""
+    """A session's course over several polls."""
 
     pid: int
     client: tuple[str, str, str]
@@ -42,15 +43,15 @@ class Life(NamedTuple):
     sql: str
     first: int
     last: int
-    #: Looks between two moves; 0 never moves.
+    #: Polls between two moves; 0 never moves.
     moves: int
     xmin: int | None
 
-    def seen(self, look: int) -> Session | None:
-        """Return what a look sees of it."""
-        if not self.first <= look <= self.last:
+    def seen(self, poll: int) -> Session | None:
+        """Return what a poll sees of it."""
+        if not self.first <= poll <= self.last:
             return None
-        moved = self.first if not self.moves else look - (look - self.first) % self.moves
+        moved = self.first if not self.moves else poll - (poll - self.first) % self.moves
         return session(
             self.pid,
             self.state,
@@ -68,22 +69,22 @@ LIVES = st.builds(
     client=st.sampled_from(CLIENTS),
     state=st.sampled_from((*(SessionState.IDLE_IN_TRANSACTION,) * 4, SessionState.IDLE, *SessionState, None)),
     sql=st.sampled_from(STATEMENTS),
-    first=st.integers(0, LOOKS - 2),
-    last=st.integers(1, LOOKS) | st.just(LOOKS),
+    first=st.integers(0, POLLS - 2),
+    last=st.integers(1, POLLS) | st.just(POLLS),
     moves=st.sampled_from((0, 0, 0, 1, 4)),
     xmin=st.none() | st.integers(0, 10**9),
 )
 
 
 class Tale(NamedTuple):
-    """Sessions' lives, and the looks that fail."""
+    """Sessions' lives, and the polls that fail."""
 
     lives: tuple[Life, ...]
     failing: frozenset[int]
 
     @property
-    def looks(self) -> tuple[Snapshot | Failure, ...]:
-        """Return what each look gives; a pid is unique at a time, and comes again."""
+    def polls(self) -> tuple[Snapshot | Failure, ...]:
+        """Return what each poll gives; a pid is unique at a time, and comes again."""
         lives: list[Life] = []
         for life in self.lives:
             if not any(
@@ -91,41 +92,41 @@ class Tale(NamedTuple):
             ):
                 lives.append(life)
         return tuple(
-            Failure(reason=Reason.TIMEOUT)
-            if look in self.failing
-            else snapshot(*(s for life in lives if (s := life.seen(look))), at=NOW + look * INTERVAL)
-            for look in range(LOOKS)
+            Failure(reason=FailureReason.TIMEOUT)
+            if poll in self.failing
+            else snapshot(*(s for life in lives if (s := life.seen(poll))), at=NOW + poll * INTERVAL)
+            for poll in range(POLLS)
         )
 
 
 TALES = st.builds(
     Tale,
     lives=st.lists(LIVES, max_size=10).map(tuple) | st.lists(LIVES, min_size=10, max_size=30).map(tuple),
-    failing=st.frozensets(st.integers(0, LOOKS - 1), max_size=2),
+    failing=st.frozensets(st.integers(0, POLLS - 1), max_size=2),
 )
 PROPERTY = settings(max_examples=40, deadline=None)
 
 
 class Course(NamedTuple):
-    """What was said about looks: the state after each, and the events of each."""
+    """What was said about polls: the state after each, and the events of each."""
 
     states: tuple[ServerState, ...]
     events: tuple[tuple[object, ...], ...]
 
 
 def follow(outcomes: Sequence[Snapshot | Failure], policy: Policy | None = None) -> Course:
-    """Take in all looks."""
+    """Take in all polls."""
     state, states, told = ServerState(server="db"), [], []
     for i, outcome in enumerate(outcomes):
         state, events = advance(state, outcome, policy=policy or Policy(), at=NOW + i * INTERVAL, duration=0.01)
         states.append(state)
-        told.append(tuple(event for event in events if isinstance(event, FindingEvent | Diagnosed)))
+        told.append(tuple(event for event in events if isinstance(event, FindingEvent | DiagnosisChanged)))
     return Course(tuple(states), tuple(told))
 
 
 def essence(finding: Finding) -> tuple[object, ...]:
     """Return all of a finding but the order of its sessions."""
-    return finding.key, finding.severity, finding.ids, frozenset(finding.origins), finding.since, finding.total
+    return finding.key, finding.severity, _ids(finding), frozenset(finding.origins), finding.since, finding.total
 
 
 @PROPERTY
@@ -140,7 +141,7 @@ def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None
         random.shuffle(sessions)  # type: ignore[attr-defined]
         return replace(outcome, sessions=tuple(sessions))
 
-    one, other = follow(tale.looks), follow([shuffled(outcome) for outcome in tale.looks])
+    one, other = follow(tale.polls), follow([shuffled(outcome) for outcome in tale.polls])
     for state, same in zip(one.states, other.states, strict=True):
         assert {essence(finding) for finding in state.findings} == {essence(finding) for finding in same.findings}
         verdicts = {client: diagnosis.verdict for client, diagnosis in state.diagnoses.items()}
@@ -149,28 +150,28 @@ def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None
 
 
 @PROPERTY
-@given(TALES, st.integers(1, LOOKS))
-def test_the_same_look_twice_says_nothing_new(tale: Tale, number: int) -> None:
+@given(TALES, st.integers(1, POLLS))
+def test_the_same_poll_twice_says_nothing_new(tale: Tale, number: int) -> None:
     """Nothing changed and no time went by."""
-    course = tale.looks[:number]
+    course = tale.polls[:number]
     assert follow((*course, course[-1])).events[-1] == ()
 
 
 @PROPERTY
 @given(TALES)
 def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
-    """After each look; and nothing is opened twice, or closed that was not open."""
-    course, is_open = follow(tale.looks), set()
+    """After each poll; and nothing is opened twice, or closed that was not open."""
+    course, is_open = follow(tale.polls), set()
     for state, events in zip(course.states, course.events, strict=True):
         for event in events:
             match event:
-                case Opened(finding):
+                case LeakOpened(finding):
                     assert finding.key not in is_open
                     is_open.add(finding.key)
-                case Changed(finding, before):  # its site may have become clearer
+                case LeakChanged(finding, before):  # its site may have become clearer
                     is_open.remove(before.key)
                     is_open.add(finding.key)
-                case Closed(finding):
+                case LeakClosed(finding):
                     is_open.remove(finding.key)
         assert {finding.key for finding in state.findings} == is_open
 
@@ -178,7 +179,7 @@ def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
 @given(TALES)
 def test_a_session_is_in_one_finding_and_a_key_on_one(tale: Tale) -> None:
     """Else sessions would be counted twice, and two series would have the same labels."""
-    for state in follow(tale.looks).states:
+    for state in follow(tale.polls).states:
         members = [session.id for finding in state.findings for session in finding.sessions]
         keys = [finding.key for finding in state.findings]
         assert len(members) == len(set(members))
@@ -187,15 +188,15 @@ def test_a_session_is_in_one_finding_and_a_key_on_one(tale: Tale) -> None:
 
 def ever_found(course: Course) -> set[tuple[Client, SessionId]]:
     """Return every session that was in a finding."""
-    return {(f.key.client, identity) for state in course.states for f in state.findings for identity in f.ids}
+    return {(f.key.client, identity) for state in course.states for f in state.findings for identity in _ids(f)}
 
 
 @PROPERTY
 @given(TALES, st.floats(1, 60), st.floats(1, 10))
 def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, factor: float) -> None:
     """Every session that is found with a long hold limit is found with a shorter one."""
-    lenient = ever_found(follow(tale.looks, Policy(hold_limit=hold_limit * factor)))
-    assert lenient <= ever_found(follow(tale.looks, Policy(hold_limit=hold_limit)))
+    lenient = ever_found(follow(tale.polls, Policy(hold_limit=hold_limit * factor)))
+    assert lenient <= ever_found(follow(tale.polls, Policy(hold_limit=hold_limit)))
 
 
 @pytest.mark.parametrize("story", LEAKS[:8], ids=lambda story: story.name)
@@ -252,3 +253,7 @@ def hostile_sessions(draw: st.DrawFn) -> Session:
 def test_nothing_that_a_server_shows_breaks_the_core(shown: list[tuple[float, list[Session]]]) -> None:
     """Any names, statements, ages, clocks, pids that come again, and blockers in a circle."""
     follow([snapshot(*sessions, at=at) for at, sessions in shown])
+
+
+def _ids(finding: Finding) -> frozenset[SessionId]:
+    return frozenset(session.id for session in finding.sessions)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pgwatch_sessions.core.model import Failure, Scope, Session, SessionState, Snapshot
-from pgwatch_sessions.core.statements import Kind
+from pgwatch_sessions.core.model import Failure, LimitScope, Session, SessionState, Snapshot
+from pgwatch_sessions.core.statements import StatementKind
 from tests.scenarios.backends import Origin
 from tests.scenarios.chance import about, exactly, steady, then_silence
 from tests.scenarios.engine import Process
@@ -24,7 +24,7 @@ from tests.scenarios.requests import LIST_ORDERS, PAY_ORDER, READ_ORDER, Keeps, 
 from tests.scenarios.scripts import Begin, Run, Script, migration, report, row_holder
 from tests.scenarios.server import Postgres
 from tests.scenarios.services import Service
-from tests.scenarios.story import Part, Story, begin, looks
+from tests.scenarios.story import Part, Story, begin, polls
 from tests.scenarios.world import World
 
 HERE = Origin("shop", "app", "orders", "10.0.0.1")
@@ -36,13 +36,13 @@ def story(*parts: Part, minutes: float = 10, **fields: object) -> Story:
 
 
 def snapshots(told: Story) -> list[Snapshot]:
-    """Play a story whose looks all succeed."""
-    outcomes = [look.outcome for look in looks(told, begin(told))]
+    """Play a story whose polls all succeed."""
+    outcomes = [poll.outcome for poll in polls(told, begin(told))]
     return [outcome for outcome in outcomes if isinstance(outcome, Snapshot)]
 
 
 def last(told: Story) -> tuple[Session, ...]:
-    """Return the sessions of the last look."""
+    """Return the sessions of the last poll."""
     return snapshots(told)[-1].sessions
 
 
@@ -81,7 +81,7 @@ def at_once(world: World, pool: RunningPool, number: int, seconds: float = 0.5) 
 
 
 def test_queue_pool_hands_out_first_what_came_back_first() -> None:
-    """All its connections are used in turn, so that none looks old."""
+    """All its connections are used in turn, so that none polls old."""
     world, pool = a_pool(sqlalchemy(4, 0))
     opened = at_once(world, pool, 4)
     assert in_turn(world, pool, 8) == opened * 2
@@ -175,16 +175,16 @@ def test_sessions_look_as_real_ones_were_measured(
 
 def test_a_pool_s_other_ends() -> None:
     """Asyncpg's reset counts as handed back, a connection that was only opened as never used."""
-    assert left_by(None, READ_ORDER, asyncpg_pool(0, 5)).statement.kind is Kind.HANDED_BACK
+    assert left_by(None, READ_ORDER, asyncpg_pool(0, 5)).statement.kind is StatementKind.RETURNED
     unused = last(story(Service(pool=asyncpg_pool(3, 5), traffic=steady(0), instances=((0, 1),)), minutes=1))
-    assert Counter(session.statement.kind for session in unused) == {Kind.NEVER_USED: 3}
+    assert Counter(session.statement.kind for session in unused) == {StatementKind.NEVER_USED: 3}
 
 
 def test_what_is_leaked_never_moves_and_is_written_down() -> None:
     """The truth about a story is what its server shows."""
     told = story(Service(requests=(LIST_ORDERS, leaking(READ_ORDER, per_minute=6, begin=60))), minutes=5)
     world = begin(told)
-    *_, before, after = (look.outcome for look in looks(told, world))
+    *_, before, after = (poll.outcome for poll in polls(told, world))
     assert isinstance(before, Snapshot)
     assert isinstance(after, Snapshot)
     leaked = {entry.id for entry in world.ledger if entry.at < 280}
@@ -235,25 +235,25 @@ def test_the_server_ends_transactions_that_sit_idle_too_long() -> None:
 @pytest.mark.parametrize(
     ("server", "limit", "most"),
     [
-        (Postgres(max_connections=20), (Scope.SERVER, "db"), 16),
-        (Postgres(role_limits=(("app", 9),)), (Scope.ROLE, "app"), 9),
-        (Postgres(database_limits=(("shop", 7),)), (Scope.DATABASE, "shop"), 7),
+        (Postgres(max_connections=20), (LimitScope.SERVER, "db"), 16),
+        (Postgres(role_limits=(("app", 9),)), (LimitScope.ROLE, "app"), 9),
+        (Postgres(database_limits=(("shop", 7),)), (LimitScope.DATABASE, "shop"), 7),
     ],
 )
-def test_the_server_refuses_beyond_its_limits(server: Postgres, limit: tuple[Scope, str], most: int) -> None:
+def test_the_server_refuses_beyond_its_limits(server: Postgres, limit: tuple[LimitScope, str], most: int) -> None:
     """One slot is the monitor's own; when the limit was reached is known."""
     leak = leaking(READ_ORDER, per_minute=20, keeps=Keeps.CONNECTION)
     told = story(Service(pool=per_request(), requests=(leak,), traffic=steady(0)), minutes=5, server=server)
     world = begin(told)
-    outcomes = [look.outcome for look in looks(told, world)]
+    outcomes = [poll.outcome for poll in polls(told, world)]
     assert max(len(each.sessions) for each in outcomes if isinstance(each, Snapshot)) == most
     assert list(world.server.exhausted_at) == [limit]
 
 
-def test_a_restart_ends_every_session_and_fails_looks() -> None:
+def test_a_restart_ends_every_session_and_fails_polls() -> None:
     """Clients come back when the server does; its start time tells."""
     told = story(Service(traffic=steady(20)), restarts=((100, 25),), minutes=5)
-    outcomes = [look.outcome for look in looks(told, begin(told))]
+    outcomes = [poll.outcome for poll in polls(told, begin(told))]
     assert [isinstance(outcome, Failure) for outcome in outcomes[8:14]] == [False, True, True, True, False, False]
     first, final = outcomes[0], outcomes[-1]
     assert isinstance(first, Snapshot)

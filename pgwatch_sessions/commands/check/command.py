@@ -1,4 +1,4 @@
-"""The command: its options, its looks, and its exit code."""
+"""The command: its options, its polls, and its exit code."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.commands.check.document import document_of
-from pgwatch_sessions.commands.check.looking import look_at_all
+from pgwatch_sessions.commands.check.polling import poll_at_all
 from pgwatch_sessions.commands.check.result import Narrowing, Result, result_of
 from pgwatch_sessions.commands.check.text import text_of_results
 from pgwatch_sessions.commands.command import (
@@ -25,16 +25,16 @@ from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
 
-_LOOKS = 3
+_POLLS = 3
 _PAUSE = 2.0
 
 
 def _check(options: argparse.Namespace) -> int:
     settings = load_settings(options)
-    looks = math.ceil(options.for_seconds / options.pause) + 1 if options.for_seconds else options.looks
+    polls = math.ceil(options.for_seconds / options.pause) + 1 if options.for_seconds else options.polls
     narrowing = Narrowing(application=options.application, database=options.database)
     with Progress(sys.stderr) as progress:
-        states = asyncio.run(_looked(settings, looks, options.pause, progress))
+        states = asyncio.run(_polled(settings, polls, options.pause, progress))
     results = [result_of(state, narrowing, hold_limit=settings.hold_limit) for state in states]
     fail_on = Severity(options.fail_on)
     code = max(result.exit_code(fail_on) for result in results)
@@ -42,13 +42,13 @@ def _check(options: argparse.Namespace) -> int:
     return code
 
 
-async def _looked(settings: Settings, looks: int, pause: float, progress: Progress) -> Sequence[ServerState]:
-    return await look_at_all(
+async def _polled(settings: Settings, polls: int, pause: float, progress: Progress) -> Sequence[ServerState]:
+    return await poll_at_all(
         connections_of(settings),
-        looks=looks,
+        polls=polls,
         pause=pause,
         policy=policy_of(settings),
-        looked=lambda done: progress.show(f"{bar(done / looks)}  look {done} of {looks}"),
+        polled=lambda done: progress.show(f"{bar(done / polls)}  poll {done} of {polls}"),
     )
 
 
@@ -62,14 +62,14 @@ def _lines(results: Sequence[Result], form: str, fail_on: Severity, code: int, h
 def _add_options(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--looks", metavar="N", type=positive_count, default=_LOOKS, help=f"how often to look. Default: {_LOOKS}."
+        "--polls", metavar="N", type=positive_count, default=_POLLS, help=f"how often to poll. Default: {_POLLS}."
     )
     length.add_argument(
         "--for",
         dest="for_seconds",
         metavar="DURATION",
         type=positive_duration,
-        help="look until so much time has passed, such as the hold limit and a little more",
+        help="poll until so much time has passed, such as the hold limit and a little more",
     )
     parser.add_argument(
         "--interval",
@@ -77,7 +77,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         type=positive_duration,
         default=_PAUSE,
-        help=f"time between looks. Default: {_PAUSE:.0f}s.",
+        help=f"time between polls. Default: {_PAUSE:.0f}s.",
     )
     parser.add_argument("--application", metavar="PATTERN", help="judge clients of this application_name only")
     parser.add_argument("--database", metavar="PATTERN", help="judge clients of this database only")
@@ -94,9 +94,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 CHECK = Command(
     name="check",
-    purpose="look a few times, report, and exit with a code: a gate for CI, a cron job, a person",
+    purpose="poll a few times, report, and exit with a code: a gate for CI, a cron job, a person",
     description="""\
-Looks a few times and reports who has which sessions, what is held or leaking, and what to do about it.
+Polls a few times and reports who has which sessions, what is held or leaking, and what to do about it.
 
 After a load test, when nothing should be going on any more, it is a gate: one session left idle in a transaction
 for longer than the hold limit is a failure. PATTERN is a shell pattern such as 'orders-*'.""",

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from pgwatch_sessions.commands.check.result import Result
-from pgwatch_sessions.core.advice import advice_of
-from pgwatch_sessions.core.clients import ClientSummary
 from pgwatch_sessions.core.findings import Finding, Severity
+from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
-from pgwatch_sessions.telling import client_fields, finding_fields
+from pgwatch_sessions.wording.advice import advice_of
+from pgwatch_sessions.wording.events import client_fields, finding_fields
 
 
 def document_of(results: Iterable[Result], *, fail_on: Severity, code: int) -> dict[str, Any]:
@@ -22,15 +22,15 @@ def _server(result: Result, fail_on: Severity) -> dict[str, Any]:
     return {
         "server": state.server,
         "exit_code": result.exit_code(fail_on),
-        "taken_at": text_of(result.at) if state.last_view else None,
-        "looks": result.looks,
-        "failed_looks": sum(state.failures.values()),
+        "taken_at": text_of(result.at) if state.last_summary else None,
+        "polls": result.polls,
+        "failed_polls": sum(state.poll_failures.values()),
         "failure": {"reason": str(state.failure.reason), "detail": state.failure.detail} if state.failure else None,
         "hidden_sessions": result.hidden,
         "diagnosis": str(diagnosis.verdict) if diagnosis else "unknown",
         "slots": [
             {"scope": str(slots.scope), "name": slots.name, "capacity": slots.capacity, "used": slots.used}
-            for slots in (state.last_view.slots if state.last_view else ())
+            for slots in (state.last_summary.slots if state.last_summary else ())
         ],
         "clients": [_client(summary, result) for summary in result.clients],
         "findings": [_finding(finding, result) for finding in result.findings],

@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from pgwatch_sessions.commands.command import EXIT_FOUND, EXIT_OK, EXIT_UNSEEN
-from pgwatch_sessions.core.clients import ClientSummary, summarise, unseen
 from pgwatch_sessions.core.findings import Finding, Severity
-from pgwatch_sessions.core.harm import Blocking
+from pgwatch_sessions.core.judging.blocking import Blocking
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, Snapshot
 from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.core.summaries.clients import ClientSummary, count_hidden, summarise
 
 
 class Narrowing(NamedTuple):
@@ -43,29 +43,29 @@ class Result:
     clients: tuple[ClientSummary, ...]
     #: The worst first.
     findings: tuple[Finding, ...]
-    #: Those that did not move while we looked.
+    #: Those that did not move while we polled.
     young: tuple[Young, ...]
     hidden: int
 
     @property
     def at(self) -> float:
-        """The server's time of the last look that succeeded."""
-        return self.state.history.taken_at or 0.0
+        """The server's time of the last poll that succeeded."""
+        return self.state.last_poll_at or 0.0
 
     @property
     def watched(self) -> float:
-        """Seconds between the first and the last look that succeeded."""
-        began_at = self.state.history.began_at
+        """Seconds between the first and the last poll that succeeded."""
+        began_at = self.state.first_poll_at
         return 0.0 if began_at is None else self.at - began_at
 
     @property
-    def looks(self) -> int:
-        """How often we looked, failures included."""
-        return sum(self.state.looks.counts)
+    def polls(self) -> int:
+        """How often we polled, failures included."""
+        return sum(self.state.poll_durations.counts)
 
     def sessions_of(self, client: Client) -> tuple[Session, ...]:
         """Return all sessions of a client."""
-        view = self.state.last_view
+        view = self.state.last_summary
         return tuple(each for each in view.snapshot.sessions if each.client == client) if view else ()
 
     def exit_code(self, fail_on: Severity) -> int:
@@ -78,7 +78,7 @@ class Result:
 
 def result_of(state: ServerState, narrowing: Narrowing, *, hold_limit: float) -> Result:
     """Take from the state what the check is about; times are seconds."""
-    snapshot = state.last_view.snapshot if state.last_view else None
+    snapshot = state.last_summary.snapshot if state.last_summary else None
     findings = [each for each in state.findings if each.sessions and narrowing.admits(each.key.client)]
     clients = tuple(_clients(snapshot, narrowing)) if snapshot else ()
     return Result(
@@ -86,7 +86,7 @@ def result_of(state: ServerState, narrowing: Narrowing, *, hold_limit: float) ->
         clients=clients,
         findings=tuple(sorted(findings, key=lambda each: (-each.severity.rank, each.since))),
         young=tuple(_young(state, snapshot, narrowing, hold_limit)) if snapshot else (),
-        hidden=unseen(each for each in snapshot.sessions if narrowing.admits(each.client)) if snapshot else 0,
+        hidden=count_hidden(each for each in snapshot.sessions if narrowing.admits(each.client)) if snapshot else 0,
     )
 
 
@@ -102,7 +102,7 @@ def _clients(snapshot: Snapshot, narrowing: Narrowing) -> Iterable[ClientSummary
 
 
 def _young(state: ServerState, snapshot: Snapshot, narrowing: Narrowing, hold_limit: float) -> Iterable[Young]:
-    began_at = state.history.began_at
+    began_at = state.first_poll_at
     ages: dict[Client, list[float]] = {}
     for session in snapshot.sessions:
         since = session.state_change

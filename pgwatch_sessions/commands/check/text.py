@@ -4,26 +4,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from pgwatch_sessions.commands.check.result import Result, Young
-from pgwatch_sessions.commands.terminal import Colour, Paint, folded, printable, table
-from pgwatch_sessions.commands.wording import (
-    COLOURS,
-    REMEDIES,
-    client_name,
-    counted,
-    diagnosis_text,
-    failure_text,
-    finding_text,
-    moment,
-    span,
-)
-from pgwatch_sessions.core.advice import advice_of
-from pgwatch_sessions.core.clients import ClientSummary
-from pgwatch_sessions.core.events import PrivilegeMissing
+from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint, folded, table
 from pgwatch_sessions.core.findings import Finding, Severity
-from pgwatch_sessions.core.forecast import Slots
-from pgwatch_sessions.core.model import Scope, Session, SessionState
+from pgwatch_sessions.core.limits import SlotUsage
+from pgwatch_sessions.core.model import LimitScope, Session, SessionState
+from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.settings.quantities import duration_text
-from pgwatch_sessions.telling import told
+from pgwatch_sessions.wording.advice import advice_of
+from pgwatch_sessions.wording.amounts import counted, duration, moment
+from pgwatch_sessions.wording.events import grant_statement
+from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
+from pgwatch_sessions.wording.labels import client_name, printable
+from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text
 
 #: Clients and sessions that are listed, the most important first.
 _MAX_CLIENTS = 100
@@ -48,27 +40,27 @@ def text_of_results(results: Sequence[Result], *, fail_on: Severity, hold_limit:
 
 def _server(result: Result, paint: Paint) -> Iterator[str]:
     state = result.state
-    looks = f"{counted(result.looks, 'look')}{_failed(sum(state.failures.values()))}"
+    polls = f"{counted(result.polls, 'poll')}{_failed(sum(state.poll_failures.values()))}"
     name = paint(printable(state.server), Colour.BOLD)
-    if state.last_view is None:
-        yield f"{name}: {looks}"
+    if state.last_summary is None:
+        yield f"{name}: {polls}"
         return
-    used = "".join(_used(result, state.last_view.slots))
+    used = "".join(_used(result, state.last_summary.slots))
     diagnosis = state.diagnoses.get(None)
-    yield f"{name}: {looks}{used}{f', diagnosis: {diagnosis_text(diagnosis)}' if diagnosis else ''}"
+    yield f"{name}: {polls}{used}{f', diagnosis: {diagnosis_text(diagnosis)}' if diagnosis else ''}"
     yield ""
     yield from _clients(result, paint) if result.clients else ["No client has a session."]
 
 
-def _used(result: Result, slots: Sequence[Slots]) -> Iterator[str]:
+def _used(result: Result, slots: Sequence[SlotUsage]) -> Iterator[str]:
     """Say how full the server is, and which limits of its clients are fuller still."""
     of_clients = {
-        *((Scope.ROLE, each.client.user) for each in result.clients),
-        *((Scope.DATABASE, each.client.database) for each in result.clients),
+        *((LimitScope.ROLE, each.client.user) for each in result.clients),
+        *((LimitScope.DATABASE, each.client.database) for each in result.clients),
     }
     share = 0.0
     for each in slots:
-        if each.scope is Scope.SERVER:
+        if each.scope is LimitScope.SERVER:
             share = each.used / each.capacity
             yield f", {each.used} of {each.capacity} slots used"
         elif (each.scope, each.name) in of_clients and each.used > share * each.capacity:
@@ -108,12 +100,12 @@ def _in_state(client: ClientSummary, state: SessionState) -> str:
     number, age = client.states[state], client.state_age_max.get(state)
     if not number:
         return "-"
-    return str(number) if age is None else f"{number}, {span(age)}"
+    return str(number) if age is None else f"{number}, {duration(age)}"
 
 
 def _finding(finding: Finding, result: Result, paint: Paint) -> Iterator[str]:
     advice = advice_of(finding, result.sessions_of(finding.key.client))
-    severity = paint(finding.severity.upper(), COLOURS[finding.severity])
+    severity = paint(finding.severity.upper(), SEVERITY_COLOURS[finding.severity])
     yield f"{severity}  {client_name(finding.key.client)}: {finding_text(finding, at=result.at)}"
     for session in finding.sessions[:_MAX_SESSIONS]:
         yield f"  {_session(session)}"
@@ -141,20 +133,22 @@ def _young(young: Young, hold_limit: float) -> str:
     limit = duration_text(hold_limit)
     return (
         f"Too young to judge: {client_name(young.client)} has {counted(young.sessions, 'session')} idle in "
-        f"transaction, up to {span(young.age)}, and the hold limit is {limit}. --for {limit} waits it out."
+        f"transaction, up to {duration(young.age)}, and the hold limit is {limit}. --for {limit} waits it out."
     )
 
 
 def _conclusion(result: Result, fail_on: Severity, hold_limit: float, paint: Paint) -> Iterator[str]:
-    failure, view = result.state.failure, result.state.last_view
+    failure, summary = result.state.failure, result.state.last_summary
     if failure is not None:
         yield paint(f"It cannot be seen: {failure_text(failure)}", Colour.RED)
-        if failure.reason in REMEDIES:
-            yield REMEDIES[failure.reason]
+        if failure.reason in FAILURE_ADVICE:
+            yield FAILURE_ADVICE[failure.reason]
         return
-    if result.hidden and view is not None:
-        _, fields = told(PrivilegeMissing(view.snapshot.own_user, result.hidden))
-        yield paint(f"{counted(result.hidden, 'session')} hidden from us: {fields['remedy']}", Colour.RED)
+    if result.hidden and summary is not None:
+        yield paint(
+            f"{counted(result.hidden, 'session')} hidden from our role: {grant_statement(summary.snapshot.own_user)}",
+            Colour.RED,
+        )
         return
     if result.findings and result.findings[0].severity is Severity.NOTICE and result.watched < hold_limit:
         yield (

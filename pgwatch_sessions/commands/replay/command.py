@@ -25,10 +25,10 @@ from pgwatch_sessions.commands.replay.story import Story
 from pgwatch_sessions.commands.replay.summary import summary_lines
 from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import parse_of, policy_of
-from pgwatch_sessions.commands.wording import counted
-from pgwatch_sessions.recording import BadLine, read_looks
+from pgwatch_sessions.recording import BadLine, read_polls
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.wording.amounts import counted
 
 STDIN = "-"
 #: Smaller files are read before anybody wonders.
@@ -64,7 +64,7 @@ def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, pro
     ledger, bad_lines = Ledger(), 0
     story, paint = _story(options.format), paint_for(sys.stdout)
     share_read = _share_read(source)
-    for step in replay(read_looks(source, parse=parse_of(settings)), policy_of(settings)):
+    for step in replay(read_polls(source, parse=parse_of(settings)), policy_of(settings)):
         if isinstance(step, BadLine):
             bad_lines += 1
             if bad_lines <= _NAMED_BAD_LINES:
@@ -82,7 +82,7 @@ def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, pro
         more = counted(bad_lines - _NAMED_BAD_LINES, "more line")
         sys.stderr.write(f"pgwatch-sessions: error: {options.file}: {more} that say nothing usable\n")
     if not ledger.courses:
-        raise CommandError(f"{options.file}: there is no look in it")
+        raise CommandError(f"{options.file}: there is no poll in it")
     if options.format == "text":
         sys.stdout.writelines(f"{line}\n" for line in summary_lines(ledger, paint))
     if bad_lines:

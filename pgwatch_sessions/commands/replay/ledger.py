@@ -1,4 +1,4 @@
-"""What a replay found in all: every finding with its worst hour, every server with its looks."""
+"""What a replay found in all: every finding with its worst hour, every server with its polls."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pgwatch_sessions.commands.replay.steps import Step
-from pgwatch_sessions.core.findings import Changed, Closed, Finding, FindingKey, Opened, Severity
-from pgwatch_sessions.core.model import Reason
+from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakOpened
+from pgwatch_sessions.core.findings import Finding, FindingKey, Severity
+from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.core.state import ServerState
 
 #: Whoever is on call is paged from here on.
@@ -45,17 +46,17 @@ class Case:
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """One server's looks, in numbers."""
+    """One server's polls, in numbers."""
 
     first_at: float
     last_at: float
-    looks: int = 0
-    failures: Counter[Reason] = field(default_factory=Counter)
+    polls: int = 0
+    failures: Counter[FailureReason] = field(default_factory=Counter)
     state: ServerState
 
 
 class Ledger:
-    """All that was found so far. Grows with the findings, not with the looks."""
+    """All that was found so far. Grows with the findings, not with the polls."""
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -63,30 +64,30 @@ class Ledger:
         self._cases: dict[CaseId, Case] = {}
 
     def note(self, step: Step) -> None:
-        """Take in what one look led to."""
-        self._note_look(step)
+        """Take in what one poll led to."""
+        self._note_poll(step)
         for happening in step.happenings:
             match happening:
-                case Opened(finding) | Changed(finding):
+                case LeakOpened(finding) | LeakChanged(finding):
                     self._note_finding(step, finding)
-                case Closed(finding):
+                case LeakClosed(finding):
                     self._note_finding(step, finding, closed=True)
 
     def cases(self) -> Sequence[Case]:
         """Return every finding, the worst first, as they stand."""
         for course in self.courses.values():
-            at = course.state.history.taken_at
+            at = course.state.last_poll_at
             for finding in course.state.findings:
                 self._note_finding(Step(course.last_at if at is None else at, course.state, ()), finding)
         return sorted(self._cases.values(), key=lambda case: (-case.worst.rank, case.finding.opened_at, case.server))
 
-    def _note_look(self, step: Step) -> None:
+    def _note_poll(self, step: Step) -> None:
         course = self.courses.get(step.state.server)
         if course is None:
             course = Course(first_at=step.at, last_at=step.at, state=step.state)
             self.courses[step.state.server] = course
         course.first_at, course.last_at = min(course.first_at, step.at), max(course.last_at, step.at)
-        course.looks += 1
+        course.polls += 1
         course.state = step.state
         if step.state.failure is not None:
             course.failures[step.state.failure.reason] += 1

@@ -1,6 +1,6 @@
-"""The daemon's own judgement over looks of the past, by their clock; and what only a recording can show.
+"""The daemon's own judgement over polls of the past, by their clock; and what only a recording can show.
 
-Between two looks of a recording the clock may jump: nobody looked for a while, segments stand in the wrong order, or
+Between two polls of a recording the clock may jump: nobody looked for a while, segments stand in the wrong order, or
 the time of day was set back. The judgement goes on as it would have; who reads it must know.
 """
 
@@ -10,13 +10,13 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from pgwatch_sessions.core.events import Event
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure
-from pgwatch_sessions.core.policy import Policy
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.recording import BadLine, Look
-from pgwatch_sessions.telling import told
+from pgwatch_sessions.recording import BadLine, Poll
+from pgwatch_sessions.wording.events import event_fields, event_name
 
-#: So many times the usual time between looks is a gap.
+#: So many times the usual time between polls is a gap.
 _GAP = 5.0
 #: The usual time is the median of so many latest: a recording may go on at another pace.
 _USUAL_OF = 7
@@ -25,14 +25,14 @@ _MIN_INTERVALS = 3
 MAX_SERVERS = 1_000
 
 
-class LooksMissing(NamedTuple):
+class PollsMissing(NamedTuple):
     """Nobody looked for so many seconds."""
 
     seconds: float
 
 
 class ClockSteppedBack(NamedTuple):
-    """A look is so many seconds older than the one before it."""
+    """A poll is so many seconds older than the one before it."""
 
     seconds: float
 
@@ -41,11 +41,11 @@ class ServerRestarted(NamedTuple):
     """Every session is new."""
 
 
-Happening = Event | LooksMissing | ClockSteppedBack | ServerRestarted
+Happening = Event | PollsMissing | ClockSteppedBack | ServerRestarted
 
 
 class Step(NamedTuple):
-    """What one look of a recording led to."""
+    """What one poll of a recording led to."""
 
     #: Seconds since the epoch.
     at: float
@@ -59,63 +59,63 @@ class _Course:
 
     state: ServerState
     last_at: float | None = None
-    #: The latest times between looks.
+    #: The latest times between polls.
     intervals: tuple[float, ...] = field(default=())
 
 
-def replay(looks: Iterable[Look | BadLine], policy: Policy) -> Iterator[Step | BadLine]:
-    """Yield what each look leads to, in the order of the recording; bad lines pass through."""
+def replay(polls: Iterable[Poll | BadLine], policy: Policy) -> Iterator[Step | BadLine]:
+    """Yield what each poll leads to, in the order of the recording; bad lines pass through."""
     courses: dict[str, _Course] = {}
-    for look in looks:
-        if isinstance(look, BadLine):
-            yield look
+    for poll in polls:
+        if isinstance(poll, BadLine):
+            yield poll
             continue
-        course = courses.get(look.server)
+        course = courses.get(poll.server)
         if course is None:
             if len(courses) >= MAX_SERVERS:
-                yield BadLine(look.number, f"more than {MAX_SERVERS} servers")
+                yield BadLine(poll.number, f"more than {MAX_SERVERS} servers")
                 continue
-            course = _Course(state=ServerState(server=look.server))
-        courses[look.server], step = _advance(course, look, policy)
+            course = _Course(state=ServerState(server=poll.server))
+        courses[poll.server], step = _advance(course, poll, policy)
         yield step
 
 
 def happening_fields(happening: Happening) -> tuple[str, dict[str, Any]]:
     """Return the name of what happened and its fields, fit for JSON."""
     match happening:
-        case LooksMissing(seconds):
-            return "looks_missing", {"seconds": round(seconds, 3)}
+        case PollsMissing(seconds):
+            return "polls_missing", {"seconds": round(seconds, 3)}
         case ClockSteppedBack(seconds):
             return "clock_stepped_back", {"seconds": round(seconds, 3)}
         case ServerRestarted():
             return "server_restarted", {}
         case _:
-            return told(happening)
+            return event_name(happening), event_fields(happening)
 
 
-def _advance(course: _Course, look: Look, policy: Policy) -> tuple[_Course, Step]:
-    state, events = advance(course.state, look.outcome, policy=policy, at=look.taken_at, duration=0.0)
+def _advance(course: _Course, poll: Poll, policy: Policy) -> tuple[_Course, Step]:
+    state, events = advance(course.state, poll.outcome, policy=policy, at=poll.taken_at, duration=0.0)
     jumps: list[Happening] = []
     intervals = course.intervals
     if course.last_at is not None:
-        interval = look.taken_at - course.last_at
+        interval = poll.taken_at - course.last_at
         if interval < 0:
             jumps.append(ClockSteppedBack(-interval))
         elif _is_gap(interval, intervals):
-            jumps.append(LooksMissing(interval))
+            jumps.append(PollsMissing(interval))
         intervals = (*intervals, abs(interval))[-_USUAL_OF:]
-    if _restarted(course.state, look):
+    if _restarted(course.state, poll):
         jumps.append(ServerRestarted())
-    after = replace(course, state=state, last_at=look.taken_at, intervals=intervals)
-    return after, Step(look.taken_at, state, (*jumps, *events))
+    after = replace(course, state=state, last_at=poll.taken_at, intervals=intervals)
+    return after, Step(poll.taken_at, state, (*jumps, *events))
 
 
 def _is_gap(interval: float, intervals: tuple[float, ...]) -> bool:
     return len(intervals) >= _MIN_INTERVALS and interval > _GAP * median(intervals) > 0
 
 
-def _restarted(before: ServerState, look: Look) -> bool:
-    if isinstance(look.outcome, Failure) or before.last_view is None:
+def _restarted(before: ServerState, poll: Poll) -> bool:
+    if isinstance(poll.outcome, Failure) or before.last_summary is None:
         return False
-    known, now = before.last_view.snapshot.server.started_at, look.outcome.server.started_at
+    known, now = before.last_summary.snapshot.server.started_at, poll.outcome.server.started_at
     return known is not None and now is not None and known != now

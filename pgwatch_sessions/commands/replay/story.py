@@ -6,24 +6,17 @@ from pgwatch_sessions.commands.replay.ledger import PAGING, CaseId, case_id
 from pgwatch_sessions.commands.replay.steps import (
     ClockSteppedBack,
     Happening,
-    LooksMissing,
+    PollsMissing,
     ServerRestarted,
     Step,
     happening_fields,
 )
-from pgwatch_sessions.commands.terminal import Colour, Paint, printable
-from pgwatch_sessions.commands.wording import (
-    COLOURS,
-    client_name,
-    counted,
-    diagnosis_text,
-    failure_text,
-    finding_text,
-    moment,
-    span,
-)
-from pgwatch_sessions.core.events import ServerDown, ServerUp
-from pgwatch_sessions.core.findings import Changed, Closed, Diagnosed, Opened
+from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint
+from pgwatch_sessions.core.events import DiagnosisChanged, LeakChanged, LeakClosed, LeakOpened, ServerDown, ServerUp
+from pgwatch_sessions.wording.amounts import counted, duration, moment
+from pgwatch_sessions.wording.failures import failure_text
+from pgwatch_sessions.wording.labels import client_name, printable
+from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text
 
 #: While its severity stays, a finding is told of again when it has so many times the sessions.
 _NOTABLE = 2
@@ -36,10 +29,10 @@ class Story:
         """Nothing told yet."""
         self._paint = paint
         #: With how many sessions each open finding was told of last.
-        self._told_with: dict[CaseId, int] = {}
+        self._reported_with: dict[CaseId, int] = {}
 
     def lines(self, step: Step) -> Iterator[str]:
-        """Yield what one look led to, a line each."""
+        """Yield what one poll led to, a line each."""
         for happening in step.happenings:
             text = self._text(happening, step)
             if text:
@@ -48,9 +41,9 @@ class Story:
 
     def _text(self, happening: Happening, step: Step) -> str:
         match happening:
-            case Opened() | Changed() | Closed():
+            case LeakOpened() | LeakChanged() | LeakClosed():
                 return self._of_finding(happening, step)
-            case Diagnosed(diagnosis, before):
+            case DiagnosisChanged(diagnosis, before):
                 who = client_name(diagnosis.client) if diagnosis.client else "the server"
                 return f"diagnosis of {who}: {diagnosis_text(diagnosis)}{f', was {before}' if before else ''}"
             case ServerUp():
@@ -58,21 +51,21 @@ class Story:
             case _:
                 return self._paint(_disturbance(happening), Colour.YELLOW)
 
-    def _of_finding(self, event: Opened | Changed | Closed, step: Step) -> str:
-        finding, before = event.finding, event.before if isinstance(event, Changed) else None
+    def _of_finding(self, event: LeakOpened | LeakChanged | LeakClosed, step: Step) -> str:
+        finding, before = event.finding, event.before if isinstance(event, LeakChanged) else None
         identity = case_id(step.state.server, finding)
-        if isinstance(event, Closed):
-            self._told_with.pop(identity, None)
-            had = f"{counted(finding.total, 'session')} in {span(step.at - finding.since)}"
+        if isinstance(event, LeakClosed):
+            self._reported_with.pop(identity, None)
+            had = f"{counted(finding.total, 'session')} in {duration(step.at - finding.since)}"
             site = printable(finding.key.site)
             return self._paint(f"closed    {client_name(finding.key.client)}: {had} at {site}", Colour.GREEN)
         same = before is not None and (before.key, before.severity) == (finding.key, finding.severity)
-        if same and len(finding.sessions) < _NOTABLE * self._told_with.get(identity, 0):
+        if same and len(finding.sessions) < _NOTABLE * self._reported_with.get(identity, 0):
             return ""
-        self._told_with[identity] = len(finding.sessions)
+        self._reported_with[identity] = len(finding.sessions)
         worse = before is None or finding.severity.rank > before.severity.rank
         pages = worse and finding.severity.rank >= PAGING.rank
-        severity = self._paint(f"{finding.severity:<8}", COLOURS[finding.severity])
+        severity = self._paint(f"{finding.severity:<8}", SEVERITY_COLOURS[finding.severity])
         text = finding_text(finding, at=step.at)
         return f"{severity}  {client_name(finding.key.client)}: {text}{'; would have paged' if pages else ''}"
 
@@ -81,10 +74,10 @@ def _disturbance(happening: Happening) -> str:
     match happening:
         case ServerDown(failure):
             return f"cannot be seen: {failure_text(failure)}"
-        case LooksMissing(seconds):
-            return f"no look for {span(seconds)}"
+        case PollsMissing(seconds):
+            return f"no look for {duration(seconds)}"
         case ClockSteppedBack(seconds):
-            return f"the clock stepped back by {span(seconds)}"
+            return f"the clock stepped back by {duration(seconds)}"
         case ServerRestarted():
             return "the server was restarted"
         case _:

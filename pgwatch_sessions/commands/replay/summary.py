@@ -3,17 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.commands.replay.ledger import Case, Course, Ledger
-from pgwatch_sessions.commands.terminal import Colour, Paint, printable, table
-from pgwatch_sessions.commands.wording import (
-    COLOURS,
-    HOW_HELD,
-    client_name,
-    counted,
-    diagnosis_text,
-    moment,
-    span,
-)
+from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint, table
 from pgwatch_sessions.core.findings import Verdict
+from pgwatch_sessions.wording.amounts import counted, duration, moment
+from pgwatch_sessions.wording.labels import HOW_HELD, client_name, printable
+from pgwatch_sessions.wording.sentences import diagnosis_text
 
 #: Findings that the table holds, the worst of all.
 _MAX_CASES = 200
@@ -21,11 +15,11 @@ _HEADER = ("worst", "client", "held", "site", "most", "a minute", "found", "clos
 
 
 def summary_lines(ledger: Ledger, paint: Paint) -> Iterator[str]:
-    """Yield each server's looks and verdict, and all findings, the worst first."""
+    """Yield each server's polls and verdict, and all findings, the worst first."""
     cases = ledger.cases()
     yield ""
     for name, course in sorted(ledger.courses.items()):
-        yield f"{paint(printable(name), Colour.BOLD)}: {_looks(course)}"
+        yield f"{paint(printable(name), Colour.BOLD)}: {_polls(course)}"
         diagnosis = course.state.diagnoses.get(None)
         if diagnosis is not None:
             yield f"  in the end: {paint(diagnosis_text(diagnosis), _colour(diagnosis.verdict))}"
@@ -44,18 +38,18 @@ def _colour(verdict: Verdict) -> Colour:
     return Colour.GREEN if verdict is Verdict.OK else Colour.YELLOW
 
 
-def _looks(course: Course) -> str:
+def _polls(course: Course) -> str:
     failures = ", ".join(f"{number} {reason}" for reason, number in course.failures.most_common())
     failed = f", {course.failures.total()} of them failed ({failures})" if failures else ""
-    length = span(course.last_at - course.first_at)
-    return f"{counted(course.looks, 'look')}{failed}; {moment(course.first_at)} to {moment(course.last_at)}, {length}"
+    length = duration(course.last_at - course.first_at)
+    return f"{counted(course.polls, 'poll')}{failed}; {moment(course.first_at)} to {moment(course.last_at)}, {length}"
 
 
 def _table(cases: Sequence[Case], paint: Paint) -> Iterator[str]:
     header, *rows = table(_HEADER, [_row(case) for case in cases])
     yield paint(header, Colour.BOLD)
     for case, row in zip(cases, rows, strict=True):
-        yield paint(row, COLOURS[case.worst])
+        yield paint(row, SEVERITY_COLOURS[case.worst])
 
 
 def _row(case: Case) -> Sequence[str]:

@@ -4,13 +4,13 @@ import re
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class StatementKind(StrEnum):
     """The class of a last statement; whether it matters depends on the session's state."""
 
     #: Nothing was sent yet, or nothing but the settings that drivers make when they connect.
     NEVER_USED = "never_used"
     #: A pool's reset or pre-ping, or the end of a transaction.
-    HANDED_BACK = "handed_back"
+    RETURNED = "handed_back"
     #: A transaction was opened and nothing done in it.
     TRANSACTION_OPENED = "transaction_opened"
     #: LISTEN, or an advisory lock as a leader takes it: the session waits by intent.
@@ -27,7 +27,7 @@ _MODE = r"(?:ISOLATION LEVEL [A-Z]+(?: [A-Z]+)?|READ (?:WRITE|ONLY)|(?:NOT )?DEF
 _MODES = rf"(?: {_MODE}(?:(?: ,|,)? {_MODE})*)?"
 _SETTING = r"(?:SESSION )?(?:[A-Z_]+ ?(?:=|TO)|TIME ZONE|NAMES|CHARACTERISTICS AS TRANSACTION) ?[^;]+"
 
-_HAND_BACK = (
+_RETURN = (
     r"(?:ROLLBACK|COMMIT|END|ABORT)(?: WORK| TRANSACTION)?(?: AND NO CHAIN)?",
     r"DISCARD (?:ALL|PLANS|SEQUENCES|TEMP|TEMPORARY)",
     r"DEALLOCATE (?:PREPARE )?ALL",
@@ -42,25 +42,25 @@ _LEADERSHIP = r"SELECT (?:PG_CATALOG\.)?PG_(?:TRY_)?ADVISORY_LOCK(?:_SHARED)?\([
 
 # One statement each, upper-case and without its literals; the first that matches counts.
 _PATTERNS = (
-    (Kind.HANDED_BACK, "|".join(_HAND_BACK)),
-    (Kind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
-    (Kind.LISTENING, rf'LISTEN (?:[^\s".;]+|"[^"]+")|{_LEADERSHIP}'),
-    (Kind.PROBED, r"SELECT \?(?: (?:AS )?[A-Z_]+)?"),
-    (Kind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_ ]+"),
+    (StatementKind.RETURNED, "|".join(_RETURN)),
+    (StatementKind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
+    (StatementKind.LISTENING, rf'LISTEN (?:[^\s".;]+|"[^"]+")|{_LEADERSHIP}'),
+    (StatementKind.PROBED, r"SELECT \?(?: (?:AS )?[A-Z_]+)?"),
+    (StatementKind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_ ]+"),
 )
 _STATEMENT = re.compile("|".join(f"(?P<{kind.name}>{pattern})" for kind, pattern in _PATTERNS))
 
 
-def kind_of(redacted: str) -> Kind:
+def kind_of(redacted: str) -> StatementKind:
     """Classify a redacted text; several statements count as the last one unless any is the application's own."""
     if not redacted:
-        return Kind.NEVER_USED
-    kind = Kind.HANDED_BACK  # a lone `;` is a pre-ping
+        return StatementKind.NEVER_USED
+    kind = StatementKind.RETURNED  # a lone `;` is a pre-ping
     for part in redacted.upper().split(";"):
         statement = part.strip(" ")
         if statement:
             match = _STATEMENT.fullmatch(statement)
             if match is None or match.lastgroup is None:
-                return Kind.APPLICATION
-            kind = Kind[match.lastgroup]
+                return StatementKind.APPLICATION
+            kind = StatementKind[match.lastgroup]
     return kind

@@ -77,11 +77,6 @@ class Scan(NamedTuple):
     comments: tuple[Comment, ...]
 
 
-def redact(sql: str) -> str:
-    """Replace each literal by `?`, leave out comments, collapse white space and lists of values."""
-    return scan(sql).redacted
-
-
 def scan(sql: str) -> Scan:
     """Redact a text and collect its comments, in one pass."""
     out = [""]

@@ -1,14 +1,13 @@
-"""A session's last statement, taken apart once and remembered, since each look sees the same texts again."""
+"""A session's last statement, taken apart once and remembered, since each poll sees the same texts again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from pgwatch_sessions.core.statements.comment_tags import Tags, tags_of, written
-from pgwatch_sessions.core.statements.fingerprints import fingerprint
-from pgwatch_sessions.core.statements.kinds import Kind, kind_of
+from pgwatch_sessions.core.statements.kinds import StatementKind, kind_of
 from pgwatch_sessions.core.statements.redaction import scan
 from pgwatch_sessions.core.statements.summary import shortened, summary_of
+from pgwatch_sessions.core.statements.tags import Tags, tags_of, written
 
 #: What is longer is cut first; the server's own default is 1023 bytes.
 MAX_INPUT_LENGTH = 8192
@@ -27,9 +26,7 @@ class Statement:
 
     #: Redacted.
     text: str
-    #: 16 hexadecimal digits, equal for texts that differ in values only; empty when unknown.
-    fingerprint: str
-    kind: Kind
+    kind: StatementKind
     tags: Tags
     #: Verb and tables, at most 60 characters; never empty.
     summary: str
@@ -52,19 +49,19 @@ class Statement:
     @property
     def recordable(self) -> str | None:
         """The text with its tags as a comment, which parses to an equal statement; None when unknown or withheld."""
-        if self.kind is Kind.UNKNOWN or (self.kind is not Kind.NEVER_USED and not self.text):
+        if self.kind is StatementKind.UNKNOWN or (self.kind is not StatementKind.NEVER_USED and not self.text):
             return None
         return " ".join(filter(None, (written(self.tags), self.text)))
 
 
 #: The monitoring role may not see the text, or a recording lacks it.
-UNKNOWN = Statement(text="", fingerprint="", kind=Kind.UNKNOWN, tags=(), summary="(unknown)")
+UNKNOWN_STATEMENT = Statement(text="", kind=StatementKind.UNKNOWN, tags=(), summary="(unknown)")
 
 
 def parse_statement(sql: str | None) -> Statement:
     """Take a text apart; None means not known."""
     if sql is None or sql in _HIDDEN_TEXTS:
-        return UNKNOWN
+        return UNKNOWN_STATEMENT
     return _parse(sql) if len(sql) <= _ORDINARY_LENGTH else _parse_long(sql[:MAX_INPUT_LENGTH])
 
 
@@ -74,7 +71,6 @@ def _parse_anew(sql: str) -> Statement:
     shape = _shape(scanned.redacted or (";" if sql else ""))
     return Statement(
         text=shape.text,
-        fingerprint=shape.fingerprint,
         kind=shape.kind,
         tags=tags_of(scanned.comments) if scanned.comments else (),
         summary=shape.summary,
@@ -90,8 +86,7 @@ class _Shape(NamedTuple):
     """What follows from a redacted text alone."""
 
     text: str
-    fingerprint: str
-    kind: Kind
+    kind: StatementKind
     summary: str
 
 
@@ -99,4 +94,4 @@ class _Shape(NamedTuple):
 # is new.
 @lru_cache(maxsize=1024)
 def _shape(redacted: str) -> _Shape:
-    return _Shape(redacted, fingerprint(redacted), kind_of(redacted), summary_of(redacted) or "(none)")
+    return _Shape(redacted, kind_of(redacted), summary_of(redacted) or "(none)")

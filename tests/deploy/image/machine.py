@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgwatch_sessions.demo.kept import kept
-from tests.waiting import until
+from tests.support.waiting import until
 
 #: Program and Debian package.
 WANTED = {

@@ -14,10 +14,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgwatch_sessions.demo.kept import Kept, kept
-from tests.daemons import Scrape, logged
 from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
-from tests.waiting import until
+from tests.support.daemons import Scrape, logged
+from tests.support.waiting import until
 
 #: Besides what users are told: Docker has no such mounts in a read-only container, podman does.
 AS_DOCKER = ("--read-only-tmpfs=false",)
@@ -44,7 +44,7 @@ class Container:
         return until(found, within=20)
 
     def first_scrape(self) -> tuple[Scrape, float]:
-        """Return the first scrape after a look that succeeded, and the seconds from the start to it."""
+        """Return the first scrape after a poll that succeeded, and the seconds from the start to it."""
         address = self.address()
 
         def scraped() -> Scrape | None:

@@ -86,7 +86,7 @@ def test_the_demonstration_is_left_out(contents: Image) -> None:
 
 
 def test_scanners_find_the_debian_packages(contents: Image) -> None:
-    """Every package that a file is of is described where scanners look, and so is the release; licences are there."""
+    """Every package that a file is of is described where scanners poll, and so is the release; licences are there."""
     described = {
         path.name: entry.content.decode() for path, entry in contents.entries.items() if path.parent.name == "status.d"
     }

@@ -12,9 +12,9 @@ from tests.conftest import OwnPostgresFactory
 from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
 from tests.deploy.image.running import Container, documented, exported, once, running
-from tests.ports import free_port
-from tests.servers import Database
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.servers import Database
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 

@@ -86,7 +86,7 @@ def test_promtool_accepts_them(tmp_path: Path) -> None:
 
 
 def test_the_interval_is_that_of_the_plain_configuration() -> None:
-    """Neither more often than the daemon looks, nor less."""
+    """Neither more often than the daemon polls, nor less."""
     (endpoint,) = one("PodMonitor")["spec"]["podMetricsEndpoints"]
     plain = loaded(ALERTS.parent / "deploy" / "prometheus" / "prometheus.yml")
     assert endpoint["interval"] == plain["global"]["scrape_interval"]

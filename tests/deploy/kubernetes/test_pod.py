@@ -13,7 +13,6 @@ import trustme
 
 from pgwatch_sessions.demo.kept import kept
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import Daemon, logged
 from tests.deploy.kubernetes.manifests import (
     KUBERNETES,
     PODS,
@@ -28,8 +27,9 @@ from tests.deploy.kubernetes.manifests import (
     port_names,
     probes,
 )
-from tests.programs import PROGRAM, environment, finished
-from tests.waiting import until
+from tests.support.daemons import Daemon, logged
+from tests.support.programs import PROGRAM, environment, finished
+from tests.support.waiting import until
 
 pytestmark = needs_kubectl
 

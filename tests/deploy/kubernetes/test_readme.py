@@ -104,7 +104,7 @@ def test_every_receiver_finds_its_secret(tmp_path: Path) -> None:
     assert {(each["metadata"]["name"], key) for each in secrets for key in each["data"]} == wanted
 
 
-def test_commands_that_look_name_what_there_is() -> None:
+def test_commands_that_poll_name_what_there_is() -> None:
     """`logs`, `rollout` and `port-forward` name objects of the stand-alone pod; `exec` the database's first replica."""
     there = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in built(STANDALONE)}
     named = [word for command in COMMANDS for word in shlex.split(command) if re.match(r"(deployment|service)/", word)]

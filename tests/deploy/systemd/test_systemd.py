@@ -13,7 +13,6 @@ from pgwatch_sessions.commands.command import EXIT_USAGE
 from pgwatch_sessions.demo.kept import kept
 from pgwatch_sessions.settings.loading import describe
 from tests.conftest import OwnPostgresFactory
-from tests.daemons import Daemon, logged
 from tests.deploy.systemd import sandbox
 from tests.deploy.systemd.unit import (
     ROOT,
@@ -26,8 +25,9 @@ from tests.deploy.systemd.unit import (
     value,
     values,
 )
-from tests.programs import PROGRAM, environment, finished
-from tests.waiting import until
+from tests.support.daemons import Daemon, logged
+from tests.support.programs import PROGRAM, environment, finished
+from tests.support.waiting import until
 
 ENV_FILE = SYSTEMD / "pgwatch-sessions.env"
 README = (SYSTEMD / "README.md").read_text(encoding="utf-8")
@@ -158,12 +158,12 @@ def test_it_gets_in_with_the_credential(own_postgres: OwnPostgresFactory, tmp_pa
 @needs_systemd
 @needs_seccomp
 def test_it_lives_with_what_the_unit_allows(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """Under the same filters of system calls, of address families and of memory, it looks, answers and records."""
+    """Under the same filters of system calls, of address families and of memory, it polls, answers and records."""
     assert value("MemoryDenyWriteExecute") == value("NoNewPrivileges") == "yes"
     recordings = tmp_path / "recordings"
     more = {"PGWATCH_SESSIONS_RECORD_DIR": str(recordings), "PGWATCH_SESSIONS_INTERVAL": "100ms"}
     with started(own_postgres, tmp_path, more=more, inside=confined()) as daemon:
-        daemon.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.looks() > 5)
+        daemon.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.polls() > 5)
         assert daemon.get("/").status_code == 200
         assert until(lambda: list(recordings.iterdir()))
     assert "recording_failed" not in daemon.log.read_text()

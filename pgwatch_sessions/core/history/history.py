@@ -1,0 +1,130 @@
+"""All that is remembered of one server. Nothing here judges."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pgwatch_sessions.core.history.habits import ClientHabits, Kill, learn
+from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Track, ended_holds, follow_sessions
+from pgwatch_sessions.core.model import (
+    IDLE_IN_TRANSACTION_STATES,
+    NONE,
+    Client,
+    Session,
+    SessionId,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.statements import StatementKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What is known after the last successful poll. Failed polls do not change it."""
+
+    #: The server's time of the first and the last successful poll.
+    first_poll_at: float | None = None
+    last_poll_at: float | None = None
+    server_started_at: float | None = None
+    #: Sessions that the server has terminated since its statistics were reset, by database.
+    terminated: Mapping[str, int] = field(default_factory=dict)
+    tracks: Mapping[SessionId, Track] = field(default_factory=dict)
+    habits: Mapping[Client, ClientHabits] = field(default_factory=dict)
+
+    def returns_to_pool(self, client: Client) -> bool:
+        """Return whether the client is known to return its sessions to a pool."""
+        habits = self.habits.get(client)
+        return habits is not None and habits.returns_to_pool
+
+    def rest_count(self, client: Client) -> int:
+        """Return how often the client's sessions were seen to rest and to be used again."""
+        habits = self.habits.get(client)
+        return habits.rests if habits else 0
+
+    def longest_hold(self, cohort: Cohort) -> float:
+        """Return the longest recent hold of the cohort that ended, in seconds; 0 if none is known."""
+        habits = self.habits.get(cohort.client)
+        longest = habits.longest_holds.get(cohort.site) if habits else None
+        if longest is None or self.last_poll_at is None:
+            return 0.0
+        return longest.at(self.last_poll_at).seconds
+
+    def longest_rest(self, client: Client, *, since: float) -> float:
+        """Return the longest rest, in seconds, that ended after `since`; 0 if none is known."""
+        habits = self.habits.get(client)
+        return (
+            max((rest.seconds for rest in habits.long_rests if rest.ended_at >= since), default=0.0) if habits else 0.0
+        )
+
+    def kills(self, cohort: Cohort, *, since: float) -> Sequence[Kill]:
+        """Return the kills of the cohort after `since`."""
+        habits = self.habits.get(cohort.client)
+        return [kill for kill in habits.kills.get(cohort.site, ()) if kill.at >= since] if habits else ()
+
+    def is_held(self, session: Session) -> bool:
+        """Return whether a session is neither working nor returned to its pool."""
+        if session.state in IDLE_IN_TRANSACTION_STATES:
+            return True
+        return (
+            session.state is SessionState.IDLE
+            and session.statement.kind is StatementKind.APPLICATION
+            and self.returns_to_pool(session.client)
+        )
+
+    def with_known_applications(self, snapshot: Snapshot) -> Snapshot:
+        """Give sessions without application_name the application that the tags of their earlier statements named.
+
+        A pool's reset carries no tags. Without this, a session would change its client with each statement.
+        """
+        if all(session.client.application != NONE for session in snapshot.sessions):
+            return snapshot
+        return replace(snapshot, sessions=tuple(map(self._with_known_application, snapshot.sessions)))
+
+    def _with_known_application(self, session: Session) -> Session:
+        known = self.tracks.get(session.id)
+        if known is None or session.client.application != NONE or known.session.client.application == NONE:
+            return session
+        return replace(session, client=known.session.client)
+
+    def follow(
+        self, snapshot: Snapshot, *, rest_limit: float, leaked: Collection[SessionId] = frozenset()
+    ) -> "tuple[History, tuple[EndedHold, ...]]":
+        """Return the history after a poll, and the holds that ended since the last one.
+
+        Rests shorter than `rest_limit` seconds teach nothing. Nor do `leaked` sessions that are gone: somebody
+        terminated them, or restarted their application.
+        """
+        restarted = None not in {self.server_started_at, snapshot.server.started_at} and (
+            self.server_started_at != snapshot.server.started_at
+        )
+        before: Mapping[SessionId, Track] = {} if restarted else self.tracks
+        after = follow_sessions(before, snapshot.sessions, first_poll=self.last_poll_at is None)
+        terminated = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
+        ended: tuple[EndedHold, ...] = ()
+        if self.last_poll_at is not None:
+            ended = tuple(
+                ended_holds(
+                    before,
+                    after,
+                    last_poll_at=self.last_poll_at,
+                    is_held=self.is_held,
+                    killing_databases={
+                        database
+                        for database, count in terminated.items()
+                        if count > self.terminated.get(database, count)
+                    },
+                    leaked=leaked,
+                    rest_limit=rest_limit,
+                )
+            )
+        history = History(
+            # If the server's clock is set back, the first poll must not lie in the future.
+            first_poll_at=snapshot.taken_at
+            if self.first_poll_at is None
+            else min(self.first_poll_at, snapshot.taken_at),
+            last_poll_at=snapshot.taken_at,
+            server_started_at=snapshot.server.started_at,
+            terminated=terminated,
+            tracks=after,
+            habits=learn(self.habits, before, after, ended, at=snapshot.taken_at, rest_limit=rest_limit),
+        )
+        return history, ended

@@ -1,0 +1,139 @@
+"""Follows each session from poll to poll: whether it moved, and which holds ended.
+
+A session has moved when its state or `state_change` is not what it was. A *hold* is the time in which a session that is
+neither working nor returned to its pool does not move.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from pgwatch_sessions.core.model import Client, Session, SessionId, SessionState
+
+IsHeld = Callable[[Session], bool]
+
+
+class Origin(NamedTuple):
+    """A client at one address, usually one process or host."""
+
+    client: Client
+    client_addr: str | None
+
+
+class Cohort(NamedTuple):
+    """Holds that can be compared with each other: those of one client at one site."""
+
+    client: Client
+    site: str
+
+
+class KnownState(NamedTuple):
+    """A session's state and when it entered it."""
+
+    state: SessionState | None
+    since: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One session as it was followed over the polls."""
+
+    session: Session
+    #: Whether it was opened after our first poll.
+    birth_seen: bool
+    #: How often it was seen to have moved.
+    moves: int
+    #: Its state when it was last visible. A session that is hidden for a while keeps it.
+    known: KnownState
+
+    @property
+    def origin(self) -> Origin:
+        """The client and the address that the session belongs to."""
+        return Origin(self.session.client, self.session.client_addr)
+
+
+class HoldEnd(Enum):
+    """How a hold ended. It decides what is learned from the hold."""
+
+    #: The session went on with something else.
+    MOVED = auto()
+    #: The session is gone.
+    GONE = auto()
+    #: The session is gone, and the server has counted sessions that it or an operator terminated.
+    KILLED = auto()
+    #: The session is gone together with all others of its origin, or it was known to be leaked: a restart freed it.
+    FREED = auto()
+
+
+class EndedHold(NamedTuple):
+    """A hold that ended since the last poll."""
+
+    session: Session
+    #: How long the hold lasted, accurate to the time between two polls.
+    seconds: float
+    how: HoldEnd
+
+
+def follow_sessions(
+    before: Mapping[SessionId, Track], sessions: Iterable[Session], *, first_poll: bool
+) -> dict[SessionId, Track]:
+    """Return the track of every session, continuing the tracks of the last poll."""
+    return {session.id: _track(session, before.get(session.id), first_poll=first_poll) for session in sessions}
+
+
+def ended_holds(
+    before: Mapping[SessionId, Track],
+    after: Mapping[SessionId, Track],
+    *,
+    last_poll_at: float,
+    is_held: IsHeld,
+    killing_databases: Collection[str],
+    leaked: Collection[SessionId],
+    rest_limit: float,
+) -> Iterator[EndedHold]:
+    """Yield the holds that ended between two polls.
+
+    `killing_databases` have counted terminated sessions since the last poll; `leaked` are the sessions in open leaks.
+    A hold whose end was missed by more than `rest_limit` seconds counts only as far as it was seen.
+    """
+    # When an application restarts at its address, none of the sessions that it had there remains.
+    remaining = {track.origin for identity, track in after.items() if identity in before}
+    for identity, track in before.items():
+        held = track.session
+        if held.state_change is None or not is_held(held):
+            continue
+        current = after.get(identity)
+        seen_for = max(0.0, last_poll_at - held.state_change)
+        if current is None:
+            # The server counts terminated sessions per database only. A short hold that ends beside somebody else's
+            # termination is a client that disconnected.
+            if held.client.database in killing_databases and seen_for >= rest_limit / 2:
+                how = HoldEnd.KILLED
+            elif identity in leaked or track.origin not in remaining:
+                how = HoldEnd.FREED
+            else:
+                how = HoldEnd.GONE
+            yield EndedHold(held, seen_for, how)
+        elif current.moves > track.moves:
+            seconds = seen_for + _unseen_seconds(current.session, last_poll_at, rest_limit)
+            yield EndedHold(held, seconds, HoldEnd.MOVED)
+
+
+def _track(session: Session, before: Track | None, *, first_poll: bool) -> Track:
+    known = KnownState(session.state, session.state_change)
+    if before is None:
+        return Track(session, birth_seen=not first_poll, moves=0, known=known)
+    if before.session is session:
+        return before
+    if session.state is None:
+        return Track(session, before.birth_seen, before.moves, before.known)
+    moved = known != before.known and before.known.state is not None
+    return Track(session, before.birth_seen, before.moves + moved, known)
+
+
+def _unseen_seconds(moved: Session, last_poll_at: float, rest_limit: float) -> float:
+    """Return how long a hold lasted after we last saw it: until the next statement, if that came soon."""
+    moved_at = moved.query_start if moved.query_start is not None else moved.state_change
+    unseen = (moved_at or 0.0) - last_poll_at
+    return unseen if 0 < unseen <= rest_limit else 0.0  # if it came late, the session may have moved many times since

@@ -1,0 +1,270 @@
+"""Finds sessions that look leaked now. Each detector is a function of the history and the policy.
+
+A session is *held* when it sits in a transaction, or keeps a connection that it should have returned to its pool, and
+has not moved. What counts is the age of the state, never the age of the transaction or the number of active sessions.
+How long is too long depends on what the same client did at the same site before: if a hold of 50 s ended there, holds
+of up to 100 s are normal.
+
+Several sessions whose holds began together are a batch or a deploy, and may still end. Several whose holds began one
+after the other are a leak. A single session is judged by its harm. Sessions of a host that vanished look like leaked
+ones.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from pgwatch_sessions.core.findings import FindingKey, LeakKind
+from pgwatch_sessions.core.history import Cohort, History, Kill, Origin, Track
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.statements import StatementKind
+
+#: The site of a finding whose statements vary too much to name one.
+VARIOUS_SITES = "(various)"
+#: The site of a finding whose statements do not show where they come from.
+UNKNOWN_SITE = "(not shown)"
+
+#: From this number on, the held sessions of one site are judged together.
+SEVERAL = 3
+#: Holds did not begin together if their starts are further apart than this part of the limit.
+_MIN_SPREAD = 0.3
+#: Holds that began together will not end together any more once they have lasted this many limits.
+_LONG = 3.0
+#: The same, if all sessions of a client that was busy before are held: its whole pool is gone.
+_LONG_WHEN_ALL_HELD = 1.3
+#: A client with this number of rests counts as one that was busy.
+_BUSY_RESTS = 20
+#: A hold is normal up to this many times the longest one that ended at its site.
+_NORMAL_FACTOR = 2.0
+#: Two holds recur if their starts are this many limits apart.
+_RECURRING = 1.0
+#: An origin counts as growing from this number of sessions on that were passed over.
+_MIN_PASSED_OVER = 4
+#: The kinds of statement that an idle session shows once it was used.
+_USED = frozenset({StatementKind.APPLICATION, StatementKind.PROBED, StatementKind.RETURNED})
+#: A session may become free this many seconds after another one was already opened.
+_SAME_MOMENT = 1.0
+#: If the server keeps terminating holds after T seconds, the limit is this part of T, so that they are seen before.
+_KILL_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspicion:
+    """Sessions that look leaked together, the longest held first."""
+
+    key: FindingKey
+    tracks: tuple[Track, ...]
+    #: When each of them began to be held.
+    starts: tuple[float, ...]
+    #: The limit that they are over, in seconds.
+    limit: float
+    #: Whether their starts and lengths speak for a leak rather than a batch.
+    is_leak: bool
+
+
+def held_since(track: Track) -> float:
+    """Return the server's time when the session began to be held."""
+    return track.session.state_change if track.session.state_change is not None else 0.0
+
+
+def longest_first(track: Track) -> tuple[float, int]:
+    """Sort key: the longest held session first."""
+    return held_since(track), track.session.id.pid
+
+
+def detect(history: History, policy: Policy) -> tuple[Suspicion, ...]:
+    """Run every detector."""
+    return tuple(suspicion for detector in DETECTORS for suspicion in detector(history, policy))
+
+
+def held_transactions(history: History, policy: Policy) -> Iterator[Suspicion]:
+    """Find sessions that are idle in transaction, aborted or not, for longer than is normal at their site."""
+    held = (track for track in history.tracks.values() if track.session.state in IDLE_IN_TRANSACTION_STATES)
+    yield from _by_site(held, LeakKind.TRANSACTION_HELD, history, policy)
+
+
+def held_connections(history: History, policy: Policy) -> Iterator[Suspicion]:
+    """Find idle sessions that were not returned to the pool, of a client that normally returns them."""
+    held = (
+        track
+        for track in history.tracks.values()
+        if track.session.state is SessionState.IDLE and history.is_held(track.session)
+    )
+    yield from _by_site(held, LeakKind.CONNECTION_HELD, history, policy)
+
+
+def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
+    """Find origins that keep opening sessions and do not use the earlier ones again.
+
+    A pool takes a free session before it opens a new one, so a session that was passed over several times is lost. An
+    origin may have several pools that each open their own sessions, but that ends, and they are used again. If a long
+    rest of such a client ended, rests of up to twice its length are normal.
+    """
+    now = history.last_poll_at or 0.0
+    origins: dict[Origin, list[Track]] = {}
+    for track in history.tracks.values():
+        if track.session.statement.kind in _USED:
+            origins.setdefault(track.origin, []).append(track)
+    growing: dict[Client, list[Track]] = {}
+    for origin, tracks in origins.items():
+        limit = _rest_limit(origin.client, history, policy)
+        returns_to_pool = history.returns_to_pool(origin.client)
+        unused = [
+            track
+            for track in tracks
+            if now - held_since(track) > limit
+            and _is_unused(track, returns_to_pool=returns_to_pool)
+            and not history.is_held(track.session)
+        ]
+        growing.setdefault(origin.client, []).extend(_passed_over(unused, tracks))
+    for client, grown in growing.items():
+        if len(grown) >= SEVERAL:
+            grown.sort(key=longest_first)
+            starts = tuple(map(held_since, grown))
+            yield Suspicion(
+                key=FindingKey(client, LeakKind.ORIGIN_GROWTH, _most_frequent_site(grown)),
+                tracks=tuple(grown),
+                starts=starts,
+                limit=_rest_limit(client, history, policy),
+                is_leak=len(grown) >= _MIN_PASSED_OVER and starts[-1] - starts[0] >= _MIN_SPREAD * policy.hold_limit,
+            )
+
+
+#: To add a detector, add a line.
+DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
+    held_transactions,
+    held_connections,
+    growing_origins,
+)
+
+
+def hold_limit_of(cohort: Cohort, history: History, policy: Policy) -> float:
+    """Return how many seconds a hold of the cohort may last."""
+    limit = max(policy.hold_limit, _NORMAL_FACTOR * history.longest_hold(cohort))
+    kills = _recent_kills(cohort, history, policy)
+    if len(kills) >= SEVERAL:
+        return min(limit, _KILL_SHARE * median(kill.seconds for kill in kills))
+    return limit
+
+
+def _recent_kills(cohort: Cohort, history: History, policy: Policy) -> Sequence[Kill]:
+    if history.last_poll_at is None:
+        return ()
+    return history.kills(cohort, since=history.last_poll_at - policy.growth_window)
+
+
+def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Policy) -> Iterator[Suspicion]:
+    now = history.last_poll_at or 0.0
+    cohorts: dict[Cohort, list[Track]] = {}
+    limits: dict[Cohort, float] = {}
+    for track in held:
+        if track.session.state_change is None:
+            continue  # a recording may lack it
+        cohort = _cohort_of(track)
+        if cohort not in limits:
+            limits[cohort] = hold_limit_of(cohort, history, policy)
+        if now - held_since(track) > limits[cohort]:
+            cohorts.setdefault(cohort, []).append(track)
+    over_limit = {track.session.id for tracks in cohorts.values() for track in tracks}
+    stuck = _stuck_clients({cohort.client for cohort in cohorts}, over_limit, history) if cohorts else ()
+    for cohort, tracks in _with_varying_sites_joined(cohorts).items():
+        tracks.sort(key=longest_first)
+        starts = tuple(map(held_since, tracks))
+        limit = limits.get(cohort) or max(limits[_cohort_of(track)] for track in tracks)
+        long = _LONG_WHEN_ALL_HELD if cohort.client in stuck else _LONG
+        yield Suspicion(
+            key=FindingKey(cohort.client, kind, cohort.site),
+            tracks=tuple(tracks),
+            starts=starts,
+            limit=limit,
+            is_leak=is_leak(starts, now=now, limit=limit, long=long)
+            or _outlives_kills(starts, limit, _recent_kills(cohort, history, policy)),
+        )
+
+
+def _cohort_of(track: Track) -> Cohort:
+    return Cohort(track.session.client, track.session.statement.site)
+
+
+def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = _LONG) -> bool:
+    """Return whether holds that began at these times, in order, are a leak rather than a batch.
+
+    `limit` is in seconds; holds that began together are a leak once the oldest has lasted `long` limits.
+    """
+    spread = starts[-1] - starts[0]
+    oldest = now - starts[0]
+    if len(starts) >= SEVERAL:
+        return spread >= _MIN_SPREAD * limit or oldest >= long * limit
+    return len(starts) == SEVERAL - 1 and spread >= _RECURRING * limit and oldest >= long * limit
+
+
+def _outlives_kills(starts: Sequence[float], limit: float, kills: Sequence[Kill]) -> bool:
+    """Return whether new holds keep coming while a time-out keeps killing them, so that few exist at any time.
+
+    Holds caused by a stalled dependency are killed as well, but then no new ones come.
+    """
+    return len(kills) >= SEVERAL and starts[-1] - min(kill.at - kill.seconds for kill in kills) >= _LONG * limit
+
+
+def _stuck_clients(clients: Collection[Client], held: Collection[SessionId], history: History) -> set[Client]:
+    """Return the clients that were busy before and have no session left that is not held."""
+    moving = {track.session.client for identity, track in history.tracks.items() if identity not in held}
+    return {client for client in clients if client not in moving and history.rest_count(client) >= _BUSY_RESTS}
+
+
+def _with_varying_sites_joined(cohorts: Mapping[Cohort, list[Track]]) -> Mapping[Cohort, list[Track]]:
+    """Join the sites of a client that have few held sessions each: one leak may show many different statements."""
+    small: dict[Client, list[Cohort]] = {}
+    for cohort, tracks in cohorts.items():
+        if len(tracks) < SEVERAL:
+            small.setdefault(cohort.client, []).append(cohort)
+    joined = dict(cohorts)
+    for client, scattered in small.items():
+        if len(scattered) >= SEVERAL:
+            tracks = [track for cohort in scattered for track in joined.pop(cohort)]
+            joined[Cohort(client, VARIOUS_SITES)] = tracks
+    return joined
+
+
+def _rest_limit(client: Client, history: History, policy: Policy) -> float:
+    since = (history.last_poll_at or 0.0) - policy.growth_window
+    return max(policy.hold_limit, _NORMAL_FACTOR * history.longest_rest(client, since=since))
+
+
+def _is_unused(track: Track, *, returns_to_pool: bool) -> bool:
+    """Return whether an idle session may be lost.
+
+    If the client returns its sessions to a pool, only one that was used once, right after it was opened. Sessions that
+    such a client loses later keep the application's statement and are found by `held_connections`.
+    """
+    session = track.session
+    return (
+        session.state is SessionState.IDLE
+        and session.state_change is not None
+        and (not returns_to_pool or (track.moves <= 1 and track.birth_seen))
+    )
+
+
+def _passed_over(unused: Iterable[Track], tracks: Iterable[Track]) -> list[Track]:
+    """Return the sessions that were unused while others were opened, if that happened several times in turn.
+
+    A pool that went quiet before another pool at its address was opened has lost nothing: all of its rests began before
+    all of the other's sessions were opened.
+    """
+    births = sorted(track.session.id.backend_start or 0.0 for track in tracks)
+    turns = [(track, bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
+    passed_over = [(track, turn) for track, turn in turns if turn < len(births)]
+    if len({turn for _, turn in passed_over}) < SEVERAL:
+        return []
+    return [track for track, _ in passed_over]
+
+
+def _most_frequent_site(tracks: Sequence[Track]) -> str:
+    sites = [_visible_site(track.session) for track in tracks]
+    return max(sorted(set(sites)), key=sites.count)
+
+
+def _visible_site(session: Session) -> str:
+    return session.statement.site if session.statement.kind is StatementKind.APPLICATION else UNKNOWN_SITE

@@ -1,0 +1,269 @@
+"""Gives one verdict on each client and on the server, with the reason.
+
+A pool that is too small looks full, busy and young. A leak looks full, quiet and old.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from pgwatch_sessions.core.events import DiagnosisChanged
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
+from pgwatch_sessions.core.history import History, Track
+from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.limits import SlotUsage
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, Client, LimitScope, SessionState
+
+#: A client is saturated if this part of its sessions is busy, in this part of the polls within one hold limit.
+_BUSY = 0.9
+_BUSY_POLLS = 0.8
+_MIN_POLLS = 3
+_MIN_SESSIONS = 2
+#: This part of the busy sessions must have begun another transaction since the last poll.
+_TURNOVER = 0.4
+#: A server is too small for its load from this part of its slots on.
+_FULL = 0.9
+#: A lock must be waited for this part of the hold limit.
+_MIN_WAIT = 1 / 6
+#: A verdict takes effect when it has been the same for this part of the hold limit.
+_STEADY = 0.1
+_MAX_POLLS = 60
+_MAX_BLOCKERS_NAMED = 3
+
+
+class Activity(NamedTuple):
+    """How busy a client was at one poll."""
+
+    at: float
+    sessions: int
+    #: Sessions that ran a statement or were in a transaction.
+    busy: int
+    #: Busy sessions that have begun another transaction since the poll before.
+    turned_over: int
+
+
+class PendingVerdict(NamedTuple):
+    """A verdict that has not taken effect yet."""
+
+    verdict: Verdict
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisMemory:
+    """What is remembered from poll to poll. The key None stands for the server."""
+
+    #: Each client's activity within the last hold limit.
+    activity: Mapping[Client, tuple[Activity, ...]] = field(default_factory=dict)
+    #: The verdicts in effect.
+    diagnoses: Mapping[Client | None, Diagnosis] = field(default_factory=dict)
+    #: Verdicts that differ from those in effect.
+    pending: Mapping[Client | None, PendingVerdict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEvidence:
+    """What the verdict on one client is based on."""
+
+    tracks: Sequence[Track]
+    activity: Sequence[Activity]
+    #: Open findings of this client with sessions, of at least WARNING.
+    leaks: Sequence[Finding]
+    context: PollContext
+
+
+def diagnose(
+    memory: DiagnosisMemory, context: PollContext, *, clients: Iterable[Client], findings: Iterable[Finding]
+) -> tuple[DiagnosisMemory, tuple[DiagnosisChanged, ...]]:
+    """Return the memory after a poll, with a verdict on the server and on each of `clients`, and what changed."""
+    tracks: dict[Client, list[Track]] = {client: [] for client in clients}
+    for track in context.history.tracks.values():
+        if track.session.client in tracks:
+            tracks[track.session.client].append(track)
+    leaks: dict[Client, list[Finding]] = {}
+    for finding in findings:
+        if finding.sessions and finding.severity.rank >= Severity.WARNING.rank:
+            leaks.setdefault(finding.key.client, []).append(finding)
+    activity = {
+        client: _with_latest(memory.activity.get(client, ()), _activity(own, context), context)
+        for client, own in tracks.items()
+    }
+    found: dict[Client | None, Diagnosis] = {
+        client: diagnose_client(
+            client,
+            ClientEvidence(tracks=own, activity=activity[client], leaks=leaks.get(client, ()), context=context),
+        )
+        for client, own in tracks.items()
+    }
+    found[None] = diagnose_server(found.values(), context.slots)
+    return _settle(replace(memory, activity=activity), found, context)
+
+
+def diagnose_failure(memory: DiagnosisMemory, reason: str) -> tuple[DiagnosisMemory, tuple[DiagnosisChanged, ...]]:
+    """Return the memory after a failed poll: the server is UNKNOWN, and there is no verdict on any client."""
+    unknown = Diagnosis(client=None, verdict=Verdict.UNKNOWN, reason=reason)
+    former = memory.diagnoses.get(None)
+    verdict = former.verdict if former else None
+    events = () if verdict is Verdict.UNKNOWN else (DiagnosisChanged(unknown, verdict),)
+    return replace(memory, diagnoses={None: unknown}, pending={}), events
+
+
+def diagnose_client(client: Client, evidence: ClientEvidence) -> Diagnosis:
+    """Return the first verdict of CLIENT_RULES that has a reason, else OK."""
+    for verdict, rule in CLIENT_RULES:
+        reason = rule(evidence)
+        if reason:
+            return Diagnosis(client=client, verdict=verdict, reason=reason)
+    return Diagnosis(client=client, verdict=Verdict.OK)
+
+
+def _hidden(evidence: ClientEvidence) -> str:
+    hidden = sum(track.session.state is None for track in evidence.tracks)
+    return f"the state of {hidden} sessions is hidden from the monitoring role" if hidden else ""
+
+
+def _leaking(evidence: ClientEvidence) -> str:
+    return "; ".join(f"{len(leak.sessions)} held at {leak.key.site}" for leak in evidence.leaks)
+
+
+def _blocked(evidence: ClientEvidence) -> str:
+    """Say who blocks if at least half of the client's running statements wait for locks."""
+    context = evidence.context
+    active = [track.session for track in evidence.tracks if track.session.state is SessionState.ACTIVE]
+    waiting = [session for session in active if session.wait_event_type == LOCK_WAIT]
+    if not waiting or 2 * len(waiting) < len(active):
+        return ""
+    starts = (session.query_start for session in waiting if session.query_start is not None)
+    longest = max((context.now - start for start in starts), default=0.0)
+    if longest < _MIN_WAIT * context.policy.hold_limit:
+        return ""
+    roots = sorted({root for session in waiting for root in context.blocking.roots_of(session.id.pid)})
+    behind = f" held by pid {', '.join(map(str, roots[:_MAX_BLOCKERS_NAMED]))}" if roots else ""
+    return f"{len(waiting)} wait for locks{behind}, the longest for {longest:.0f} s"
+
+
+def _slow(evidence: ClientEvidence) -> str:
+    now, limit = evidence.context.now, evidence.context.policy.hold_limit
+    slow = sum(
+        track.session.state is SessionState.ACTIVE
+        and track.session.query_start is not None
+        and now - track.session.query_start > limit
+        for track in evidence.tracks
+    )
+    if slow < _MIN_SESSIONS or 2 * slow < len(evidence.tracks):
+        return ""
+    return f"{slow} of {len(evidence.tracks)} sessions have run one query for over {limit:.0f} s"
+
+
+def _saturated(evidence: ClientEvidence) -> str:
+    """Recognise a pool that is too small: its size stays the same, and all sessions are busy and finish their work."""
+    activity = evidence.activity
+    most = max((each.sessions for each in activity), default=0)
+    full = [each for each in activity if each.busy >= _BUSY * each.sessions and each.sessions >= _BUSY * most]
+    if most < _MIN_SESSIONS or len(activity) < _MIN_POLLS or len(full) < _BUSY_POLLS * len(activity):
+        return ""
+    if sum(each.turned_over for each in full) < _TURNOVER * sum(each.busy for each in full):
+        return ""
+    return f"all of up to {most} sessions are busy and finish their work"
+
+
+#: The verdicts on a client. The first rule that returns a reason decides.
+CLIENT_RULES: tuple[tuple[Verdict, Callable[[ClientEvidence], str]], ...] = (
+    (Verdict.UNKNOWN, _hidden),
+    (Verdict.LEAKING, _leaking),
+    (Verdict.BLOCKED, _blocked),
+    (Verdict.SLOW, _slow),
+    (Verdict.SATURATED, _saturated),
+)
+#: The server takes over the worst verdict on its clients.
+_WORST_FIRST = (Verdict.LEAKING, Verdict.BLOCKED, Verdict.SATURATED, Verdict.SLOW)
+
+
+def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage]) -> Diagnosis:
+    """Return the verdict on the server from those on its clients and from the use of its slots."""
+    by_verdict: dict[Verdict, list[Diagnosis]] = {}
+    for diagnosis in clients:
+        by_verdict.setdefault(diagnosis.verdict, []).append(diagnosis)
+    full = [each for each in slots if each.scope is LimitScope.SERVER and each.used >= _FULL * each.capacity]
+    if Verdict.LEAKING not in by_verdict and full:
+        reason = f"{full[0].used} of {full[0].capacity} slots are in use"
+        return Diagnosis(client=None, verdict=Verdict.SATURATED, reason=reason)
+    for verdict in _WORST_FIRST:
+        if verdict in by_verdict:
+            return Diagnosis(client=None, verdict=verdict, reason=_reasons(by_verdict[verdict]))
+    if 2 * len(by_verdict.get(Verdict.UNKNOWN, ())) > sum(map(len, by_verdict.values())):
+        return Diagnosis(client=None, verdict=Verdict.UNKNOWN, reason="most sessions are hidden")
+    return Diagnosis(client=None, verdict=Verdict.OK)
+
+
+def _reasons(diagnoses: Iterable[Diagnosis]) -> str:
+    return "; ".join(f"{each.client.application}: {each.reason}" for each in diagnoses if each.client is not None)
+
+
+def _activity(tracks: Iterable[Track], context: PollContext) -> Activity:
+    sessions = busy = turned_over = 0
+    for track in tracks:
+        sessions += 1
+        session = track.session
+        if session.state is SessionState.ACTIVE or session.state in IDLE_IN_TRANSACTION_STATES:
+            busy += 1
+            turned_over += _began_another_transaction(track, context.history_before)
+    return Activity(context.now, sessions, busy, turned_over)
+
+
+def _began_another_transaction(track: Track, before: History) -> bool:
+    """Return whether the session has; a batch that runs many statements in one transaction has not."""
+    old = before.tracks.get(track.session.id)
+    return old is None or old.session.xact_start != track.session.xact_start
+
+
+def _with_latest(activity: tuple[Activity, ...], latest: Activity, context: PollContext) -> tuple[Activity, ...]:
+    kept = [old for old in activity if latest.at - context.policy.hold_limit <= old.at < latest.at]
+    return (*kept[-_MAX_POLLS:], latest)
+
+
+def _settle(
+    memory: DiagnosisMemory, found: Mapping[Client | None, Diagnosis], context: PollContext
+) -> tuple[DiagnosisMemory, tuple[DiagnosisChanged, ...]]:
+    """Let the verdicts take effect that have been the same for long enough."""
+    steady = _STEADY * context.policy.hold_limit
+    since = {who: _pending_since(memory, who, diagnosis.verdict, context.now) for who, diagnosis in found.items()}
+    settled = {
+        who: diagnosis
+        if _takes_effect_at_once(memory.diagnoses.get(who), diagnosis) or context.now - since[who] >= steady
+        else memory.diagnoses[who]
+        for who, diagnosis in found.items()
+    }
+    pending = {
+        who: PendingVerdict(diagnosis.verdict, since[who])
+        for who, diagnosis in found.items()
+        if settled[who].verdict is not diagnosis.verdict
+    }
+    return replace(memory, diagnoses=settled, pending=pending), tuple(_changes(memory.diagnoses, settled))
+
+
+def _takes_effect_at_once(former: Diagnosis | None, diagnosis: Diagnosis) -> bool:
+    """Return whether a verdict need not be steady: the first one, or LEAKING, since findings were confirmed already."""
+    if former is None or former.verdict in {diagnosis.verdict, Verdict.UNKNOWN}:
+        return True
+    return Verdict.LEAKING in {diagnosis.verdict, former.verdict}
+
+
+def _pending_since(memory: DiagnosisMemory, who: Client | None, verdict: Verdict, now: float) -> float:
+    pending = memory.pending.get(who)
+    return min(pending.since, now) if pending is not None and pending.verdict is verdict else now
+
+
+def _changes(
+    before: Mapping[Client | None, Diagnosis], after: Mapping[Client | None, Diagnosis]
+) -> Iterator[DiagnosisChanged]:
+    for who, diagnosis in after.items():
+        former = before.get(who)
+        if former is None and diagnosis.verdict is Verdict.OK:
+            continue  # a new client without a problem is not worth an event
+        if former is None or former.verdict is not diagnosis.verdict:
+            yield DiagnosisChanged(diagnosis, former.verdict if former else None)
+    for who, former in before.items():
+        if who is not None and who not in after and former.verdict is not Verdict.OK:
+            gone = Diagnosis(client=who, verdict=Verdict.OK, reason="it has no session any more")
+            yield DiagnosisChanged(gone, former.verdict)

@@ -1,0 +1,45 @@
+"""Maintenance tools, recognised by their application_name: consoles, dumps, backups, replication.
+
+They may be idle, or stay in one transaction, for hours. Their sessions are counted, but reported only when they block
+others or hold back vacuum.
+"""
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+#: The default patterns: shell patterns that ignore case.
+KNOWN_TOOLS = (
+    "psql",
+    "pgcli",
+    "pgadmin*",
+    "dbeaver*",
+    "datagrip*",
+    "intellij*",
+    "tableplus*",
+    "navicat*",
+    "azure data studio*",
+    "pg_dump",
+    "pg_dumpall",
+    "pg_restore",
+    "pg_basebackup",
+    "pg_receivewal",
+    "pg_recvlogical",
+    "pg_repack",
+    "pg_squeeze*",
+    "pgbackrest*",
+    "barman*",
+    "wal-g*",
+    "walreceiver",
+    "vacuumdb",
+    "reindexdb",
+    "clusterdb",
+    "postgres_exporter*",
+    "pgwatch*",
+)
+
+
+@lru_cache(maxsize=4096)
+def is_maintenance_tool(application: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether an application_name matches one of the shell patterns; case is ignored."""
+    name = application.lower()
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns)

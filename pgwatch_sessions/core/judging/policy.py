@@ -1,0 +1,21 @@
+"""The thresholds that sessions are judged by."""
+
+from dataclasses import dataclass
+
+from pgwatch_sessions.core.judging.maintenance_tools import KNOWN_TOOLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Thresholds and their defaults. Times are in seconds."""
+
+    #: How long a session may be held before it is a finding.
+    hold_limit: float = 60.0
+    #: The time over which growth and forecast are judged. A client without sessions is remembered as long.
+    growth_window: float = 600.0
+    #: A forecast nearer than this is critical.
+    horizon: float = 3600.0
+    #: How many clients, and how many databases, get metric labels of their own.
+    max_clients: int = 100
+    #: Application names, as shell patterns, of maintenance tools.
+    tools: tuple[str, ...] = KNOWN_TOOLS

@@ -1,0 +1,1 @@
+"""Adds up: one poll, one client, and the counters since the daemon started."""

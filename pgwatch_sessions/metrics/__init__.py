@@ -1,0 +1,1 @@
+"""Prometheus metrics, derived from the published states at each scrape."""

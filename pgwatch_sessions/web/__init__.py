@@ -1,0 +1,1 @@
+"""The web side: metrics, JSON and the page over HTTP."""

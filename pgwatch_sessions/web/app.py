@@ -1,0 +1,228 @@
+"""The web side: what each address answers, always from what is published, never from a database."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.exposition.pages import Link, page
+from pgwatch_sessions.exposition.style import CONTENT_SECURITY_POLICY
+from pgwatch_sessions.metrics.exposition import RenderedMetrics, accepted_form
+from pgwatch_sessions.web import json_api
+from pgwatch_sessions.web.render_cache import RenderCache
+
+if TYPE_CHECKING:
+    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
+
+#: The published states by server: the same object until the next look at any of them.
+States = Callable[[], Mapping[str, ServerState]]
+
+_DOCUMENT_MEANINGS = {
+    "leaks": "the open findings",
+    "sessions": "what the last polls showed",
+    "diagnosis": "verdicts and limits",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a probe is passed, and why it is or is not, in one line for people."""
+
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Address:
+    path: str
+    meaning: str
+    answer: Callable[[Request], Awaitable[Response]]
+
+
+def web_app(
+    *,
+    version: str,
+    registry: CollectorRegistry,
+    states: States,
+    health: Callable[[], Health],
+    readiness: Callable[[], Health],
+    access: "Access | None" = None,
+) -> ASGIApp:
+    """Build the application; everybody may ask it when there is no `access`.
+
+    `states` returns the published states: the same object until the next one, since everything is rendered once per
+    object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
+    """
+    # Apart, so that questions without end cannot keep anybody from the page and the whole documents.
+    whole, narrowed = RenderCache(states), RenderCache(states)
+    metrics, *probes = _for_machines(registry=registry, states=states, health=health, readiness=readiness)
+    documents = (
+        _Address(
+            path=f"/api/v1/{name}",
+            meaning=meaning,
+            answer=_document(json_api.DOCUMENTS[name], states, whole=whole, narrowed=narrowed),
+        )
+        for name, meaning in _DOCUMENT_MEANINGS.items()
+    )
+    addresses = (metrics, *documents, *probes)
+    links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
+    front = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
+    return _application((front, *addresses), access)
+
+
+def metrics_app(
+    *,
+    registry: CollectorRegistry,
+    states: States,
+    health: Callable[[], Health],
+    readiness: Callable[[], Health],
+    access: "Access | None" = None,
+) -> ASGIApp:
+    """Build an application that answers as `web_app` does, but nothing that shows a statement, or any finding."""
+    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), access)
+
+
+def _for_machines(
+    *, registry: CollectorRegistry, states: States, health: Callable[[], Health], readiness: Callable[[], Health]
+) -> tuple[_Address, ...]:
+    rendered = RenderedMetrics(registry=registry, published=states)
+    return (
+        _Address(path="/metrics", meaning="metrics for Prometheus", answer=_metrics(rendered)),
+        _Address(path="/healthz", meaning="is the daemon itself alive", answer=_probe(health)),
+        _Address(path="/readyz", meaning="has it polled its servers", answer=_probe(readiness)),
+    )
+
+
+def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGIApp:
+    known = ", ".join(each.path for each in addresses)
+    app = Starlette(
+        routes=[Route(each.path, each.answer) for each in addresses],
+        exception_handlers={
+            404: _short(404, f"Nothing here. Known addresses: {known}"),
+            405: _short(405, f"Only GET and HEAD are answered. Known addresses: {known}"),
+            500: _short(500, "An error of the daemon itself. Its log says more."),
+        },
+    )
+    # A redirect from /metrics/ would be built from the client's Host header; "nothing here" names what is meant.
+    app.router.redirect_slashes = False
+    return _guarded(app, access)
+
+
+def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Response]]:
+    async def metrics(request: Request) -> Response:
+        form = accepted_form(
+            accept=",".join(request.headers.getlist("accept")),
+            accept_encoding=",".join(request.headers.getlist("accept-encoding")),
+        )
+        names = request.query_params.getlist("name[]")
+        exposition = rendered.named(names, form) if names else rendered.whole(form)
+        if exposition is None:
+            text = "Too many different selections of name[] since the last poll; without name[] all is served.\n"
+            return PlainTextResponse(text, status_code=503)
+        headers = {"Content-Type": exposition.content_type, "Vary": "Accept, Accept-Encoding"}
+        if exposition.gzip:
+            headers["Content-Encoding"] = "gzip"
+        return Response(exposition.body, headers=headers)
+
+    return metrics
+
+
+def _page(
+    states: States, renderings: RenderCache, *, version: str, links: Sequence[Link]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        refreshing = request.query_params.get("refresh") != "off"
+
+        def render() -> bytes:
+            return page(tuple(states().values()), version=version, links=links, refreshing=refreshing).encode(
+                errors="replace"
+            )
+
+        return _rendered(renderings.once(("page", refreshing), render), "text/html; charset=utf-8")
+
+    return answer
+
+
+def _document(
+    document: json_api.Document, states: States, *, whole: RenderCache, narrowed: RenderCache
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        now = states()
+        try:
+            selection = json_api.selection_of(request.query_params, servers=now)
+        except LookupError as error:
+            return JSONResponse({"error": str(error)}, status_code=404)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        renderings = whole if selection == json_api.Selection() else narrowed
+        body = renderings.once((document, selection), lambda: json_api.rendered(document(now, selection)))
+        return _rendered(body, "application/json")
+
+    return answer
+
+
+def _rendered(body: bytes | None, media_type: str) -> Response:
+    if body is None:
+        return PlainTextResponse("Too many different questions since the last poll; ask again.\n", status_code=503)
+    return Response(body, media_type=media_type)
+
+
+def _probe(judge: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:
+    async def probe(_request: Request) -> Response:
+        health = judge()
+        return PlainTextResponse(health.reason + "\n", status_code=200 if health.ok else 503)
+
+    return probe
+
+
+def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_request: Request, error: Exception) -> Response:
+        headers = error.headers if isinstance(error, HTTPException) else None
+        return PlainTextResponse(text + "\n", status_code=status, headers=headers)
+
+    return answer
+
+
+def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
+    """Refuse bodies, which no address wants, and whom `access` does not admit; give every answer the common headers."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Date"] = formatdate(usegmt=True)
+                headers["Cache-Control"] = "no-store"
+                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                if access is not None:
+                    headers.update(access.headers())
+            await send(message)
+
+        asked = Headers(scope=scope)
+        refusal: ASGIApp | None = _refuse_body if _announces_body(asked) else None
+        if refusal is None and access is not None:
+            refusal = await access.refusal(scope["path"], asked, asker=(scope.get("client") or ("",))[0])
+        await (refusal or app)(scope, receive, send_guarded)
+
+    return guarded
+
+
+#: The connection is closed with this answer, so that the body is never read.
+_refuse_body = PlainTextResponse(
+    "No address here takes a request body.\n", status_code=413, headers={"Connection": "close"}
+)
+
+
+def _announces_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""

@@ -1,0 +1,251 @@
+"""What is published, as JSON documents: stable names, bounded lists, redacted statements, no infinity.
+
+Times are ISO 8601 in UTC by the watched server's clock; ages are seconds at the last poll that succeeded.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pgwatch_sessions.core.model import Session
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.core.summaries.clients import ClientSummary
+from pgwatch_sessions.recording.times import text_of
+from pgwatch_sessions.web.ranked_findings import Evidence, evidence_of, held_seconds, worst_first
+from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
+
+#: Sessions, and findings, in one answer.
+MAX_LISTED = 1000
+#: Sessions of one finding, the longest held first.
+MAX_OF_FINDING = 100
+#: Characters of a statement: the server's own default.
+MAX_STATEMENT = 1024
+
+Fields = dict[str, Any]
+#: By the server's name.
+States = Mapping[str, ServerState]
+
+
+class Selection(NamedTuple):
+    """What of it is asked for."""
+
+    server: str | None = None
+    application: str | None = None
+    #: Of the longest list.
+    limit: int = MAX_LISTED
+
+
+Document = Callable[[States, Selection], Fields]
+
+
+def selection_of(parameters: Mapping[str, str], *, servers: Collection[str]) -> Selection:
+    """Read a query; ValueError says in a sentence what is wrong with it, LookupError that a server is not watched."""
+    limit = parameters.get("limit", str(MAX_LISTED))
+    # Other digits than ASCII's are digits to Python.
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit)):
+        raise ValueError("limit is a number of at least 1")
+    server = parameters.get("server")
+    if server is not None and server not in servers:
+        raise LookupError("no server of this name is watched")
+    return Selection(server, parameters.get("application"), min(int(limit), MAX_LISTED))
+
+
+def leaks(states: States, selection: Selection) -> Fields:
+    """List the open findings of all servers, the worst first, each with its evidence and advice."""
+    ranked = worst_first(_chosen(states, selection), selection.application)
+    found, room, truncated = [], MAX_LISTED, len(ranked) > selection.limit
+    for evidence in evidence_of(ranked[: selection.limit]):
+        listed = evidence.finding.sessions[: min(MAX_OF_FINDING, room)]
+        room -= len(listed)
+        truncated |= len(listed) < len(evidence.finding.sessions)
+        found.append(_leak(evidence, listed))
+    return {"leaks": found, "truncated": truncated}
+
+
+def sessions(states: States, selection: Selection) -> Fields:
+    """List what the last poll each server showed, the longest in their state first; nothing where it failed."""
+    servers, room = [], selection.limit
+    for state in _chosen(states, selection):
+        shown = [
+            session
+            for session in (state.summary.snapshot.sessions if state.summary else ())
+            if selection.application in {None, session.client.application}
+        ]
+        shown.sort(key=lambda session: (session.state_change or 0.0, session.id.pid))
+        listed = shown[:room]
+        room -= len(listed)
+        servers.append(
+            {
+                **_sight(state),
+                "session_count": len(shown) if state.summary else None,
+                "hidden_sessions": state.summary.hidden if state.summary else None,
+                "sessions": [_session(session, state.summary.snapshot.taken_at) for session in listed]
+                if state.summary
+                else [],
+                "truncated": len(listed) < len(shown),
+            }
+        )
+    return {"servers": servers, "truncated": any(server["truncated"] for server in servers)}
+
+
+def diagnosis(states: States, selection: Selection) -> Fields:
+    """Give the verdict on each server and on its clients, and how near each limit on connections is."""
+    servers, room = [], selection.limit
+    for state in _chosen(states, selection):
+        clients = [
+            _client(summary, state)
+            for summary in (state.summary.clients if state.summary else ())
+            if selection.application in {None, summary.client.application}
+        ]
+        verdict = state.diagnoses.get(None)
+        servers.append(
+            {
+                **_sight(state),
+                "diagnosis": str(verdict.verdict) if verdict else None,
+                "reason": verdict.reason if verdict else "",
+                "exhausted": state.summary.exhausted if state.summary else None,
+                "limits": _limits(state),
+                "hidden_sessions": state.summary.hidden if state.summary else None,
+                "folded_clients": state.summary.folded if state.summary else None,
+                "clients": clients[:room],
+                "truncated": len(clients) > room,
+            }
+        )
+        room -= len(clients[:room])
+    return {"servers": servers, "truncated": any(server["truncated"] for server in servers)}
+
+
+#: By the last part of their address.
+DOCUMENTS: Mapping[str, Document] = {
+    "leaks": leaks,
+    "sessions": sessions,
+    "diagnosis": diagnosis,
+}
+
+
+def rendered(fields: Fields) -> bytes:
+    """Write a document; a number that JSON does not have is an error of ours."""
+    return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _chosen(states: States, selection: Selection) -> Iterable[ServerState]:
+    return states.values() if selection.server is None else (states[selection.server],)
+
+
+def _sight(state: ServerState) -> Fields:
+    """Say whether the server was seen; `up` is None before the first poll."""
+    failure = state.failure
+    return {
+        "server": state.server,
+        "up": (failure is None) if state.polled else None,
+        "failure": {"reason": str(failure.reason), "detail": failure.detail} if failure else None,
+        "taken_at": _time(state.last_summary.snapshot.taken_at) if state.last_summary else None,
+    }
+
+
+def _leak(evidence: Evidence, listed: Iterable[Session]) -> Fields:
+    finding, state, limit = evidence.finding, evidence.state, evidence.limit
+    return {
+        "server": state.server,
+        "up": state.failure is None,
+        "anchor": evidence.anchor,
+        **finding_fields(finding),
+        "origins": list(finding.origins),
+        "is_leak": finding.is_leak,
+        "since": _time(finding.since),
+        "opened_at": _time(finding.opened_at),
+        "total": finding.total,
+        "exhaustion_limit": {"scope": str(limit.scope), "name": limit.name} if limit else None,
+        "harm": {
+            "slots": finding.harm.slots,
+            "blocked": finding.harm.blocked,
+            "xmin_age_max": finding.harm.xmin_age_max,
+            "xid_age_max": finding.harm.xid_age_max,
+        },
+        "session_count": len(finding.sessions),
+        "sessions": [
+            {
+                **_identity(session),
+                "state": str(session.state) if session.state else None,
+                "held_seconds": _seconds(held_seconds(session, evidence.now)),
+                **_statement(session.statement),
+            }
+            for session in listed
+        ],
+        "advice": {
+            "cause": evidence.advice.cause,
+            "steps": list(evidence.advice.steps),
+            "terminate": list(evidence.advice.terminate),
+            "runbook": evidence.advice.runbook,
+        },
+    }
+
+
+def _session(session: Session, now: float) -> Fields:
+    return {
+        **_identity(session),
+        **client_fields(session.client),
+        "state": str(session.state) if session.state else None,
+        "state_seconds": _seconds(held_seconds(session, now)),
+        "transaction_seconds": None if session.xact_start is None else _seconds(max(0.0, now - session.xact_start)),
+        "wait_event_type": session.wait_event_type,
+        "wait_event": session.wait_event,
+        "blocked_by": list(session.blocked_by),
+        "xid_age": session.backend_xid_age,
+        "xmin_age": session.backend_xmin_age,
+        **_statement(session.statement),
+    }
+
+
+def _identity(session: Session) -> Fields:
+    return {
+        "pid": session.id.pid,
+        "backend_start": _time(session.id.backend_start),
+        "client_addr": session.client_addr,
+        "client_port": session.client_port,
+    }
+
+
+def _statement(statement: Statement) -> Fields:
+    return {"statement": statement.text[:MAX_STATEMENT], "tags": dict(statement.tags)}
+
+
+def _client(summary: ClientSummary, state: ServerState) -> Fields:
+    verdict = state.diagnoses.get(summary.client)
+    whole = not summary.hidden
+    return {
+        **client_fields(summary.client),
+        "diagnosis": str(verdict.verdict) if verdict else None,
+        "reason": verdict.reason if verdict else "",
+        "session_count": summary.sessions,
+        "hidden_sessions": summary.hidden,
+        # Half the truth would look like all of it.
+        "states": {str(name): number for name, number in summary.states.items()} if whole else None,
+        "idle_in_transaction_age_max_seconds": _seconds(summary.idle_in_transaction_age_max) if whole else None,
+        "transaction_age_max_seconds": _seconds(summary.transaction_age_max) if whole else None,
+        "query_age_max_seconds": _seconds(summary.query_age_max) if whole else None,
+        "lock_waiting": summary.lock_waiting if whole else None,
+        "blocked_by": summary.blocked_sessions if whole else None,
+    }
+
+
+def _limits(state: ServerState) -> list[Fields]:
+    return [
+        {
+            "scope": str(slots.scope),
+            "name": slots.name,
+            "capacity": slots.capacity,
+            "used": slots.used,
+            "exhaustion_seconds": _seconds(state.exhaustion.get(slots.limit)),
+        }
+        for slots in (state.summary.slots[:MAX_LISTED] if state.summary else ())
+    ]
+
+
+def _seconds(seconds: float | None) -> float | None:
+    return None if seconds is None else finite_or_none(seconds)
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else text_of(seconds)

@@ -1,0 +1,1 @@
+"""What the program says: every label, sentence and piece of advice, in one place."""

@@ -1,0 +1,91 @@
+"""Events as names and fields, for logs, JSON and replay."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pgwatch_sessions.core.events import (
+    ClientsFolded,
+    DiagnosisChanged,
+    Event,
+    LeakChanged,
+    LeakClosed,
+    LeakOpened,
+    PrivilegeMissing,
+    ServerDown,
+    ServerUp,
+)
+from pgwatch_sessions.core.findings import Finding
+from pgwatch_sessions.core.model import Client
+
+#: The names of events. Users' log queries depend on them.
+EVENT_NAMES: Mapping[type[Any], str] = {
+    LeakOpened: "leak_opened",
+    LeakChanged: "leak_changed",
+    LeakClosed: "leak_closed",
+    DiagnosisChanged: "diagnosis_changed",
+    ServerUp: "server_up",
+    ServerDown: "server_down",
+    PrivilegeMissing: "privilege_missing",
+    ClientsFolded: "clients_folded",
+}
+#: What to do when clients are folded into `other`.
+FOLDED_CLIENTS_REMEDY = "raise max_clients, or set application names that do not change"
+
+
+def event_name(event: Event) -> str:
+    """Return the event's name in snake_case."""
+    return EVENT_NAMES[type(event)]
+
+
+def event_fields(event: Event) -> dict[str, Any]:
+    """Return the event's fields, fit for JSON. Fields that do not apply are left out."""
+    match event:
+        case LeakOpened(finding) | LeakChanged(finding) | LeakClosed(finding):
+            return finding_fields(finding)
+        case DiagnosisChanged(diagnosis, before):
+            return {
+                **(client_fields(diagnosis.client) if diagnosis.client else {}),
+                "diagnosis": str(diagnosis.verdict),
+                **({"before": str(before)} if before else {}),
+                **({"reason": diagnosis.reason} if diagnosis.reason else {}),
+            }
+        case ServerUp():
+            return {}
+        case ServerDown(failure):
+            return {"reason": str(failure.reason), "detail": failure.detail}
+        case PrivilegeMissing(role, hidden):
+            return {"hidden_sessions": hidden, "remedy": grant_statement(role)}
+        case ClientsFolded(folded):
+            return {"folded_clients": folded, "remedy": FOLDED_CLIENTS_REMEDY}
+
+
+def finding_fields(finding: Finding) -> dict[str, Any]:
+    """Return what identifies a finding and its present numbers."""
+    return {
+        "kind": str(finding.key.kind),
+        "severity": str(finding.severity),
+        **client_fields(finding.key.client),
+        **({"origin": ", ".join(finding.origins)} if finding.origins else {}),
+        "site": finding.key.site,
+        "sessions": [session.id.pid for session in finding.sessions],
+        "rate_per_minute": round(finding.rate_per_minute, 3),
+        "exhaustion_seconds": finite_or_none(finding.exhaustion_seconds),
+        "blocked": finding.harm.blocked,
+    }
+
+
+def client_fields(client: Client) -> dict[str, str]:
+    """Return a client's names."""
+    return {"database": client.database, "user": client.user, "application": client.application}
+
+
+def finite_or_none(seconds: float) -> float | None:
+    """Return the number, None if it is infinite: JSON has no infinity."""
+    return None if math.isinf(seconds) else round(seconds, 1)
+
+
+def grant_statement(role: str | None) -> str:
+    """Return the SQL that makes hidden sessions visible to our role."""
+    name = (role or "").replace('"', '""')
+    return f'GRANT pg_monitor TO "{name}";'

@@ -1,0 +1,271 @@
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import (
+    Client,
+    ConnectionLimit,
+    DatabaseCounters,
+    Failure,
+    FailureReason,
+    LimitScope,
+    ServerInfo,
+    SessionId,
+    SessionState,
+    Snapshot,
+)
+from pgwatch_sessions.core.state import ServerState, advance
+from pgwatch_sessions.metrics.collector import StateCollector, registry_of
+from pgwatch_sessions.metrics.samples import MAX_SITES
+from pgwatch_sessions.metrics.table import METRICS
+from tests.support.values import NOW, session, snapshot
+
+SERVER = ServerInfo(version_num=160014, in_recovery=True, max_connections=10, role_limits=(ConnectionLimit("app", 4),))
+COUNTERS = DatabaseCounters(
+    database="shop",
+    established=7,
+    abandoned=1,
+    fatal=2,
+    killed=3,
+    session_seconds=100.5,
+    active_seconds=10.5,
+    idle_in_transaction_seconds=1.5,
+)
+BUSY = snapshot(
+    session(1, SessionState.ACTIVE, since=NOW - 5, wait_event_type="Lock", backend_xmin_age=9),
+    session(2, SessionState.IDLE_IN_TRANSACTION, since=NOW - 30),
+    session(3, SessionState.ABORTED, since=NOW - 40),
+    server=SERVER,
+    databases=[COUNTERS],
+)
+LATER = snapshot(session(4, SessionState.IDLE), server=SERVER, at=NOW + 10)
+REFUSED = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
+
+
+def states_after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> ServerState:
+    """Return what is published after these polls."""
+    state = ServerState(server="db")
+    for outcome in outcomes:
+        state, _ = advance(state, outcome, policy=policy or Policy(), at=NOW, duration=0.003)
+    return state
+
+
+def samples(*states: ServerState) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return what Prometheus would read: (name less the prefix, labels less the server) to value."""
+    families = text_string_to_metric_families(generate_latest(registry_of(lambda: states)).decode())
+    return {
+        (
+            s.name.removeprefix("pgwatch_sessions_"),
+            frozenset(item for item in s.labels.items() if item[0] != "server"),
+        ): s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+def key(metric: str, /, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """Return the key of one sample of `samples`."""
+    return metric, frozenset(labels.items())
+
+
+ORDERS = {"database": "shop", "user": "app", "application": "orders"}
+
+
+def test_every_metric_of_a_poll_that_succeeded() -> None:
+    """The numbers are those of the snapshot; a client's states are all there, zeros included."""
+    read = samples(states_after(BUSY))
+    for state in SessionState:
+        expected = state in {SessionState.ACTIVE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED}
+        assert read[key("connections", **ORDERS, state=state)] == expected
+    assert read[key("state_age_max_seconds", **ORDERS, state="active")] == 5
+    assert key("state_age_max_seconds", **ORDERS, state="idle") not in read
+    assert read[key("idle_in_transaction_age_max_seconds", **ORDERS)] == 40
+    assert read[key("transaction_age_max_seconds", **ORDERS)] == 30
+    assert read[key("query_age_max_seconds", **ORDERS)] == 5
+    assert read[key("lock_waiting", **ORDERS)] == 1
+    assert read[key("xmin_age_max_transactions", **ORDERS)] == 9
+    assert read[key("capacity_slots", scope="server", name="db")] == 10
+    assert read[key("used_slots", scope="server", name="db")] == 4
+    assert read[key("capacity_slots", scope="role", name="app")] == 4
+    assert read[key("used_slots", scope="role", name="app")] == 3
+    assert read[key("exhausted")] == 0
+    assert read[key("established_total", database="shop")] == 7
+    assert read[key("abandoned_total", database="shop")] == 1
+    assert read[key("fatal_total", database="shop")] == 2
+    assert read[key("killed_total", database="shop")] == 3
+    assert read[key("session_seconds_total", database="shop")] == 100.5
+    assert read[key("active_seconds_total", database="shop")] == 10.5
+    assert read[key("idle_in_transaction_seconds_total", database="shop")] == 1.5
+    assert read[key("up")] == 1
+    assert read[key("last_poll_timestamp_seconds")] == NOW
+    assert read[key("poll_duration_seconds_count")] == 1
+    assert read[key("poll_failures_total", reason="network")] == 0
+    assert read[key("hidden_sessions")] == 0
+    assert read[key("folded_clients")] == 0
+    assert read[key("server_info", version="16.14", in_recovery="true")] == 1
+
+
+def test_a_state_that_nobody_is_in_any_more_is_zero_and_not_its_last_value() -> None:
+    """The client has gone on to something else."""
+    read = samples(states_after(BUSY, LATER))
+    assert read[key("connections", **ORDERS, state="idle in transaction")] == 0
+    assert read[key("connections", **ORDERS, state="idle")] == 1
+    assert key("idle_in_transaction_age_max_seconds", **ORDERS) not in read
+
+
+def test_the_holds_that_ended_are_a_histogram() -> None:
+    """Two transactions sat idle at the first poll and are gone at the second."""
+    read = samples(states_after(BUSY, LATER))
+    assert read[key("transaction_hold_seconds_count", database="shop")] == 2
+    assert read[key("transaction_hold_seconds_sum", database="shop")] == 70
+    assert read[key("transaction_hold_seconds_bucket", database="shop", le="30.0")] == 1
+    assert read[key("transaction_hold_seconds_bucket", database="shop", le="60.0")] == 2
+
+
+def test_a_failed_poll_withdraws_all_that_it_would_have_seen() -> None:
+    """What is left is about ourselves, and what was counted so far."""
+    read = samples(states_after(BUSY, LATER, REFUSED))
+    assert read[key("up")] == 0
+    assert read[key("poll_failures_total", reason="network")] == 1
+    assert {name for name, _ in read if not name.startswith(("process_", "poll_", "transaction_hold_"))} == {
+        "up",
+        "last_poll_timestamp_seconds",
+        "build_info",
+        "diagnosis",
+    }
+    assert read[key("diagnosis", pgwatch_sessions_diagnosis="unknown")] == 1
+
+
+def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
+    """The refusal is the proof; that of a role's or a database's own limit is not."""
+    refused = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.SERVER)
+    assert samples(states_after(refused))[key("exhausted")] == 1
+    own_limit = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.ROLE)
+    assert key("exhausted") not in samples(states_after(own_limit))
+
+
+def test_a_client_with_hidden_sessions_has_no_numbers() -> None:
+    """Half the truth would look like all of it; the slots are right all the same."""
+    read = samples(states_after(snapshot(session(1, None), session(2, SessionState.IDLE), server=SERVER)))
+    assert {name for name, labels in read if ("application", "orders") in labels} == {"client_diagnosis"}
+    assert read[key("client_diagnosis", **ORDERS, pgwatch_sessions_client_diagnosis="unknown")] == 1
+    assert read[key("hidden_sessions")] == 1
+    assert read[key("used_slots", scope="server", name="db")] == 3
+
+
+LEAKING = snapshot(
+    *(
+        session(
+            i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 100 - 10 * i, query="SELECT * FROM orders WHERE id = 7"
+        )
+        for i in range(3)
+    ),
+    session(9, SessionState.ACTIVE, wait_event_type="Lock", blocked_by=(1,), client=Client("shop", "app", "batch")),
+    server=SERVER,
+)
+LEAK = {**ORDERS, "kind": "transaction_held"}
+
+
+def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site() -> None:
+    """And withdrawn only when the finding closes, not when a poll fails."""
+    for outcomes in ((LEAKING,), (LEAKING, REFUSED)):
+        read = samples(states_after(*outcomes))
+        assert read[key("leaked_sessions", **LEAK, severity="notice", site="SELECT orders")] == 3
+        assert read[key("leaks_opened_total", **LEAK)] == 1
+        assert read[key("leaks_closed_total", **LEAK)] == 0
+        assert read[key("sessions_leaked_total", **LEAK)] == 3
+    moved = [snapshot(session(1), server=SERVER, at=NOW + seconds) for seconds in (10, 80)]
+    read = samples(states_after(LEAKING, *moved))
+    assert not {labels for name, labels in read if name == "leaked_sessions"}
+    assert read[key("leaks_closed_total", **LEAK)] == 1
+
+
+def test_who_waits_for_idle_transactions_is_counted_where_they_are_held() -> None:
+    """The holder's client has them, not the one that waits."""
+    read = samples(states_after(LEAKING))
+    assert read[key("blocked_by", **ORDERS)] == 1
+    assert read[key("blocked_by", database="shop", user="app", application="batch")] == 0
+
+
+def test_a_limit_that_is_not_growing_is_never_reached() -> None:
+    """+Inf is a number to Prometheus, and compares as one."""
+    read = samples(states_after(LEAKING))
+    assert read[key("exhaustion_seconds", scope="server", name="db")] == float("inf")
+
+
+def test_exactly_one_verdict_is_true() -> None:
+    """Of the server, and of each client."""
+    read = samples(states_after(LEAKING, LEAKING))
+    assert sum(value for (name, _), value in read.items() if name == "diagnosis") == 1
+    assert sum(value for (name, _), value in read.items() if name == "client_diagnosis") == 2
+
+
+def test_sites_beyond_the_budget_are_other() -> None:
+    """An application may write its statements in any number of ways."""
+    held = [
+        session(i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT * FROM table_{'x' * i}")
+        for i in range(1, 250)
+        for _ in range(3)
+    ]
+    numbered = [replace(each, id=SessionId(pid, NOW - 1000)) for pid, each in enumerate(held)]
+    leaked = {
+        labels: value
+        for (name, labels), value in samples(states_after(snapshot(*numbered))).items()
+        if name == "leaked_sessions"
+    }
+    assert len(leaked) <= MAX_SITES + 1
+    assert sum(leaked.values()) == len(held)
+
+
+def test_before_the_first_poll_nothing_is_claimed() -> None:
+    """Neither up nor down."""
+    read = samples(ServerState(server="db"))
+    assert key("up") not in read
+    assert key("exhausted") not in read
+
+
+def test_clients_beyond_the_budget_are_other() -> None:
+    """No session is lost, and their number is told."""
+    sessions = [session(i, client=Client("shop", "app", f"app{i % 5}")) for i in range(10)]
+    read = samples(states_after(snapshot(*sessions), policy=Policy(max_clients=2)))
+    other = {"database": "other", "user": "other", "application": "other"}
+    assert read[key("connections", **other, state="idle")] == 6
+    assert read[key("folded_clients")] == 3
+    assert sum(value for (name, _), value in read.items() if name == "connections") == 10
+
+
+def test_hostile_names_are_read_back_as_they_are() -> None:
+    """Quotes, backslashes and line breaks break no exposition."""
+    name = 'a"b\\c\nd{e="f"}'
+    state = states_after(snapshot(session(1, client=Client(name, name, name))))
+    registry = registry_of(lambda: [state])
+    for families in (
+        text_string_to_metric_families(generate_latest(registry).decode()),
+        parse_openmetrics(generate_openmetrics(registry).decode()),
+    ):
+        applications = {s.labels["application"] for f in families for s in f.samples if "application" in s.labels}
+        assert applications == {'a"b\\c?d{e="f"}'}
+
+
+def test_what_is_described_is_what_is_collected() -> None:
+    """`?name[]=` selects by the description."""
+    collector = StateCollector(lambda: [states_after(BUSY, LATER)])
+    described = {sample for family in collector.describe() for sample in [(family.name, family.type)]}
+    assert described == {(family.name, family.type) for family in collector.collect()}
+    assert len({spec.name for spec in METRICS}) == len(METRICS)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus")
+def test_promtool_finds_nothing() -> None:
+    """Names, types and help texts are as Prometheus' own linter wants them."""
+    page = generate_latest(registry_of(lambda: [states_after(BUSY, LATER)]))
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (checked.stdout + checked.stderr).decode() == ""
+    assert checked.returncode == 0

@@ -1,0 +1,291 @@
+import asyncio
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+
+from pgwatch_sessions.core.model import Client, Failure, FailureReason, SessionState
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, rendered
+from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking
+from tests.support.values import NOW, session, snapshot
+from tests.web.test_app import Watched, served
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+TIMES = {"since", "opened_at", "taken_at", "backend_start"}
+
+
+def document(name: str, *states: ServerState, **selection: Any) -> dict[str, Any]:
+    """Return a document as its readers have it."""
+    fields = DOCUMENTS[name]({state.server: state for state in states}, Selection(**selection))
+    read: dict[str, Any] = json.loads(rendered(fields), parse_constant=pytest.fail)
+    return read
+
+
+def check(value: Any, name: str = "") -> None:
+    """Check what all documents promise of their values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            assert re.fullmatch(r"[a-z_]+", key) or name in {"states", "tags"}
+            check(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            check(inner, name)
+    elif isinstance(value, float):
+        assert math.isfinite(value)
+        assert value >= 0
+    elif name in TIMES and value is not None:
+        assert TIME.fullmatch(value)
+
+
+def test_a_leak_is_told_with_all_its_evidence() -> None:
+    """Who, where, since when, how fast, how long it lasts, which sessions, why, and what to do."""
+    read = document("leaks", leaking())
+    check(read)
+    (leak,) = read["leaks"]
+    sessions, advice, anchor = leak.pop("sessions"), leak.pop("advice"), leak.pop("anchor")
+    assert leak == {
+        "server": "orders-db",
+        "up": True,
+        "kind": "transaction_held",
+        "severity": "critical",
+        "is_leak": True,
+        "database": "shop",
+        "user": "app",
+        "application": "orders",
+        "origin": "10.0.0.7",
+        "origins": ["10.0.0.7"],
+        "site": "/orders/{id}",
+        "since": "2027-01-15T08:00:00.000000+00:00",
+        "opened_at": leak["opened_at"],
+        "session_count": len(sessions),
+        "total": len(sessions),
+        "rate_per_minute": 2.4,
+        "exhaustion_seconds": leak["exhaustion_seconds"],
+        "exhaustion_limit": {"scope": "role", "name": "app"},
+        "blocked": 0,
+        "harm": {"slots": len(sessions), "blocked": 0, "xmin_age_max": None, "xid_age_max": None},
+    }
+    assert 0 < leak["exhaustion_seconds"] < 300
+    assert re.fullmatch(r"leak-[0-9a-f]{10}", anchor)
+    assert sessions[0] == {
+        "pid": 100,
+        "backend_start": "2027-01-15T07:58:20.000000+00:00",
+        "client_addr": "10.0.0.7",
+        "client_port": 40100,
+        "state": "idle in transaction",
+        "held_seconds": END - NOW,
+        "statement": "SELECT * FROM orders WHERE id = $1::INTEGER AND card = ? AND cvc = ?",
+        "tags": {"route": "/orders/{id}"},
+    }
+    assert "`/orders/{id}`" in advice["cause"]
+    assert len(advice["steps"]) == 4
+    assert "WHERE pid = 100 AND backend_start = '2027-01-15 07:58:20.000000+00';" in advice["terminate"][0]
+    assert advice["runbook"].endswith("#transaction-held")
+
+
+def test_the_worst_comes_first() -> None:
+    """Whichever server and client it is of."""
+    billing = Client("shop", "app", "billing")
+    held = session(1, SessionState.IDLE_IN_TRANSACTION, since=NOW - 100, client=billing)
+    slight = after(snapshot(held, server=SERVER), server="a-db")
+    read = document("leaks", slight, leaking())
+    assert [(leak["severity"], leak["server"]) for leak in read["leaks"]] == [
+        ("critical", "orders-db"),
+        ("notice", "a-db"),
+    ]
+
+
+def test_no_document_has_a_literal() -> None:
+    """Statements are redacted, in every place."""
+    for name in DOCUMENTS:
+        text = json.dumps(document(name, leaking()))
+        assert "swordfish" not in text
+        assert "4711" not in text
+
+
+def test_the_sessions_of_a_server_are_those_of_its_last_poll() -> None:
+    """With ages by the server's clock, the longest in their state first."""
+    (server,) = document("sessions", leaking())["servers"]
+    check(server)
+    assert server["session_count"] == len(server["sessions"]) == LEAKED + 1
+    assert (server["up"], server["failure"], server["hidden_sessions"]) == (True, None, 0)
+    assert [each["state_seconds"] for each in server["sessions"]] == sorted(
+        (each["state_seconds"] for each in server["sessions"]), reverse=True
+    )
+    assert server["sessions"][0]["transaction_seconds"] == END - NOW
+    assert {each["application"] for each in server["sessions"]} == {"orders", "checkout"}
+
+
+def test_after_a_failed_poll_what_it_would_have_shown_is_withdrawn_and_leaks_stay() -> None:
+    """Not seeing is not gone."""
+    state = leaking(REFUSED)
+    failure = {"reason": "exhausted", "detail": "FATAL: sorry, too many clients already"}
+    (server,) = document("sessions", state)["servers"]
+    assert (server["up"], server["failure"], server["sessions"], server["session_count"]) == (False, failure, [], None)
+    assert TIME.fullmatch(server["taken_at"])
+    (server,) = document("diagnosis", state)["servers"]
+    assert (server["up"], server["failure"], server["clients"], server["limits"]) == (False, failure, [], [])
+    assert (server["diagnosis"], server["exhausted"]) == ("unknown", None)
+    (leak,) = document("leaks", state)["leaks"]
+    assert leak["up"] is False
+    assert leak["session_count"] == len(leak["sessions"]) > 0
+
+
+def test_before_the_first_poll_nothing_is_claimed() -> None:
+    """Neither up nor down."""
+    state = ServerState(server="new")
+    assert document("leaks", state) == {"leaks": [], "truncated": False}
+    for name in ("sessions", "diagnosis"):
+        (server,) = document(name, state)["servers"]
+        check(server)
+        assert (server["up"], server["failure"], server["taken_at"]) == (None, None, None)
+
+
+def test_the_diagnosis_says_who_is_wrong_and_how_near_each_limit_is() -> None:
+    """A limit that is never reached has no number."""
+    (server,) = document("diagnosis", leaking())["servers"]
+    check(server)
+    assert server["diagnosis"] == "leaking"
+    assert "/orders/{id}" in server["reason"]
+    limits = {(each["scope"], each["name"]): each for each in server["limits"]}
+    assert limits["server", "orders-db"] | {"exhaustion_seconds": 0} == {
+        "scope": "server",
+        "name": "orders-db",
+        "capacity": 27,
+        "used": LEAKED + 2,
+        "exhaustion_seconds": 0,
+    }
+    verdicts = {each["application"]: (each["diagnosis"], each["session_count"]) for each in server["clients"]}
+    assert verdicts == {"orders": ("leaking", LEAKED), "checkout": ("ok", 1)}
+    orders = next(each for each in server["clients"] if each["application"] == "orders")
+    assert orders["states"] == dict.fromkeys(SessionState, 0) | {"idle in transaction": LEAKED}
+    assert orders["idle_in_transaction_age_max_seconds"] == END - NOW
+    (calm,) = document("diagnosis", after(snapshot(session(1), server=SERVER)))["servers"]
+    assert {each["exhaustion_seconds"] for each in calm["limits"]} == {None}
+
+
+def test_a_client_with_hidden_sessions_has_no_numbers() -> None:
+    """Half the truth would look like all of it."""
+    (server,) = document("diagnosis", after(snapshot(session(1, None), session(2), server=SERVER)))["servers"]
+    (client,) = server["clients"]
+    assert (server["hidden_sessions"], client["hidden_sessions"], client["states"]) == (1, 1, None)
+    assert {client[key] for key in client if key.endswith("seconds")} == {None}
+
+
+def test_documents_are_narrowed_by_server_application_and_limit() -> None:
+    """What is left out by the limit is told."""
+    states = leaking(), leaking(server="other-db", client=Client("shop", "app", "billing"))
+    assert {each["server"] for each in document("leaks", *states)["leaks"]} == {"orders-db", "other-db"}
+    assert {each["application"] for each in document("leaks", *states, server="other-db")["leaks"]} == {"billing"}
+    assert {each["server"] for each in document("leaks", *states, application="orders")["leaks"]} == {"orders-db"}
+    one = document("leaks", *states, limit=1)
+    assert (len(one["leaks"]), one["truncated"]) == (1, True)
+    sessions = document("sessions", *states, application="checkout")
+    assert [each["session_count"] for each in sessions["servers"]] == [1, 1]
+    few = document("sessions", *states, limit=3)
+    assert [len(each["sessions"]) for each in few["servers"]] == [3, 0]
+    assert few["truncated"]
+    assert few["servers"][0]["session_count"] == LEAKED + 1
+    clients = document("diagnosis", *states, limit=1)
+    assert ([len(each["clients"]) for each in clients["servers"]], clients["truncated"]) == ([1, 0], True)
+
+
+def test_lists_are_bounded_whatever_the_server_shows() -> None:
+    """Thousands of sessions, of one finding or of many, with the longest statements."""
+    query = f"SELECT {', '.join(f'column_{number}' for number in range(1000))} FROM orders"
+    held = [session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=query) for pid in range(1, 3001)]
+    one = after(snapshot(*held))
+    sites = [
+        session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT * FROM a{'b' * (pid // 3)}")
+        for pid in range(3, 3003)
+    ]
+    many = after(snapshot(*sites), server="many")
+    read = document("leaks", one, many)
+    assert read["truncated"]
+    listed = [len(leak["sessions"]) for leak in read["leaks"]]
+    assert max(listed) == MAX_OF_FINDING
+    assert sum(listed) <= MAX_LISTED
+    assert len(listed) <= MAX_LISTED
+    assert read["leaks"][0]["session_count"] == 3000
+    (server,) = document("sessions", one)["servers"]
+    assert (len(server["sessions"]), server["session_count"], server["truncated"]) == (MAX_LISTED, 3000, True)
+    assert {len(each["statement"]) for each in server["sessions"]} == {MAX_STATEMENT}
+    for name in DOCUMENTS:
+        assert len(json.dumps(document(name, one, many))) < 5_000_000
+
+
+def test_hostile_names_are_read_back_as_they_are() -> None:
+    """Quotes, markup, line separators and half a surrogate pair break no document."""
+    name = "a\"b\\c</script>\u2028\ud800'é"
+    state = after(snapshot(session(1, client=Client(name, name, name), query=f'SELECT * FROM "{name}"')), server=name)
+    (server,) = document("sessions", state)["servers"]
+    assert server["server"] == server["sessions"][0]["application"] == name
+    check(server)
+
+
+def test_documents_are_served_as_json_once_for_each_published_state() -> None:
+    """The next poll is seen at once; HEAD and the media type are right."""
+
+    async def run() -> None:
+        watched = Watched()
+        async with served(watched) as client:
+            watched.state = {"orders-db": leaking()}
+            for name in DOCUMENTS:
+                response = await client.get(f"/api/v1/{name}")
+                assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
+                check(response.json())
+                head = await client.head(f"/api/v1/{name}")
+                assert head.headers["Content-Length"] == response.headers["Content-Length"]
+            watched.state = {"orders-db": after(Failure(reason=FailureReason.NETWORK))}
+            assert (await client.get("/api/v1/leaks")).json()["leaks"] == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "error"),
+    [
+        ("limit=0", 400, "limit is a number of at least 1"),
+        ("limit=-1", 400, "limit is a number of at least 1"),
+        ("limit=many", 400, "limit is a number of at least 1"),
+        ("limit=%C2%B2", 400, "limit is a number of at least 1"),
+        ("limit=" + "9" * 5000, 400, "limit is a number of at least 1"),
+        ("server=nobody", 404, "no server of this name is watched"),
+        ("application=nobody", 200, None),
+        ("limit=999999999", 200, None),
+        ("unknown=1", 200, None),
+    ],
+)
+def test_a_wrong_question_is_answered_with_what_is_wrong(query: str, status: int, error: str | None) -> None:
+    """As JSON, in a sentence; what is not known is passed over."""
+
+    async def run() -> None:
+        watched = Watched()
+        watched.state = {"orders-db": leaking()}
+        async with served(watched) as client:
+            response = await client.get(f"/api/v1/leaks?{query}")
+            assert response.status_code == status
+            assert response.json().get("error") == error
+
+    asyncio.run(run())
+
+
+def test_questions_cannot_make_the_daemon_render_without_end() -> None:
+    """Too many different ones within one published state are refused; those known, and all that is whole, are not."""
+
+    async def run() -> None:
+        watched = Watched()
+        watched.state = {"orders-db": leaking()}
+        async with served(watched) as client:
+            statuses = [(await client.get(f"/api/v1/leaks?application={each}")).status_code for each in range(100)]
+            assert sorted(set(statuses)) == [200, 503]
+            assert (await client.get("/api/v1/leaks?application=0")).status_code == 200
+            for path in ("/", "/?refresh=off", "/api/v1/sessions", "/api/v1/diagnosis"):
+                assert (await client.get(path)).status_code == 200
+            watched.state = dict(watched.state)
+            assert (await client.get("/api/v1/leaks?application=99")).status_code == 200
+
+    asyncio.run(run())
