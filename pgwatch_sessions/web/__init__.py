@@ -1,1 +1,1 @@
-"""The web side: metrics, JSON and the page over HTTP."""
+"""What the daemon answers over HTTP."""

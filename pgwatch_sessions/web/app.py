@@ -15,10 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.exposition.pages import Link, page
-from pgwatch_sessions.exposition.style import CONTENT_SECURITY_POLICY
 from pgwatch_sessions.metrics.exposition import RenderedMetrics, accepted_form
 from pgwatch_sessions.web import json_api
+from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_POLICY
+from pgwatch_sessions.web.page.page import Link, page_of
 from pgwatch_sessions.web.render_cache import RenderCache
 
 if TYPE_CHECKING:
@@ -140,13 +140,14 @@ def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Respons
 def _page(
     states: States, renderings: RenderCache, *, version: str, links: Sequence[Link]
 ) -> Callable[[Request], Awaitable[Response]]:
+    from pgwatch_sessions.web.page.templates import render_page  # noqa: PLC0415  # loads Jinja2, which only this needs
+
     async def answer(request: Request) -> Response:
         refreshing = request.query_params.get("refresh") != "off"
 
         def render() -> bytes:
-            return page(tuple(states().values()), version=version, links=links, refreshing=refreshing).encode(
-                errors="replace"
-            )
+            page = page_of(tuple(states().values()), version=version, links=links, refreshing=refreshing)
+            return render_page(page).encode(errors="replace")
 
         return _rendered(renderings.once(("page", refreshing), render), "text/html; charset=utf-8")
 

@@ -12,7 +12,7 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
-from pgwatch_sessions.web.ranked_findings import Evidence, evidence_of, held_seconds, worst_first
+from pgwatch_sessions.web.ranked_findings import FindingDetails, add_details, rank_findings, seconds_in_state
 from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
 
 #: Sessions, and findings, in one answer.
@@ -53,13 +53,13 @@ def selection_of(parameters: Mapping[str, str], *, servers: Collection[str]) -> 
 
 def leaks(states: States, selection: Selection) -> Fields:
     """List the open findings of all servers, the worst first, each with its evidence and advice."""
-    ranked = worst_first(_chosen(states, selection), selection.application)
+    ranked = rank_findings(_chosen(states, selection), selection.application)
     found, room, truncated = [], MAX_LISTED, len(ranked) > selection.limit
-    for evidence in evidence_of(ranked[: selection.limit]):
-        listed = evidence.finding.sessions[: min(MAX_OF_FINDING, room)]
+    for details in add_details(ranked[: selection.limit]):
+        listed = details.finding.sessions[: min(MAX_OF_FINDING, room)]
         room -= len(listed)
-        truncated |= len(listed) < len(evidence.finding.sessions)
-        found.append(_leak(evidence, listed))
+        truncated |= len(listed) < len(details.finding.sessions)
+        found.append(_leak(details, listed))
     return {"leaks": found, "truncated": truncated}
 
 
@@ -144,12 +144,12 @@ def _sight(state: ServerState) -> Fields:
     }
 
 
-def _leak(evidence: Evidence, listed: Iterable[Session]) -> Fields:
-    finding, state, limit = evidence.finding, evidence.state, evidence.limit
+def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
+    finding, state, limit = details.finding, details.state, details.nearest_limit
     return {
         "server": state.server,
         "up": state.failure is None,
-        "anchor": evidence.anchor,
+        "anchor": details.anchor,
         **finding_fields(finding),
         "origins": list(finding.origins),
         "is_leak": finding.is_leak,
@@ -168,16 +168,16 @@ def _leak(evidence: Evidence, listed: Iterable[Session]) -> Fields:
             {
                 **_identity(session),
                 "state": str(session.state) if session.state else None,
-                "held_seconds": _seconds(held_seconds(session, evidence.now)),
+                "held_seconds": _seconds(seconds_in_state(session, details.polled_at)),
                 **_statement(session.statement),
             }
             for session in listed
         ],
         "advice": {
-            "cause": evidence.advice.cause,
-            "steps": list(evidence.advice.steps),
-            "terminate": list(evidence.advice.terminate),
-            "runbook": evidence.advice.runbook,
+            "cause": details.advice.cause,
+            "steps": list(details.advice.steps),
+            "terminate": list(details.advice.terminate),
+            "runbook": details.advice.runbook,
         },
     }
 
@@ -187,7 +187,7 @@ def _session(session: Session, now: float) -> Fields:
         **_identity(session),
         **client_fields(session.client),
         "state": str(session.state) if session.state else None,
-        "state_seconds": _seconds(held_seconds(session, now)),
+        "state_seconds": _seconds(seconds_in_state(session, now)),
         "transaction_seconds": None if session.xact_start is None else _seconds(max(0.0, now - session.xact_start)),
         "wait_event_type": session.wait_event_type,
         "wait_event": session.wait_event,

@@ -1,6 +1,6 @@
-"""The findings of a server as pages and documents tell them: worst first, each with its advice."""
+"""The open findings as the page and the JSON documents list them: worst first, each with its details and advice."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -10,41 +10,41 @@ from pgwatch_sessions.core.model import Client, Session
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.wording.advice import Advice, advice_of
 
-#: Sessions of a client that are asked what software it is.
-_MAX_ASKED = 200
+#: Sessions of a client that are searched for signs of its software, for example of SQLAlchemy.
+_MAX_SEARCHED = 200
 
 
-class Evidence(NamedTuple):
-    """A finding and what goes with it."""
+class RankedFinding(NamedTuple):
+    """An open finding and the state of its server."""
 
     finding: Finding
-    #: Of its server.
     state: ServerState
-    #: Where it stands on the page.
+
+
+class FindingDetails(NamedTuple):
+    """An open finding with everything that is shown of it."""
+
+    finding: Finding
+    #: The state of its server.
+    state: ServerState
+    #: Its place on the page, for example `leak-e108b65718`.
     anchor: str
     advice: Advice
-    #: Which limit on connections it reaches first; None when it reaches none.
-    limit: LimitId | None
-    #: The server's time that ages are counted to: that of the last poll that succeeded.
-    now: float
+    #: The limit on connections that it reaches first; None if it reaches none.
+    nearest_limit: LimitId | None
+    #: The server's time at the last successful poll; ages are counted up to it.
+    polled_at: float
 
 
-class Ranked(NamedTuple):
-    """A finding among those of all servers."""
-
-    finding: Finding
-    state: ServerState
-
-
-def worst_first(states: Iterable[ServerState], application: str | None = None) -> list[Ranked]:
-    """Return the open findings, those of one application if it is given: by severity, growth, then size."""
-    found = [
-        Ranked(finding, state)
+def rank_findings(states: Iterable[ServerState], application: str | None = None) -> list[RankedFinding]:
+    """Return the open findings, or those of one application, worst first: by severity, growth, then size."""
+    ranked = [
+        RankedFinding(finding, state)
         for state in states
         for finding in state.findings
         if application in {None, finding.key.client.application}
     ]
-    found.sort(
+    ranked.sort(
         key=lambda each: (
             -each.finding.severity.rank,
             not each.finding.is_leak,
@@ -54,40 +54,40 @@ def worst_first(states: Iterable[ServerState], application: str | None = None) -
             each.finding.opened_as,
         )
     )
-    return found
+    return ranked
 
 
-def evidence_of(ranked: Sequence[Ranked]) -> Iterator[Evidence]:
-    """Add to findings what goes with them."""
+def add_details(ranked: Sequence[RankedFinding]) -> Iterator[FindingDetails]:
+    """Yield the details of each finding, in the same order."""
     clients: dict[str, set[Client]] = {}
     for finding, state in ranked:
         clients.setdefault(state.server, set()).add(finding.key.client)
-    beside: dict[str, Mapping[Client, list[Session]]] = {}
+    sessions: dict[str, Mapping[Client, list[Session]]] = {}
     for finding, state in ranked:
-        if state.server not in beside:
-            beside[state.server] = _sessions_of(clients[state.server], state)
-        yield Evidence(
+        if state.server not in sessions:
+            sessions[state.server] = _sessions_by_client(clients[state.server], state)
+        yield FindingDetails(
             finding=finding,
             state=state,
             anchor=anchor_of(state.server, finding),
-            advice=advice_of(finding, beside[state.server][finding.key.client]),
-            limit=nearest_limit(state.exhaustion, finding.key.client).limit,
-            now=state.last_summary.snapshot.taken_at if state.last_summary else finding.opened_at,
+            advice=advice_of(finding, sessions[state.server][finding.key.client]),
+            nearest_limit=nearest_limit(state.exhaustion, finding.key.client).limit,
+            polled_at=state.last_summary.snapshot.taken_at if state.last_summary else finding.opened_at,
         )
 
 
-def _sessions_of(clients: set[Client], state: ServerState) -> Mapping[Client, list[Session]]:
+def seconds_in_state(session: Session, at: float) -> float | None:
+    """Return how long the session has been in its state; None if the state is hidden."""
+    return None if session.state_change is None else max(0.0, at - session.state_change)
+
+
+def _sessions_by_client(clients: Collection[Client], state: ServerState) -> Mapping[Client, list[Session]]:
     sessions: dict[Client, list[Session]] = {client: [] for client in clients}
-    for session in state.summary.snapshot.sessions if state.summary and clients else ():
-        own = sessions.get(session.client)
-        if own is not None and len(own) < _MAX_ASKED:
-            own.append(session)
+    for session in state.summary.snapshot.sessions if state.summary else ():
+        of_client = sessions.get(session.client)
+        if of_client is not None and len(of_client) < _MAX_SEARCHED:
+            of_client.append(session)
     return sessions
-
-
-def held_seconds(session: Session, now: float) -> float | None:
-    """Return how long the session has been in its state."""
-    return None if session.state_change is None else max(0.0, now - session.state_change)
 
 
 def anchor_of(server: str, finding: Finding) -> str:

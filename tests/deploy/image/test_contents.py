@@ -127,7 +127,8 @@ def test_the_package_is_installed_not_linked(contents: Image) -> None:
         path for path in contents.entries if path.match("site-packages/pgwatch_sessions-*.dist-info/METADATA")
     ]
     assert metadata.parent.name == f"pgwatch_sessions-{__version__}.dist-info"
-    assert any(path.match("site-packages/pgwatch_sessions/postgres/sessions.sql") for path in contents.entries)
+    for name in ("postgres/sessions.sql", "web/page/page.html", "web/page/style.css"):
+        assert any(path.match(f"site-packages/pgwatch_sessions/{name}") for path in contents.entries), name
 
 
 def test_a_build_reads_only_what_it_copies(containers: Machine, tmp_path: Path) -> None:

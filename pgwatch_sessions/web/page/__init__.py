@@ -1,0 +1,1 @@
+"""The page in HTML: templates, a style sheet, and the texts that fill them."""

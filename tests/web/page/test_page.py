@@ -1,0 +1,424 @@
+import asyncio
+import html
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import (
+    Client,
+    ConnectionLimit,
+    Failure,
+    FailureReason,
+    ServerInfo,
+    SessionId,
+    SessionState,
+)
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.web.page.card import MAX_SESSIONS, Card
+from pgwatch_sessions.web.page.page import (
+    MAX_CLIENTS,
+    MAX_FINDINGS,
+    MAX_LIMITS,
+    Link,
+    Page,
+    Poll,
+    ServerSection,
+    page_of,
+)
+from pgwatch_sessions.web.page.templates import render_page
+from pgwatch_sessions.web.ranked_findings import anchor_of
+from pgwatch_sessions.wording.advice import Advice
+from pgwatch_sessions.wording.amounts import duration, until_full
+from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
+from tests.support.values import NOW, session, snapshot
+from tests.web.test_app import Watched, served
+
+#: Without escaping this would run a script, load an image, or end an attribute or element.
+HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
+ELEMENTS = {
+    *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article"),
+    *("div", "h1", "h2", "h3", "h4", "p", "span", "strong", "small", "a", "code", "pre", "ol", "li", "dl", "dt", "dd"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "meter"),
+}
+ATTRIBUTES = {
+    *("lang", "charset", "name", "content", "http-equiv", "class", "id", "href", "title", "scope", "tabindex"),
+    *("value", "max", "low", "high", "optimum"),
+}
+
+
+class Parsed(HTMLParser):
+    """The elements and texts of a page, as a browser reads them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Record an element and its attributes."""
+        self.elements.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Check that the tag ends the element opened last."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Record a text with the element around it."""
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def texts_of(self, *tags: str) -> list[str]:
+        """Return the texts directly inside elements of these names."""
+        return [text for tag, text in self.texts if tag in tags]
+
+
+def parsed(*states: ServerState, refreshing: bool = True) -> Parsed:
+    """Return the page of these servers after checking that it links to no other site."""
+    read = parsed_page(prepared(*states, refreshing=refreshing))
+    assert all(
+        re.match(r"#leak-|\?refresh=off$|\.$|metrics$", attributes["href"] or "")
+        for _, attributes in read.elements
+        if "href" in attributes
+    )
+    return read
+
+
+def parsed_page(page: Page) -> Parsed:
+    """Return the page after checking that it has only the elements and attributes of the templates."""
+    read = Parsed(render_page(page))
+    assert {tag for tag, _ in read.elements} <= ELEMENTS
+    assert {name for _, attributes in read.elements for name in attributes} <= ATTRIBUTES
+    return read
+
+
+def prepared(*states: ServerState, refreshing: bool = True) -> Page:
+    """Return the texts of the page of these servers."""
+    links = [Link(path="/metrics", meaning="numbers")]
+    return page_of(states, version="1.2.3", links=links, refreshing=refreshing)
+
+
+def shown(read: Parsed) -> str:
+    """Return the visible text in one line."""
+    return " ".join("".join(text for tag, text in read.texts if tag != "style").split())
+
+
+def anchors(read: Parsed) -> list[str]:
+    """Return the ids that links can point to."""
+    return [attributes["id"] or "" for _, attributes in read.elements if "id" in attributes]
+
+
+def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
+    """The page says who leaks, where, since when, how fast, until when, why, and what to do."""
+    state = leaking()
+    held = len(state.findings[0].sessions)
+    read = parsed(state)
+    (headline,) = read.texts_of("h1")
+    assert re.fullmatch(r"orders leaks at /orders/\{id\}, out of connections in \d+ s", headline)
+    text = shown(read)
+    for expected in (
+        "Leaking · orders:",
+        f"Held now{held} sessions",
+        "Since6 min ago2027-01-15 08:00:00 UTC",
+        "Rate2.4 a minute",
+        "limit of role app",
+        "Likely cause",
+        "What to do",
+        "Now: end the sessions",
+        f"The {MAX_SESSIONS} sessions held longest (not shown: {held - MAX_SESSIONS} more)",
+        "10.0.0.7 port 40100",
+        "alerts/runbooks/DatabaseConnectionLeak.md#transaction-held",
+        f"the server{LEAKED + 2}27",
+        f"role app{LEAKED}20",
+    ):
+        assert expected in text, expected
+    pasted = [line for line in read.texts_of("code") if "pg_terminate_backend" in line]
+    assert len(pasted) == 10
+    assert pasted[0].endswith("WHERE pid = 100 AND backend_start = '2027-01-15 07:58:20.000000+00';\n")
+    assert anchors(read) == [anchor_of("orders-db", state.findings[0])]
+
+
+def test_no_page_has_a_literal() -> None:
+    """The page shows statements without their literals."""
+    text = shown(parsed(leaking()))
+    assert "card = ?" in text
+    assert "swordfish" not in text
+    assert "4711" not in text
+
+
+def test_hostile_names_are_text_in_every_place() -> None:
+    """Names, statements, tags, limits, roles and error messages are shown unchanged and never become markup."""
+    client = Client(HOSTILE, HOSTILE, HOSTILE)
+    quoted = HOSTILE.replace('"', "")[:63]
+    query = f"SELECT * FROM \"{quoted}\" /*route='{HOSTILE.replace(chr(39), '%27')}'*/"
+    leak = leaking(server=HOSTILE, client=client, query=query)
+    limited = ServerInfo(max_connections=30, role_limits=(ConnectionLimit(HOSTILE, 3),))
+    limited_state = after(
+        replace(snapshot(session(1, None, client=client), server=limited), own_user=HOSTILE), server=f"2{HOSTILE}"
+    )
+    down = after(Failure(reason=FailureReason.OTHER, detail=HOSTILE), server=f"3{HOSTILE}")
+    text = shown(parsed(leak, limited_state, down))
+    assert text.count(HOSTILE) > 20
+    assert f"role {HOSTILE}" in text
+    assert f"({HOSTILE})" in text
+    assert f'GRANT pg_monitor TO "{HOSTILE.replace(chr(34), chr(34) * 2)}";' in text
+    assert f'FROM "{quoted}"' in text
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        leaking(),
+        leaking(REFUSED),
+        after(snapshot(session(1, None, blocked_by=(2,)), session(2), server=SERVER)),
+    ],
+    ids=["leaking", "failed poll", "hidden"],
+)
+def test_no_text_of_the_page_can_become_markup(state: ServerState) -> None:
+    """If every text is hostile, in elements and in attributes, the page keeps its elements and shows the texts."""
+    usual = prepared(state, refreshing=False)
+    hostile = parsed_page(hostile_copy(usual))
+    assert [tag for tag, _ in hostile.elements if tag != "code"] == [
+        tag for tag, _ in parsed_page(usual).elements if tag != "code"
+    ]
+    (link,) = (attributes for tag, attributes in hostile.elements if tag == "a" and "title" in attributes)
+    assert link == {"href": HOSTILE, "title": HOSTILE}
+    assert hostile.texts_of("title") == [f"{HOSTILE} · pgwatch-sessions"]
+    assert hostile.texts_of("h1", "h2") == [HOSTILE] * 2
+    assert set(anchors(hostile)) <= {HOSTILE}
+
+
+def hostile_copy(value: Any) -> Any:
+    """Return the value with a hostile text in place of each text that is not empty."""
+    match value:
+        case str():
+            return value and HOSTILE
+        case tuple() if hasattr(value, "_fields"):
+            return type(value)(*map(hostile_copy, value))
+        case list() | tuple():
+            return type(value)(map(hostile_copy, value))
+        case Page() | ServerSection() | Poll() | Card() | Advice():
+            return replace(value, **{field.name: hostile_copy(getattr(value, field.name)) for field in fields(value)})
+        case _:
+            assert value is None or isinstance(value, int)
+            return value
+
+
+def test_code_in_advice_is_escaped() -> None:
+    """Backquotes in advice make code of the text between them, never markup."""
+    page = prepared(leaking())
+    (card,) = page.servers[0].cards
+    advice = replace(card.advice, cause=f"Run `{HOSTILE}` {HOSTILE}", steps=(f"`{HOSTILE}`",))
+    read = parsed_page(replace(page, servers=[replace(page.servers[0], cards=[replace(card, advice=advice)])]))
+    assert read.texts_of("code").count(HOSTILE) == 2
+    assert f" {HOSTILE}" in read.texts_of("p")
+
+
+def test_when_nothing_is_wrong_the_page_says_so() -> None:
+    """The page says that nothing leaks, and shows the numbers behind it."""
+    text = shown(parsed(after(snapshot(session(1), server=SERVER))))
+    for expected in (
+        "Nothing is leaking",
+        "Nothing is wrong",
+        "No open findings.",
+        "not at this rate",
+        "ordersappshopok",
+    ):
+        assert expected in text
+
+
+def test_a_server_that_cannot_be_polled_says_why_and_since_when() -> None:
+    """Open findings stay on the page as they were; the table of clients, which would be out of date, does not."""
+    text = shown(parsed(leaking(REFUSED)))
+    for expected in (
+        "orders leaks at",
+        "orders-db cannot be polled",
+        "Cannot poll this server: it has no free connection slot and refuses new connections",
+        "The last successful poll was at 2027-01-15 08:06:30 UTC.",
+        "FATAL: sorry, too many clients already",
+        "They stay open because their sessions may still be there.",
+        "Now: end the sessions",
+    ):
+        assert expected in text
+    assert "Clients and their sessions" not in text
+    assert "No poll has succeeded yet." in shown(parsed(after(REFUSED)))
+
+
+@pytest.mark.parametrize("reason", FailureReason)
+def test_every_failure_has_words(reason: FailureReason) -> None:
+    """Every reason for a failed poll has a text, and the headline is red."""
+    read = parsed(after(Failure(reason=reason)))
+    assert read.texts_of("h1") == ["orders-db cannot be polled"]
+    assert ("h1", {"class": "bad"}) in read.elements
+
+
+def test_before_the_first_poll_nothing_is_claimed() -> None:
+    """The page calls a server that was never polled neither healthy nor leaking."""
+    read = parsed(ServerState(server="new"))
+    assert read.texts_of("h1") == ["Not polled yet"]
+    assert "leaking" not in shown(read)
+
+
+def test_a_server_that_is_full_without_a_leak_is_not_called_healthy() -> None:
+    """If all connections are in use, the headline says so even when nothing leaks."""
+    busy = [
+        session(pid, SessionState.ACTIVE, since=NOW - 1, client=Client("shop", "web", "checkout")) for pid in range(26)
+    ]
+    read = parsed(after(snapshot(*busy, server=SERVER)))
+    assert read.texts_of("h1") == ["orders-db: too small for its load"]
+    assert "Every ordinary connection is in use" in shown(read)
+
+
+def test_hidden_sessions_are_shown_with_the_grant_that_reveals_them() -> None:
+    """A client with hidden sessions has no numbers by state, because they would count only some of its sessions."""
+    text = shown(parsed(after(snapshot(session(1, None), session(2, None), session(3)))))
+    assert "2 sessions are hidden from the monitoring role" in text
+    assert 'GRANT pg_monitor TO "pgwatch_sessions";' in text
+    assert "2 hidden" in text
+
+
+def test_folded_clients_are_counted() -> None:
+    """The page says how many clients are counted as `other`, and which setting lists them."""
+    clients = [session(pid, client=Client("shop", "app", f"app{pid}")) for pid in range(5)]
+    text = shown(parsed(after(snapshot(*clients), policy=Policy(max_clients=2))))
+    assert "3 clients are counted together as other. To list each client, raise max_clients" in text
+
+
+def test_a_link_to_a_finding_keeps_working() -> None:
+    """The anchor stays the same at later polls and after a restart of the daemon, and differs between servers."""
+    (first,) = anchors(parsed(leaking()))
+    assert anchors(parsed(leaking(REFUSED))) == [first]
+    later = snapshot(session(100, SessionState.IDLE_IN_TRANSACTION, since=NOW), at=NOW + 1000, server=SERVER)
+    assert anchors(parsed(leaking(later))) == [first]
+    assert anchors(parsed(after(*list(polls_at_a_leak())[20:]))) == [first]
+    both = anchors(parsed(leaking(), leaking(server="other")))
+    assert len(set(both)) == 2
+
+
+def many_findings() -> Iterator[ServerState]:
+    """Yield a server with far too many findings, sessions, clients and limits."""
+    leaks = [
+        session(
+            pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT {'long, ' * 200} FROM a{'b' * site}"
+        )
+        for site in range(1, 80)
+        for pid in range(site * 100, site * 100 + 20)
+    ]
+    clients = [session(20_000 + n, client=Client("shop", "app", f"application {n}")) for n in range(300)]
+    limits = tuple(ConnectionLimit(f"role {n}", 10) for n in range(500))
+    numbered = [replace(each, id=SessionId(each.id.pid, NOW - 1000)) for each in leaks]
+    server = ServerInfo(max_connections=10_000, role_limits=limits)
+    yield after(snapshot(*numbered, *clients, server=server), policy=Policy(max_clients=1000))
+
+
+def test_a_page_is_bounded_and_says_what_it_leaves_out() -> None:
+    """The page shows the worst findings, the nearest limits and the largest clients, and counts the rest."""
+    (state,) = many_findings()
+    read = parsed(state)
+    text = shown(read)
+    assert len([tag for tag, _ in read.elements if tag == "article"]) == MAX_FINDINGS
+    rows = len([tag for tag, _ in read.elements if tag == "tr"])
+    assert rows == (MAX_FINDINGS * (MAX_SESSIONS + 1)) + (MAX_CLIENTS + 1) + (MAX_LIMITS + 1)
+    left_out = len(state.findings) - MAX_FINDINGS
+    assert left_out > 1
+    for expected in (
+        f"Not shown: {left_out} findings less urgent than these",
+        "not shown: 10 more",
+        "not shown: 481 limits with more free connections",
+        "not shown: 201 clients with fewer sessions",
+    ):
+        assert expected in text
+    assert len(text) < 400_000
+
+
+def test_the_limits_that_are_nearest_to_full_are_shown() -> None:
+    """The server's own limit comes first, then those with the fewest free connections."""
+    roles = [ConnectionLimit(f"role{number}", 1000 - number) for number in range(2 * MAX_LIMITS)]
+    limits = ServerInfo(max_connections=100, role_limits=(*roles, ConnectionLimit("app", 5)))
+    page = prepared(after(snapshot(*(session(pid) for pid in range(1, 4)), server=limits)))
+    assert page.servers[0].poll is not None
+    names = [limit.name for limit in page.servers[0].poll.limits]
+    assert names[:3] == ["the server", "role app", "role role39"]
+
+
+def test_the_page_refreshes_itself_until_it_is_told_to_stop() -> None:
+    """A person can stop the refreshing to copy statements from the page."""
+    refresh = ("meta", {"http-equiv": "refresh", "content": "10"})
+    assert refresh in parsed(leaking()).elements
+    assert refresh not in parsed(leaking(), refreshing=False).elements
+
+    async def run() -> None:
+        watched = Watched()
+        watched.state = {"orders-db": leaking()}
+        async with served(watched) as client:
+            assert 'http-equiv="refresh"' in (await client.get("/")).text
+            still = await client.get("/?refresh=off")
+            assert 'http-equiv="refresh"' not in still.text
+            assert "orders leaks at" in html.unescape(still.text)
+
+    asyncio.run(run())
+
+
+def test_a_blocking_leak_shows_how_many_sessions_wait() -> None:
+    """The number of blocked sessions is red."""
+    held = session(100, SessionState.IDLE_IN_TRANSACTION, since=NOW, backend_xmin_age=7)
+    waiting = session(900, SessionState.ACTIVE, blocked_by=(100,), wait_event_type="Lock")
+    read = parsed(leaking(snapshot(held, waiting, at=END + 10, server=SERVER)))
+    assert "Blocks1 session" in shown(read)
+    assert "Holds back vacuum by7 transactions" in shown(read)
+    assert ("dd", {"class": "bad"}) in read.elements
+
+
+def test_a_finding_without_held_sessions_says_that_it_will_close() -> None:
+    """A finding stays open for a while after its last session ended, in case the leak goes on."""
+    text = shown(parsed(leaking(snapshot(at=END + 10, server=SERVER))))
+    assert "Held now0 sessions14 in total" in text
+    assert "No session is held any more. The finding closes unless another session is held soon." in text
+
+
+def test_sessions_with_different_last_statements_show_each() -> None:
+    """The table has a column for the statement; if all share one, the card shows it once."""
+    held = [
+        session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW, query=f"SELECT a{pid} FROM orders")
+        for pid in (100, 101)
+    ]
+    text = shown(parsed(leaking(snapshot(*held, at=END + 10, server=SERVER))))
+    assert "last statement" in text
+    assert "SELECT a100 FROM orders" in text
+    assert "SELECT a101 FROM orders" in text
+    assert "Last statement of each session" not in text
+    assert "Last statement of each session" in shown(parsed(leaking()))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-1, "0 s"), (0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7300, "2 h 1 min"), (200_000, "2 d 7 h")],
+)
+def test_durations_are_rounded_to_what_people_read(seconds: float, words: str) -> None:
+    """A duration has two units at most."""
+    assert duration(seconds) == words
+
+
+def test_forecasts_without_a_time_are_words() -> None:
+    """No forecast and a limit already reached are words, everything else is a duration."""
+    assert [until_full(each) for each in (float("inf"), 0.0, 90.0)] == ["not at this rate", "now", "in 90 s"]
+
+
+def test_the_template_engine_is_loaded_with_the_page_only() -> None:
+    """Importing the commands does not import Jinja2, which takes 2 MiB."""
+    program = "import sys, pgwatch_sessions.command_line; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    loaded = set(ended.stdout.split())
+    assert "pgwatch_sessions.web.page.page" in loaded
+    assert "jinja2" not in loaded
