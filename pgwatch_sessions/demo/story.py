@@ -228,7 +228,7 @@ def _leak(stage: Stage) -> Finding | None:
 def _advise(stage: Stage, leak: Finding) -> None:
     """Say what the daemon says of the finding."""
     sessions = stage.told.summary.snapshot.sessions if stage.told.summary else ()
-    advice = advice_of(leak, beside=[session for session in sessions if session.client == leak.key.client])
+    advice = advice_of(leak, [session for session in sessions if session.client == leak.key.client])
     speech.say("")
     speech.paragraph(f"The likely cause: {advice.cause}")
     speech.say("\nTo free its oldest connection by hand, and never that of a later session with its pid:\n")

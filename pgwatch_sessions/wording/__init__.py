@@ -1,1 +1,1 @@
-"""What the program says: every label, sentence and piece of advice, in one place."""
+"""Every text that the program shows to people: labels, sentences, and advice. Each text is written once, here."""

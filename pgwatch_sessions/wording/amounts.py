@@ -7,7 +7,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: `42 s`, `14 min`, `2 h 5 min`, `3 d 4 h`."""
+    """Return a duration in at most two units: `42 s`, `14 min`, `2 h 5 min`, `3 d 4 h`."""
     whole = max(0, round(seconds))
     if whole < 2 * _MINUTE:
         return f"{whole} s"
@@ -31,5 +31,5 @@ def moment(seconds: float) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: `1 session`, `1,200 sessions`; `many` is the plural if it is not `one` + s."""
+    """Return a number with its noun: `1 session`, `1,200 sessions`. The plural is `many`, else `one` with an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,22 +1,22 @@
-"""The likely cause of a finding, in sentences: what the server shows, and what usually does that.
+"""The likely cause of a finding, in sentences: what the server shows, and what usually causes it.
 
-What the server cannot tell apart is named side by side. The drivers' and frameworks' habits were measured.
+If the server shows the same for several causes, all of them are named. How drivers and frameworks behave was measured.
 """
-
-from collections.abc import Callable
 
 from pgwatch_sessions.core.findings import Finding, LeakKind
 from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
+from pgwatch_sessions.wording.amounts import counted
 from pgwatch_sessions.wording.client_software import ClientSoftware
 
-#: A finding that lost so many sessions, and as many as it has, is being killed while it goes on.
-_MANY_GONE = 3
-#: Any transaction holds vacuum back by some transactions.
-_XMIN_WORTH_TELLING = 10_000
+#: A growing finding that has lost this many sessions, and as many as it still has, is being terminated while it grows.
+_MIN_ENDED = 3
+#: Every transaction holds back vacuum a little. Below this number of transactions it is not worth a sentence.
+_MIN_XMIN_AGE = 10_000
 
-_SITE_TAGS = (
+#: What a site is called if it comes from a tag with this key.
+_TAGGED_SITES = (
     ("route", "the route"),
     ("controller", "the controller"),
     ("file", "the function"),
@@ -25,122 +25,117 @@ _SITE_TAGS = (
 )
 
 
-def may_be_fastapi(signs: ClientSoftware) -> bool:
-    """Tell whether FastAPI may be behind it: nothing says that it is another framework."""
-    frameworks = [name for name in signs.named if not name.startswith(("asyncpg", "psycopg", "sqlalchemy"))]
-    return not frameworks or any("fastapi" in name for name in frameworks)
+def cause_of(finding: Finding, software: ClientSoftware) -> str:
+    """Return the likely cause, then the harm that is done and where the sessions come from."""
+    sentences = (_main_cause(finding, software), _harm(finding), _ended_sessions(finding), _origins(finding))
+    return " ".join(filter(None, sentences))
 
 
 def describe_site(finding: Finding) -> str:
-    """Say where a finding's sessions come from, as closely as their statements show it."""
+    """Return where the finding's sessions come from, for example ``the route `/orders/{id}` ``."""
     site = finding.key.site
     if site == UNKNOWN_SITE:
-        return "a place that is not shown"
+        return "an unknown place"
     if site == VARIOUS_SITES:
         return "various statements"
     tagged = {key for session in finding.sessions for key, _ in session.statement.tags}
-    return f"{next((kind for key, kind in _SITE_TAGS if key in tagged), 'the statement')} `{site}`"
+    return f"{next((kind for key, kind in _TAGGED_SITES if key in tagged), 'the statement')} `{site}`"
 
 
-def _what(finding: Finding, signs: ClientSoftware) -> str:
+def _main_cause(finding: Finding, software: ClientSoftware) -> str:
     if finding.is_tool:
         return (
-            f"Somebody's tool ({finding.key.client.application}) stays as it is. Consoles, dumps and maintenance do so "
-            "by intent: it is listed for its harm only."
+            f"{finding.key.client.application} is a maintenance tool: a console, dump or backup may stay idle or in "
+            "one transaction on purpose. It is reported only because it blocks others or holds back vacuum."
         )
     match finding.key.kind:
         case LeakKind.TRANSACTION_HELD:
-            return _transaction_held(finding, signs)
+            return _transaction_held(finding, software)
         case LeakKind.CONNECTION_HELD:
-            return _connection_held(signs)
+            return _connection_held(software)
         case LeakKind.ORIGIN_GROWTH:
-            return _origin_growth(finding, signs)
+            return _origin_growth(finding, software)
 
 
-def _transaction_held(finding: Finding, signs: ClientSoftware) -> str:
-    sessions = finding.sessions
+def _transaction_held(finding: Finding, software: ClientSoftware) -> str:
+    sessions, site = finding.sessions, describe_site(finding)
     if sessions and all(session.state is SessionState.ABORTED for session in sessions):
         return (
-            f"A statement failed at {describe_site(finding)} and its transaction was never rolled back: an exception "
-            "left the code, or was ignored, before the session was closed."
+            f"A statement failed at {site} and its transaction was not rolled back: the exception was ignored, or it "
+            "left the code before the session was closed."
         )
     if sessions and all(session.statement.kind is StatementKind.TRANSACTION_OPENED for session in sessions):
-        begin = "asyncpg's `transaction().start()`" if signs.asyncpg else "a `begin`"
+        begin = "asyncpg's `transaction().start()`" if software.asyncpg else "a `begin`"
         return (
-            f"Transactions were opened and nothing was done in them: {begin} outside of a `with` block, or a request "
-            "that was cancelled right after it."
+            f"Transactions were opened and no statement followed: {begin} outside a `with` block, or a request that "
+            "was cancelled right after it."
         )
-    fastapi = " (FastAPI before 0.106 and from 0.118 on)" if may_be_fastapi(signs) else ""
-    through = f"a session dependency that lives through a StreamingResponse or a background task{fastapi}"
+    versions = " (FastAPI before 0.106 and from 0.118 on)" if software.may_be_fastapi else ""
+    dependency = f"a session dependency that stays open during a StreamingResponse or a background task{versions}"
     if not finding.is_leak:
         return (
-            f"Transactions stay open after {describe_site(finding)} and may still end: usually an external call or a "
-            f"long computation inside the transaction, or {through}."
+            f"Transactions stay open after {site} and may still end by themselves. Usual causes: an external call or a "
+            f"long computation inside the transaction, or {dependency}."
         )
     return (
-        f"Transactions were opened at {describe_site(finding)} and neither committed, rolled back nor closed: a "
-        "session left open by an exception, an early return or a cancelled request; an external call inside the "
-        f"transaction that never answers; or {through}."
+        f"Transactions were opened at {site} and never committed, rolled back or closed. Usual causes: an exception, "
+        "an early return or a cancelled request that skips closing the session; an external call inside the "
+        f"transaction that never returns; or {dependency}."
     )
 
 
-def _connection_held(signs: ClientSoftware) -> str:
-    if signs.asyncpg_pool:
+def _connection_held(software: ClientSoftware) -> str:
+    if software.asyncpg_pool:
         return "Connections were acquired from asyncpg's pool and never released."
     return (
-        "Connections were used outside a transaction and never handed back, as this client otherwise does: asyncpg's "
-        "`pool.acquire()` without a release, a `connect()` that is never closed, or an AUTOCOMMIT session kept open."
+        "Connections were used outside a transaction and not returned to the pool, although this client normally "
+        "returns them. Usual causes: asyncpg's `pool.acquire()` without a release, a `connect()` that is never closed, "
+        "or an AUTOCOMMIT session that is kept open."
     )
 
 
-def _origin_growth(finding: Finding, signs: ClientSoftware) -> str:
-    opens = "A process opens connection after connection and never comes back to the earlier ones: "
+def _origin_growth(finding: Finding, software: ClientSoftware) -> str:
+    growth = "A process keeps opening connections and does not use the earlier ones again."
     if all(session.statement.kind is StatementKind.RETURNED for session in finding.sessions):
-        return f"{opens}they lie in pools that nobody uses any more, such as an engine or a pool made for each request."
-    autocommit = "" if signs.asyncpg_pool else ", or an AUTOCOMMIT session kept open"
-    return f"{opens}`connect()` without a close, asyncpg's `pool.acquire()` without a release{autocommit}."
+        return f"{growth} They belong to pools that are no longer used: an engine or a pool made for each request."
+    acquired = "`connect()` without a close, asyncpg's `pool.acquire()` without a release"
+    autocommit = "" if software.asyncpg_pool else ", or an AUTOCOMMIT session that is kept open"
+    return f"{growth} Usual causes: {acquired}{autocommit}."
 
 
-def _harm(finding: Finding, _signs: ClientSoftware) -> str:
-    harm, told = finding.harm, []
+def _harm(finding: Finding) -> str:
+    harm, parts = finding.harm, []
     if harm.blocked:
-        told.append(f"{_count(harm.blocked, 'session')} of others {'waits' if harm.blocked == 1 else 'wait'} for them")
-    if (harm.xmin_age_max or 0) >= _XMIN_WORTH_TELLING:
-        told.append(f"they hold vacuum back by {_count(harm.xmin_age_max or 0, 'transaction')}")
+        parts.append(f"{counted(harm.blocked, 'other session is', 'other sessions are')} blocked")
+    if (harm.xmin_age_max or 0) >= _MIN_XMIN_AGE:
+        parts.append(f"vacuum is held back by {counted(harm.xmin_age_max or 0, 'transaction')}")
     if harm.xid_age_max is not None:
-        told.append("they hold changes that are not committed, and the locks on them")
-    return f"Meanwhile {'; '.join(told)}." if told else ""
+        parts.append("uncommitted changes keep their locks")
+    return f"Harm: {'; '.join(parts)}." if parts else ""
 
 
-def _gone(finding: Finding, _signs: ClientSoftware) -> str:
-    gone = finding.total - len(finding.sessions)
-    if not finding.rate_per_minute or gone < max(_MANY_GONE, len(finding.sessions)):
+def _ended_sessions(finding: Finding) -> str:
+    ended = finding.total - len(finding.sessions)
+    if not finding.rate_per_minute or ended < max(_MIN_ENDED, len(finding.sessions)):
         return ""
     return (
-        f"{gone} of its {finding.total} sessions have ended while new ones came. Where an operator or "
-        "idle_in_transaction_session_timeout ends them, the leak goes on and the application's pool may stay "
-        "exhausted: then sessions_killed or sessions_fatal rises in pg_stat_database."
+        f"{ended} of its {finding.total} sessions have ended, but new ones keep coming. If an operator or "
+        "idle_in_transaction_session_timeout terminates them, the leak goes on and the application's pool may stay "
+        "exhausted. In that case sessions_killed or sessions_fatal rises in pg_stat_database."
     )
 
 
-def _origins(finding: Finding, _signs: ClientSoftware) -> str:
+def _origins(finding: Finding) -> str:
     origins = finding.origins
     if len(origins) > 1:
-        return f"They come from {len(origins)} addresses: look at the code rather than at one process."
+        return f"The sessions come from {len(origins)} addresses, so suspect the code rather than one process."
     if not origins:
         return ""
-    # New holds come from a host that lives.
-    vanished = "" if finding.rate_per_minute or _is_local(origins[0]) else ", or its host is gone, which looks the same"
-    return f"All come from {origins[0]}: one process or host{vanished}; behind a pooler, all come from the pooler."
+    # A host that still opens sessions is there, and this machine cannot have vanished from the network.
+    may_be_gone = not finding.rate_per_minute and not _is_local(origins[0])
+    gone = ", or its host is gone from the network, which looks the same" if may_be_gone else ""
+    return f"All sessions come from {origins[0]}: one process, one host or one pooler{gone}."
 
 
 def _is_local(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-#: Each says its part or nothing.
-CAUSES: tuple[Callable[[Finding, ClientSoftware], str], ...] = (_what, _harm, _gone, _origins)

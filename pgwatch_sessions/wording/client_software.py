@@ -1,9 +1,9 @@
-"""What sessions' statements give away about the software that sent them; nothing that they do not show.
+"""Recognises a client's driver and framework by the statements that its sessions ran last.
 
-Read off real servers: asyncpg ends its own BEGIN, COMMIT and ROLLBACK with `;` and names its savepoints; its pool
-resets with a block of its own; SQLAlchemy 2 casts parameters to type names in capitals (`$1::INTEGER`), whichever
-the driver.
-A person at a console writes `BEGIN;` as well, which is why tools are told apart first.
+Measured on real servers: asyncpg ends its own BEGIN, COMMIT and ROLLBACK with `;` and names its savepoints. Its pool
+resets a connection with a block of statements of its own. SQLAlchemy 2 casts parameters to type names in capitals
+(`$1::INTEGER`) with every driver.
+A person at a console writes `BEGIN;` too, so maintenance tools are told apart by name before this is used.
 """
 
 import re
@@ -19,26 +19,32 @@ _SQLALCHEMY_CAST = re.compile(r"\$\d+::[A-Z]{3}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSoftware:
-    """What is known of a client's software."""
+    """The software of a client, as far as its statements show it. False means that nothing shows it."""
 
     asyncpg: bool
-    #: Sessions go back into asyncpg's own pool.
+    #: Whether the client returns its sessions to asyncpg's own pool.
     asyncpg_pool: bool
     sqlalchemy: bool
-    #: As the comment tags name them, in lower case.
-    named: frozenset[str]
+    #: Frameworks and drivers named in comment tags, in lower case, for example `fastapi:0.165`.
+    tagged: frozenset[str]
+
+    @property
+    def may_be_fastapi(self) -> bool:
+        """Whether the framework is FastAPI or not known."""
+        frameworks = [name for name in self.tagged if not name.startswith(("asyncpg", "psycopg", "sqlalchemy"))]
+        return not frameworks or any("fastapi" in name for name in frameworks)
 
 
 def recognise_software(sessions: Iterable[Session]) -> ClientSoftware:
-    """Read the last statements of a client's sessions."""
+    """Return the software that the last statements of a client's sessions show."""
     statements = {session.statement for session in sessions}
     texts = [statement.text for statement in statements]
     tags = ((key, value.lower()) for statement in statements for key, value in statement.tags)
-    named = frozenset(value for key, value in tags if key in {"framework", "db_driver"})
+    tagged = frozenset(value for key, value in tags if key in {"framework", "db_driver"})
     pool = any(map(_ASYNCPG_RESET.fullmatch, texts))
     return ClientSoftware(
-        asyncpg=pool or any(map(_ASYNCPG.match, texts)) or any("asyncpg" in name for name in named),
+        asyncpg=pool or any(map(_ASYNCPG.match, texts)) or any("asyncpg" in name for name in tagged),
         asyncpg_pool=pool,
-        sqlalchemy=any(map(_SQLALCHEMY_CAST.search, texts)) or any("sqlalchemy" in name for name in named),
-        named=named,
+        sqlalchemy=any(map(_SQLALCHEMY_CAST.search, texts)) or any("sqlalchemy" in name for name in tagged),
+        tagged=tagged,
     )

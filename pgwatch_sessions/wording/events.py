@@ -1,4 +1,4 @@
-"""Events as names and fields, for logs, JSON and replay."""
+"""Events as a name and fields, for the log, the JSON documents and replay."""
 
 import math
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from pgwatch_sessions.core.events import (
 )
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.model import Client
+from pgwatch_sessions.wording.labels import quoted_name
 
 #: The names of events. Users' log queries depend on them.
 EVENT_NAMES: Mapping[type[Any], str] = {
@@ -29,8 +30,8 @@ EVENT_NAMES: Mapping[type[Any], str] = {
     PrivilegeMissing: "privilege_missing",
     ClientsFolded: "clients_folded",
 }
-#: What to do when clients are folded into `other`.
-FOLDED_CLIENTS_REMEDY = "raise max_clients, or set application names that do not change"
+#: What to do if clients are folded into `other`.
+FOLDED_CLIENTS_REMEDY = "raise max_clients, or give each application one name that does not change"
 
 
 def event_name(event: Event) -> str:
@@ -39,7 +40,7 @@ def event_name(event: Event) -> str:
 
 
 def event_fields(event: Event) -> dict[str, Any]:
-    """Return the event's fields, fit for JSON. Fields that do not apply are left out."""
+    """Return the event's fields as JSON values. A field that does not apply is left out."""
     match event:
         case LeakOpened(finding) | LeakChanged(finding) | LeakClosed(finding):
             return finding_fields(finding)
@@ -61,7 +62,7 @@ def event_fields(event: Event) -> dict[str, Any]:
 
 
 def finding_fields(finding: Finding) -> dict[str, Any]:
-    """Return what identifies a finding and its present numbers."""
+    """Return a finding's kind, client, site and numbers, as JSON values."""
     return {
         "kind": str(finding.key.kind),
         "severity": str(finding.severity),
@@ -76,16 +77,15 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
 
 
 def client_fields(client: Client) -> dict[str, str]:
-    """Return a client's names."""
+    """Return the three names that identify a client."""
     return {"database": client.database, "user": client.user, "application": client.application}
 
 
 def finite_or_none(seconds: float) -> float | None:
-    """Return the number, None if it is infinite: JSON has no infinity."""
+    """Return the number to a tenth of a second, or None for infinity, which JSON does not have."""
     return None if math.isinf(seconds) else round(seconds, 1)
 
 
 def grant_statement(role: str | None) -> str:
-    """Return the SQL that makes hidden sessions visible to our role."""
-    name = (role or "").replace('"', '""')
-    return f'GRANT pg_monitor TO "{name}";'
+    """Return the SQL that shows hidden sessions to the monitoring role. A recording may not name the role."""
+    return f"GRANT pg_monitor TO {quoted_name(role) if role else '<monitoring role>'};"

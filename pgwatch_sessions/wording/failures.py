@@ -1,11 +1,11 @@
-"""Why a server cannot be polled and what to do about it, by the reason of the failure."""
+"""Why a server cannot be polled, and what to do about it."""
 
 from collections.abc import Mapping
 
 from pgwatch_sessions.core.model import Failure, FailureReason
 from pgwatch_sessions.wording.labels import printable
 
-#: Completes "The server cannot be polled: ...".
+#: Completes "Cannot poll this server: ...".
 FAILURES: Mapping[FailureReason, str] = {
     FailureReason.EXHAUSTED: "it has no free connection slot and refuses new connections",
     FailureReason.AUTHENTICATION: "it rejects our login",
@@ -13,21 +13,22 @@ FAILURES: Mapping[FailureReason, str] = {
     FailureReason.TIMEOUT: "it did not answer in time",
     FailureReason.NETWORK: "it cannot be reached",
     FailureReason.PRIVILEGE: "our role lacks a privilege that a poll needs",
-    FailureReason.PROTOCOL: "its answer was not understood",
+    FailureReason.PROTOCOL: "it sent an answer that we do not understand",
     FailureReason.OTHER: "it answered with an error",
 }
 #: What to do. The other reasons need no advice.
 FAILURE_ADVICE: Mapping[FailureReason, str] = {
     FailureReason.EXHAUSTED: "A daemon that connected earlier can still poll a full server. From PostgreSQL 16 on, "
     "reserved_connections keeps slots free for a monitoring role.",
-    FailureReason.AUTHENTICATION: "Set user and password with --dsn, or with PGUSER and PGPASSWORD, or name a "
-    "file that holds the password with --password-file. The server's pg_hba.conf decides who may connect from where.",
+    FailureReason.AUTHENTICATION: "Set user and password with --dsn, or with PGUSER and PGPASSWORD, or give a file "
+    "that holds the password with --password-file. The server's pg_hba.conf decides who may connect from where.",
     FailureReason.NETWORK: "Set host and port with --dsn or PGHOST/PGPORT (default localhost:5432).",
-    FailureReason.TIMEOUT: "Check the host name, and whether a firewall drops the packets. --timeout gives a poll more "
-    "time.",
+    FailureReason.TIMEOUT: "Check the host name, and whether a firewall drops the packets. Give a poll more time "
+    "with --timeout.",
 }
 
 
 def failure_text(failure: Failure) -> str:
-    """Return `reason: detail` of a failed poll."""
-    return printable(f"{failure.reason}: {failure.detail}" if failure.detail else str(failure.reason))
+    """Return why a poll failed, for example `it cannot be reached (network: connecting: refused)`."""
+    detail = f": {failure.detail}" if failure.detail else ""
+    return printable(f"{FAILURES[failure.reason]} ({failure.reason}{detail})")

@@ -1,4 +1,4 @@
-"""Names for kinds, verdicts, clients and limits, as text for people."""
+"""What kinds of leak, verdicts, clients and limits are called, for people."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from pgwatch_sessions.core.findings import LeakKind, Verdict
 from pgwatch_sessions.core.limits import LimitId
 from pgwatch_sessions.core.model import Client, LimitScope
 
-#: What is wrong with the sessions of a finding: "3 sessions idle in transaction".
+#: Completes "3 sessions ...", for each kind of leak.
 HOW_HELD: Mapping[LeakKind, str] = {
     LeakKind.TRANSACTION_HELD: "idle in transaction",
     LeakKind.CONNECTION_HELD: "idle and not returned to the pool",
@@ -32,6 +32,11 @@ def limit_name(limit: LimitId) -> str:
     return "the server" if limit.scope is LimitScope.SERVER else f"{limit.scope} {limit.name}"
 
 
+def quoted_name(name: str) -> str:
+    """Return a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def printable(text: str) -> str:
-    """Replace control characters, which could steer a terminal. Names come from anybody who connects to the server."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+    """Replace control characters by `?`. Every client chooses its own name, and could send commands to a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -35,7 +35,6 @@ from pgwatch_sessions.web.page.page import (
 from pgwatch_sessions.web.page.templates import render_page
 from pgwatch_sessions.web.ranked_findings import anchor_of
 from pgwatch_sessions.wording.advice import Advice
-from pgwatch_sessions.wording.amounts import duration, until_full
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
 from tests.support.values import NOW, session, snapshot
 from tests.web.test_app import Watched, served
@@ -135,7 +134,7 @@ def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
         "limit of role app",
         "Likely cause",
         "What to do",
-        "Now: end the sessions",
+        "Now: terminate the sessions",
         f"The {MAX_SESSIONS} sessions held longest (not shown: {held - MAX_SESSIONS} more)",
         "10.0.0.7 port 40100",
         "alerts/runbooks/DatabaseConnectionLeak.md#transaction-held",
@@ -248,7 +247,7 @@ def test_a_server_that_cannot_be_polled_says_why_and_since_when() -> None:
         "The last successful poll was at 2027-01-15 08:06:30 UTC.",
         "FATAL: sorry, too many clients already",
         "They stay open because their sessions may still be there.",
-        "Now: end the sessions",
+        "Now: terminate the sessions",
     ):
         assert expected in text
     assert "Clients and their sessions" not in text
@@ -399,20 +398,6 @@ def test_sessions_with_different_last_statements_show_each() -> None:
     assert "SELECT a101 FROM orders" in text
     assert "Last statement of each session" not in text
     assert "Last statement of each session" in shown(parsed(leaking()))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(-1, "0 s"), (0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7300, "2 h 1 min"), (200_000, "2 d 7 h")],
-)
-def test_durations_are_rounded_to_what_people_read(seconds: float, words: str) -> None:
-    """A duration has two units at most."""
-    assert duration(seconds) == words
-
-
-def test_forecasts_without_a_time_are_words() -> None:
-    """No forecast and a limit already reached are words, everything else is a duration."""
-    assert [until_full(each) for each in (float("inf"), 0.0, 90.0)] == ["not at this rate", "now", "in 90 s"]
 
 
 def test_the_template_engine_is_loaded_with_the_page_only() -> None:
