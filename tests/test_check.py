@@ -1,4 +1,4 @@
-"""`pgwatch-sessions check` as a process, on real servers: what it reports, and the exit codes that a gate relies on."""
+"""`pgwatch-sessions check` as a process on real servers: its report, and the exit codes that a CI gate relies on."""
 
 import json
 import re
@@ -26,13 +26,13 @@ SECRET = "s3cret@example.org"
 LEAKED = f"SELECT '{SECRET}' AS email /*route='/orders/{{id}}'*/"
 
 
-def narrowed(database: Database, *arguments: str) -> tuple[str, ...]:
-    """Return a check that other tests' sessions on the shared server do not meddle with."""
+def of_database(database: Database, *arguments: str) -> tuple[str, ...]:
+    """Return the arguments of a check that ignores other tests' sessions on the shared server."""
     return ("check", "--dsn", database.dsn(), "--database", database.name, *arguments)
 
 
 def document(*arguments: str) -> tuple[int, dict[str, Any]]:
-    """Run a check for its JSON; return the exit code and what it said of the one server."""
+    """Run a check with JSON output; return the exit code and the one server of the document."""
     ended = finished(*arguments, "--format", "json")
     found = json.loads(ended.stdout)
     assert found["exit_code"] == ended.returncode
@@ -41,9 +41,9 @@ def document(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_leaked_transaction_fails_the_gate_and_is_named(database: Database) -> None:
-    """Three polls over 4 s, as they are by default: exit 1, who, where, which session, and how to end just that one."""
+    """The default of three polls over 4 s gives exit 1, the client, the site, the session, and SQL to terminate it."""
     with idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED) as pid:
-        ended = finished(*narrowed(database, "--hold-limit", "2s"))
+        ended = finished(*of_database(database, "--hold-limit", "2s"))
     assert (ended.returncode, ended.stderr) == (1, "")
     assert (
         f"NOTICE  orders-api ({database.name}, postgres): 1 session idle in transaction at /orders/{{id}}"
@@ -51,26 +51,26 @@ def test_a_leaked_transaction_fails_the_gate_and_is_named(database: Database) ->
     )
     assert f"  pid {pid} from 127.0.0.1, idle in transaction since " in ended.stdout
     assert f"WHERE pid = {pid} AND backend_start = '" in ended.stdout
-    assert ended.stdout.endswith("\n1 finding of notice or above.\n")
+    assert ended.stdout.endswith("\n1 finding of severity notice or worse.\n")
     assert SECRET not in ended.stdout
 
 
 def test_a_clean_server_passes(database: Database) -> None:
-    """Idle sessions that were handed back are no finding; our own session is gone afterwards."""
+    """Idle sessions that were returned to the pool are no finding. Our own session is closed at the end."""
     with idle(database.dsn(application_name="orders-api"), 3):
-        ended = finished(*narrowed(database, *SHORT))
+        ended = finished(*of_database(database, *SHORT))
     assert (ended.returncode, ended.stderr) == (0, "")
     row = next(line for line in ended.stdout.splitlines() if line.startswith("orders-api"))
     assert re.fullmatch(rf"orders-api \({database.name}, postgres\) +3  3, \d s  ok", row)
-    assert ended.stdout.endswith("\nNothing of notice or above.\n")
+    assert ended.stdout.endswith("\nNo finding of severity notice or worse.\n")
     until(lambda: own_sessions(database.dsn()) == 0)
 
 
-def test_age_counts_from_before_we_polled(database: Database) -> None:
-    """A session that is over the limit already is found by a single poll."""
+def test_the_age_of_a_hold_counts_from_before_the_first_poll(database: Database) -> None:
+    """A single poll finds a session that is over the limit already."""
     with aborted_transaction(database.dsn(application_name="jobs")) as pid:
         _until_older(database, pid, seconds=1.1)
-        code, server = document(*narrowed(database, "--polls", "1", "--hold-limit", "1s"))
+        code, server = document(*of_database(database, "--polls", "1", "--hold-limit", "1s"))
     assert code == 1
     (finding,) = server["findings"]
     assert (finding["kind"], finding["application"], finding["sessions"]) == ("transaction_held", "jobs", [pid])
@@ -82,22 +82,22 @@ def _until_older(database: Database, pid: int, *, seconds: float) -> None:
         until(lambda: connection.execute(query, [seconds, pid]).fetchone() == (True,))
 
 
-def test_what_is_too_young_is_said_and_waited_out_if_asked(database: Database) -> None:
-    """A hold within its limit passes, with a word about it; `--for` polls until it is over."""
+def test_a_hold_that_is_too_young_is_reported_and_for_waits_until_it_is_over(database: Database) -> None:
+    """A hold within the limit passes, but the report mentions it. `--for` polls until the limit is over."""
     with idle_in_transaction(database.dsn(application_name="orders-api")):
-        ended = finished(*narrowed(database, "--polls", "2", "--interval", "100ms"))
+        ended = finished(*of_database(database, "--polls", "2", "--interval", "100ms"))
         assert ended.returncode == 0
-        young = f"orders-api ({database.name}, postgres) has 1 session idle in transaction, up to "
+        young = f"orders-api ({database.name}, postgres) has 1 session idle in transaction for up to "
         assert f"Too young to judge: {young}" in ended.stdout
-        assert "the hold limit is 1m. --for 1m waits it out." in ended.stdout
-        code, server = document(*narrowed(database, "--for", "2400ms", "--interval", "400ms", "--hold-limit", "2s"))
+        assert "The hold limit is 1m. Use --for 1m to poll until it is over." in ended.stdout
+        code, server = document(*of_database(database, "--for", "2400ms", "--interval", "400ms", "--hold-limit", "2s"))
     assert (code, server["polls"], server["too_young_to_judge"]) == (1, 7, [])
 
 
-def test_the_document_says_all_that_the_report_says(database: Database) -> None:
-    """Clients with states and ages, findings with evidence and advice; no literal."""
+def test_the_json_document_has_everything_that_the_text_has(database: Database) -> None:
+    """It has clients with states and ages, and findings with evidence and advice, but no literal."""
     with idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED) as pid, idle(database.dsn()):
-        code, server = document(*narrowed(database, *SHORT))
+        code, server = document(*of_database(database, *SHORT))
     assert (code, server["failure"], server["hidden_sessions"], server["polls"]) == (1, None, 0, 3)
     assert {client["application"]: client["states"] for client in server["clients"]} == {
         "orders-api": {"idle in transaction": 1},
@@ -123,31 +123,31 @@ def test_the_document_says_all_that_the_report_says(database: Database) -> None:
     assert SECRET not in json.dumps(server)
 
 
-def test_it_can_be_narrowed_to_those_who_matter(database: Database) -> None:
-    """Findings of others neither fail the gate nor stand in the report; patterns are the shell's."""
+def test_patterns_choose_which_clients_are_checked(database: Database) -> None:
+    """Findings of other clients do not fail the gate and are not in the report. Patterns are shell patterns."""
     with idle_in_transaction(database.dsn(application_name="billing-1")) as pid:
         _until_older(database, pid, seconds=1.1)
         once = ("--polls", "1", "--hold-limit", "1s")
-        assert finished(*narrowed(database, *once, "--application", "billing-*")).returncode == 1
-        others = finished(*narrowed(database, *once, "--application", "orders-*"))
+        assert finished(*of_database(database, *once, "--application", "billing-*")).returncode == 1
+        others = finished(*of_database(database, *once, "--application", "orders-*"))
         elsewhere = finished("check", "--dsn", database.dsn(), *once, "--database", "no-such-*")
     assert (others.returncode, elsewhere.returncode) == (0, 0)
     assert "billing" not in others.stdout + elsewhere.stdout
     assert "No client has a session." in others.stdout
 
 
-def test_a_notice_says_how_to_know_more(database: Database) -> None:
-    """Where the polls took less than the hold limit a longer check is proposed, and not where they took longer."""
+def test_for_a_notice_a_longer_check_is_proposed(database: Database) -> None:
+    """It is proposed if the polls took less than the hold limit."""
     with idle_in_transaction(database.dsn(application_name="orders-api")) as pid:
         _until_older(database, pid, seconds=1.1)
-        short = finished(*narrowed(database, "--polls", "1", "--hold-limit", "1s"))
-        long = finished(*narrowed(database, "--for", "1200ms", "--interval", "400ms", "--hold-limit", "1s"))
-    assert "--for 2s tells more." in short.stdout
-    assert (long.returncode, "tells more" in long.stdout) == (1, False)
+        short = finished(*of_database(database, "--polls", "1", "--hold-limit", "1s"))
+        long = finished(*of_database(database, "--for", "1200ms", "--interval", "400ms", "--hold-limit", "1s"))
+    assert "Use --for 2s to tell them apart." in short.stdout
+    assert (long.returncode, "tell them apart" in long.stdout) == (1, False)
 
 
 def test_a_limit_that_is_nearer_than_the_servers_is_shown(own_postgres: OwnPostgresFactory) -> None:
-    """A role's own limit may be reached long before the server's; that of a role without sessions says nothing."""
+    """A role's own limit may be reached long before the server's. That of a role without sessions is not shown."""
     server = own_postgres()
     with role(server.dsn(), "app", connection_limit=4), role(server.dsn(), "other", connection_limit=1):
         with idle(server.dsn(user="app", application_name="orders-api"), 3):
@@ -157,41 +157,42 @@ def test_a_limit_that_is_nearer_than_the_servers_is_shown(own_postgres: OwnPostg
     assert "by role" not in alone.stdout
 
 
-def test_what_fails_can_be_chosen(database: Database) -> None:
-    """A notice passes where only a warning fails, and is in the report all the same."""
+def test_the_severity_that_fails_can_be_chosen(database: Database) -> None:
+    """With `--fail-on warning` a notice passes, but is still in the report."""
     with idle_in_transaction(database.dsn(application_name="orders-api")) as pid:
         _until_older(database, pid, seconds=1.1)
-        ended = finished(*narrowed(database, "--polls", "1", "--hold-limit", "1s", "--fail-on", "warning"))
+        ended = finished(*of_database(database, "--polls", "1", "--hold-limit", "1s", "--fail-on", "warning"))
     assert ended.returncode == 0
     assert "NOTICE  orders-api" in ended.stdout
-    assert ended.stdout.endswith("\nNothing of warning or above.\n")
+    assert ended.stdout.endswith("\nNo finding of severity warning or worse.\n")
 
 
-def test_a_wrong_password_is_no_sight(own_postgres: OwnPostgresFactory) -> None:
-    """Exit 3 at once, however long we were to poll; the password is nowhere."""
+def test_a_wrong_password_is_exit_3(own_postgres: OwnPostgresFactory) -> None:
+    """The check ends at once, however long `--for` is, and shows no password."""
     server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
     with role(server.dsn(), "locked", password="right"):
         dsn = server.dsn(user="locked", password="wr0ng-secret")
         ended = finished("check", "--for", "1h", env=environment(DSN=dsn))
     assert (ended.returncode, ended.stderr) == (3, "")
-    assert "It cannot be seen: authentication: " in ended.stdout
+    assert "Cannot poll this server: it rejects our login (authentication: " in ended.stdout
     assert "\nSet user and password with --dsn, or with PGUSER and PGPASSWORD, " in ended.stdout
     assert "wr0ng-secret" not in ended.stdout
 
 
-def test_hidden_states_are_no_sight(own_postgres: OwnPostgresFactory) -> None:
-    """A role that may not see others' states cannot vouch for them: exit 3, with what to grant."""
+def test_hidden_states_are_exit_3(own_postgres: OwnPostgresFactory) -> None:
+    """A role that may not see the states of other sessions finds no leak among them. The report has the GRANT."""
     server = own_postgres()
     with role(server.dsn(), "plain"), idle_in_transaction(server.dsn(application_name="orders-api")):
         ended = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"))
         narrow = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"), "--application", "others")
     assert ended.returncode == 3
-    assert '1 session hidden from our role: GRANT pg_monitor TO "plain";' in ended.stdout
+    assert "Our role may not see the state of 1 session. Leaks among hidden sessions are not found.\n" in ended.stdout
+    assert 'To show hidden sessions, run as a superuser: GRANT pg_monitor TO "plain";\n' in ended.stdout
     assert narrow.returncode == 0
 
 
 def test_of_several_servers_all_are_checked_and_the_highest_code_counts(database: Database, tmp_path: Path) -> None:
-    """One that is down does not keep the other's finding from the report."""
+    """If one server is down, the findings of the other are still in the report."""
     file = tmp_path / "two.yaml"
     file.write_text(f"""\
 servers:
@@ -204,7 +205,7 @@ servers:
         ended = finished(*arguments)
         found = json.loads(finished(*arguments, "--format", "json").stdout)
     assert ended.returncode == 3
-    assert "It cannot be seen: network: " in ended.stdout
+    assert "Cannot poll this server: it cannot be reached (network: " in ended.stdout
     assert "NOTICE  orders-api" in ended.stdout
     assert {server["server"]: server["exit_code"] for server in found["servers"]} == {"down": 3, "shop": 1}
 
@@ -222,14 +223,14 @@ servers:
     ],
 )
 def test_wrong_usage(arguments: list[str], complaint: str) -> None:
-    """Exit 2, and what is wrong; no server is asked."""
+    """Exit 2, and the error names the option. No server is polled."""
     ended = finished("check", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert complaint in ended.stderr
 
 
 def test_the_daemons_interval_is_not_the_checks(database: Database) -> None:
-    """A daemon that polls once an hour, in the same environment, does not make a check last for hours."""
+    """An environment in which the daemon polls once an hour does not make a check last for hours."""
     env = environment(INTERVAL="1h", DSN=database.dsn())
     assert (
         finished("check", "--polls", "2", "--interval", "100ms", "--database", database.name, env=env).returncode == 0
@@ -237,10 +238,10 @@ def test_the_daemons_interval_is_not_the_checks(database: Database) -> None:
 
 
 def test_a_terminal_gets_colours_progress_and_folded_text(database: Database) -> None:
-    """What is piped has none of it, and NO_COLOR is heeded."""
+    """A pipe gets none of them, and NO_COLOR turns colours off."""
     with idle_in_transaction(database.dsn(application_name="orders-api")) as pid:
         _until_older(database, pid, seconds=1.1)
-        command = narrowed(database, "--polls", "2", "--interval", "150ms", "--hold-limit", "1s")
+        command = of_database(database, "--polls", "2", "--interval", "150ms", "--hold-limit", "1s")
         shown = at_terminal(*command, columns=70)
         plain = at_terminal(*command, env={**environment(), "NO_COLOR": "1"})
         piped = finished(*command)
@@ -256,14 +257,14 @@ def test_a_terminal_gets_colours_progress_and_folded_text(database: Database) ->
 
 
 def test_help_says_what_a_gate_needs() -> None:
-    """Examples and exit codes stand in the help."""
+    """The help has examples and exit codes."""
     text = finished("check", "--help").stdout
     assert "examples:\n  pgwatch-sessions check --dsn " in text
-    assert "exit codes:\n  0  nothing found\n  1  a finding of at least --fail-on\n" in text
+    assert "exit codes:\n  0  no finding of the --fail-on severity or worse\n  1  a finding of" in text
 
 
 def test_without_patterns_every_client_counts(own_postgres: OwnPostgresFactory) -> None:
-    """Sessions of every database are judged."""
+    """Sessions of every database are checked."""
     server: Postgres = own_postgres().server
     with idle_in_transaction(server.dsn(database="template1")), idle_in_transaction(server.dsn()):
         code, found = document("check", "--dsn", server.dsn(), *SHORT)
@@ -272,7 +273,7 @@ def test_without_patterns_every_client_counts(own_postgres: OwnPostgresFactory) 
 
 
 def test_the_example_for_ci_uses_what_there_is() -> None:
-    """It is YAML, and each of our commands in it has the options that it is given."""
+    """It is YAML, and every option that it gives to our commands exists."""
     steps = yaml.safe_load(EXAMPLE.read_text())["jobs"]["connection-leaks"]["steps"]
     commands = re.findall(
         r"pgwatch-sessions ((?:check|record|replay) .*)", "\n".join(step.get("run", "") for step in steps)

@@ -1,4 +1,4 @@
-"""`pgwatch-sessions check`: poll a few times, judge, and say it as text or JSON."""
+"""`pgwatch-sessions check`: polls a few times, judges, and reports as text or JSON."""
 
 from pgwatch_sessions.commands.check.command import CHECK
 

@@ -1,4 +1,4 @@
-"""The command: its options, its polls, and its exit code."""
+"""The `check` command: its options, and what it does with them."""
 
 import argparse
 import asyncio
@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.commands.check.document import document_of
-from pgwatch_sessions.commands.check.polling import poll_at_all
-from pgwatch_sessions.commands.check.result import Narrowing, Result, result_of
-from pgwatch_sessions.commands.check.text import text_of_results
+from pgwatch_sessions.commands.check.polling import poll_servers
+from pgwatch_sessions.commands.check.result import CheckResult, ClientFilter, result_of
+from pgwatch_sessions.commands.check.text import report_lines
 from pgwatch_sessions.commands.command import (
     CONNECTION,
     JUDGEMENT,
@@ -26,80 +26,87 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
 
 _POLLS = 3
-_PAUSE = 2.0
+_INTERVAL = 2.0
 
 
 def _check(options: argparse.Namespace) -> int:
     settings = load_settings(options)
-    polls = math.ceil(options.for_seconds / options.pause) + 1 if options.for_seconds else options.polls
-    narrowing = Narrowing(application=options.application, database=options.database)
+    polls = math.ceil(options.for_seconds / options.poll_interval) + 1 if options.for_seconds else options.polls
+    clients = ClientFilter(application=options.application, database=options.database)
     with Progress(sys.stderr) as progress:
-        states = asyncio.run(_polled(settings, polls, options.pause, progress))
-    results = [result_of(state, narrowing, hold_limit=settings.hold_limit) for state in states]
+        states = asyncio.run(_poll(settings, polls, options.poll_interval, progress))
+    results = [result_of(state, clients, hold_limit=settings.hold_limit) for state in states]
     fail_on = Severity(options.fail_on)
     code = max(result.exit_code(fail_on) for result in results)
-    sys.stdout.writelines(f"{line}\n" for line in _lines(results, options.format, fail_on, code, settings.hold_limit))
+    lines = _lines(results, options.format, fail_on=fail_on, code=code, hold_limit=settings.hold_limit)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return code
 
 
-async def _polled(settings: Settings, polls: int, pause: float, progress: Progress) -> Sequence[ServerState]:
-    return await poll_at_all(
+async def _poll(settings: Settings, polls: int, interval: float, progress: Progress) -> Sequence[ServerState]:
+    return await poll_servers(
         connections_of(settings),
         polls=polls,
-        pause=pause,
+        interval=interval,
         policy=policy_of(settings),
-        polled=lambda done: progress.show(f"{bar(done / polls)}  poll {done} of {polls}"),
+        on_poll=lambda number: progress.show(f"{bar(number / polls)}  poll {number} of {polls}"),
     )
 
 
-def _lines(results: Sequence[Result], form: str, fail_on: Severity, code: int, hold_limit: float) -> Iterator[str]:
-    if form == "json":
+def _lines(
+    results: Sequence[CheckResult], output_format: str, *, fail_on: Severity, code: int, hold_limit: float
+) -> Iterator[str]:
+    if output_format == "json":
         yield json.dumps(document_of(results, fail_on=fail_on, code=code), indent=2)
     else:
-        yield from text_of_results(results, fail_on=fail_on, hold_limit=hold_limit, paint=paint_for(sys.stdout))
+        yield from report_lines(results, fail_on=fail_on, hold_limit=hold_limit, paint=paint_for(sys.stdout))
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--polls", metavar="N", type=positive_count, default=_POLLS, help=f"how often to poll. Default: {_POLLS}."
+        "--polls", metavar="N", type=positive_count, default=_POLLS, help=f"number of polls. Default: {_POLLS}."
     )
     length.add_argument(
         "--for",
         dest="for_seconds",
         metavar="DURATION",
         type=positive_duration,
-        help="poll until so much time has passed, such as the hold limit and a little more",
+        help="poll for this long instead, for example a little longer than the hold limit",
     )
     parser.add_argument(
         "--interval",
-        dest="pause",
+        dest="poll_interval",
         metavar="DURATION",
         type=positive_duration,
-        default=_PAUSE,
-        help=f"time between polls. Default: {_PAUSE:.0f}s.",
+        default=_INTERVAL,
+        help=f"time between polls. Default: {_INTERVAL:.0f}s.",
     )
-    parser.add_argument("--application", metavar="PATTERN", help="judge clients of this application_name only")
-    parser.add_argument("--database", metavar="PATTERN", help="judge clients of this database only")
+    parser.add_argument("--application", metavar="PATTERN", help="check only clients with this application_name")
+    parser.add_argument("--database", metavar="PATTERN", help="check only clients of this database")
     parser.add_argument(
         "--fail-on",
         choices=[str(severity) for severity in Severity],
         default=str(Severity.NOTICE),
-        help="least severity of a finding that is exit code 1. Default: notice.",
+        help="exit with 1 for findings of this severity or worse. Default: notice.",
     )
     parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="a report for people, or one JSON document"
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="text (the default), or one JSON document",
     )
 
 
 CHECK = Command(
     name="check",
-    purpose="poll a few times, report, and exit with a code: a gate for CI, a cron job, a person",
+    purpose="poll a few times, report findings, and exit with a code: for CI, cron jobs and people",
     description="""\
-Polls a few times and reports who has which sessions, what is held or leaking, and what to do about it.
+Polls the servers a few times. Reports the sessions of each client, which of them are held or leaking, the likely
+cause, and what to do.
 
-After a load test, when nothing should be going on any more, it is a gate: one session left idle in a transaction
-for longer than the hold limit is a failure. PATTERN is a shell pattern such as 'orders-*'.""",
+As a gate after a load test, when the application has nothing left to do, it fails if a session has been idle in
+transaction for longer than the hold limit. PATTERN is a shell pattern such as 'orders-*'.""",
     settings=(*CONNECTION, *JUDGEMENT),
     add_options=_add_options,
     obey=_check,
@@ -110,10 +117,10 @@ examples:
   pgwatch-sessions check --fail-on critical --format json | jq '.servers[].findings'
 
 exit codes:
-  0  nothing found
-  1  a finding of at least --fail-on
+  0  no finding of the --fail-on severity or worse
+  1  a finding of the --fail-on severity or worse
   2  wrong usage or configuration
-  3  a server that could not be seen: unreachable, refused, or states of its sessions hidden from our role
-     (of several servers the highest code counts)
+  3  a server cannot be polled, or hides the state of sessions from our role
+     (with several servers, the highest code)
 """,
 )

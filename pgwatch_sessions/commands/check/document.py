@@ -1,9 +1,9 @@
-"""The result of a check as JSON."""
+"""The result of a check as JSON. Its keys are a contract."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from pgwatch_sessions.commands.check.result import Result
+from pgwatch_sessions.commands.check.result import CheckResult
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
@@ -11,20 +11,20 @@ from pgwatch_sessions.wording.advice import advice_of
 from pgwatch_sessions.wording.events import client_fields, finding_fields
 
 
-def document_of(results: Iterable[Result], *, fail_on: Severity, code: int) -> dict[str, Any]:
-    """Return all that the check found, fit for JSON."""
+def document_of(results: Iterable[CheckResult], *, fail_on: Severity, code: int) -> dict[str, Any]:
+    """Return everything that the check found, as JSON values."""
     return {"exit_code": code, "fail_on": str(fail_on), "servers": [_server(result, fail_on) for result in results]}
 
 
-def _server(result: Result, fail_on: Severity) -> dict[str, Any]:
+def _server(result: CheckResult, fail_on: Severity) -> dict[str, Any]:
     state = result.state
     diagnosis = state.diagnoses.get(None)
     return {
         "server": state.server,
         "exit_code": result.exit_code(fail_on),
-        "taken_at": text_of(result.at) if state.last_summary else None,
+        "taken_at": text_of(result.polled_at) if state.last_summary else None,
         "polls": result.polls,
-        "failed_polls": sum(state.poll_failures.values()),
+        "failed_polls": result.failed_polls,
         "failure": {"reason": str(state.failure.reason), "detail": state.failure.detail} if state.failure else None,
         "hidden_sessions": result.hidden,
         "diagnosis": str(diagnosis.verdict) if diagnosis else "unknown",
@@ -35,13 +35,13 @@ def _server(result: Result, fail_on: Severity) -> dict[str, Any]:
         "clients": [_client(summary, result) for summary in result.clients],
         "findings": [_finding(finding, result) for finding in result.findings],
         "too_young_to_judge": [
-            {**client_fields(young.client), "sessions": young.sessions, "age_seconds": round(young.age, 3)}
-            for young in result.young
+            {**client_fields(each.client), "sessions": each.sessions, "age_seconds": round(each.oldest, 3)}
+            for each in result.too_young
         ],
     }
 
 
-def _client(summary: ClientSummary, result: Result) -> dict[str, Any]:
+def _client(summary: ClientSummary, result: CheckResult) -> dict[str, Any]:
     diagnosis = result.state.diagnoses.get(summary.client)
     return {
         **client_fields(summary.client),
@@ -53,12 +53,12 @@ def _client(summary: ClientSummary, result: Result) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding, result: Result) -> dict[str, Any]:
+def _finding(finding: Finding, result: CheckResult) -> dict[str, Any]:
     advice = advice_of(finding, result.sessions_of(finding.key.client))
     return {
         **finding_fields(finding),
         "since": text_of(finding.since),
-        "age_seconds": round(result.at - finding.since, 3),
+        "age_seconds": round(result.polled_at - finding.since, 3),
         "cause": advice.cause,
         "steps": advice.steps,
         "terminate": advice.terminate,

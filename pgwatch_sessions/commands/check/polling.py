@@ -1,4 +1,4 @@
-"""A few polls each server, by the daemon's own steps."""
+"""Polls each server a few times and judges each poll as the daemon does."""
 
 import asyncio
 import time
@@ -9,49 +9,37 @@ from pgwatch_sessions.core.model import Failure, FailureReason
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
 
-#: What a second try does not mend.
-_HOPELESS = frozenset({FailureReason.AUTHENTICATION, FailureReason.PRIVILEGE})
+#: After these failures another poll would fail as well.
+_PERMANENT = frozenset({FailureReason.AUTHENTICATION, FailureReason.PRIVILEGE})
 
 
-async def poll_at_all(
+async def poll_servers(
     connections: Mapping[str, HeldConnection],
     *,
     polls: int,
-    pause: float,
+    interval: float,
     policy: Policy,
-    polled: Callable[[int], None],
+    on_poll: Callable[[int], None],
 ) -> tuple[ServerState, ...]:
-    """Return each server's state after so many polls, `pause` seconds apart; `polled` is told how many are done."""
-    return tuple(
-        await asyncio.gather(
-            *(
-                _poll_at(name, connection, polls=polls, pause=pause, policy=policy, polled=polled)
-                for name, connection in connections.items()
-            )
-        )
-    )
+    """Return the state of each server after this many polls, `interval` seconds apart.
 
+    `on_poll` is called after each poll with its number, from 1.
+    """
 
-async def _poll_at(
-    name: str,
-    connection: HeldConnection,
-    *,
-    polls: int,
-    pause: float,
-    policy: Policy,
-    polled: Callable[[int], None],
-) -> ServerState:
-    state = ServerState(server=name)
-    begun = time.monotonic()
-    try:
-        for done in range(polls):
-            await asyncio.sleep(begun + done * pause - time.monotonic())
-            started = time.monotonic()
-            outcome = await connection.poll()
-            state, _ = advance(state, outcome, policy=policy, at=time.time(), duration=time.monotonic() - started)
-            polled(done + 1)
-            if isinstance(outcome, Failure) and outcome.reason in _HOPELESS:
-                break
-    finally:
-        await connection.close()
-    return state
+    async def poll(name: str, connection: HeldConnection) -> ServerState:
+        state = ServerState(server=name)
+        begun = time.monotonic()
+        try:
+            for number in range(polls):
+                await asyncio.sleep(begun + number * interval - time.monotonic())
+                started = time.monotonic()
+                outcome = await connection.poll()
+                state, _ = advance(state, outcome, policy=policy, at=time.time(), duration=time.monotonic() - started)
+                on_poll(number + 1)
+                if isinstance(outcome, Failure) and outcome.reason in _PERMANENT:
+                    break
+        finally:
+            await connection.close()
+        return state
+
+    return tuple(await asyncio.gather(*(poll(name, connection) for name, connection in connections.items())))

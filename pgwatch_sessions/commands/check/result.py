@@ -1,4 +1,4 @@
-"""What a check found at one server, narrowed to the clients that were asked for."""
+"""The result of a check on one server, for the clients that are checked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,102 +13,106 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.clients import ClientSummary, count_hidden, summarise
 
 
-class Narrowing(NamedTuple):
-    """Shell patterns of the clients that matter; None means all."""
+class ClientFilter(NamedTuple):
+    """Shell patterns of the clients to check; None matches every client."""
 
     application: str | None
     database: str | None
 
-    def admits(self, client: Client) -> bool:
-        """Tell whether a client matters."""
+    def matches(self, client: Client) -> bool:
+        """Return whether the client is checked."""
         return (self.application is None or fnmatchcase(client.application, self.application)) and (
             self.database is None or fnmatchcase(client.database, self.database)
         )
 
 
-class Young(NamedTuple):
-    """Sessions of a client that are idle in transaction, and too young to judge."""
+class TooYoung(NamedTuple):
+    """Sessions of a client that are idle in transaction, but not for longer than the hold limit yet."""
 
     client: Client
     sessions: int
-    #: Of the oldest, in seconds.
-    age: float
+    #: How long the oldest has been idle in transaction, in seconds.
+    oldest: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One server as the check saw it."""
+class CheckResult:
+    """What the check found on one server."""
 
     state: ServerState
     clients: tuple[ClientSummary, ...]
     #: The worst first.
     findings: tuple[Finding, ...]
-    #: Those that did not move while we polled.
-    young: tuple[Young, ...]
+    #: Only sessions that did not move between the first poll and the last.
+    too_young: tuple[TooYoung, ...]
+    #: Sessions whose state our role may not see.
     hidden: int
 
     @property
-    def at(self) -> float:
-        """The server's time of the last poll that succeeded."""
+    def polled_at(self) -> float:
+        """The server's time of the last successful poll."""
         return self.state.last_poll_at or 0.0
 
     @property
-    def watched(self) -> float:
-        """Seconds between the first and the last poll that succeeded."""
-        began_at = self.state.first_poll_at
-        return 0.0 if began_at is None else self.at - began_at
+    def seconds_watched(self) -> float:
+        """Seconds between the first successful poll and the last."""
+        first = self.state.first_poll_at
+        return 0.0 if first is None else self.polled_at - first
 
     @property
     def polls(self) -> int:
-        """How often we polled, failures included."""
+        """The number of polls, failed ones included."""
         return sum(self.state.poll_durations.counts)
 
+    @property
+    def failed_polls(self) -> int:
+        """The number of failed polls."""
+        return sum(self.state.poll_failures.values())
+
     def sessions_of(self, client: Client) -> tuple[Session, ...]:
-        """Return all sessions of a client."""
-        view = self.state.last_summary
-        return tuple(each for each in view.snapshot.sessions if each.client == client) if view else ()
+        """Return all sessions of a client at the last successful poll."""
+        summary = self.state.last_summary
+        return tuple(each for each in summary.snapshot.sessions if each.client == client) if summary else ()
 
     def exit_code(self, fail_on: Severity) -> int:
-        """Return the contract's exit code: whoever does not see all cannot say that nothing is there."""
+        """Return the exit code. If sessions are not visible, the check cannot say that none of them leaks."""
         if self.state.failure is not None or self.hidden:
             return EXIT_UNSEEN
         found = any(finding.severity.rank >= fail_on.rank for finding in self.findings)
         return EXIT_FOUND if found else EXIT_OK
 
 
-def result_of(state: ServerState, narrowing: Narrowing, *, hold_limit: float) -> Result:
-    """Take from the state what the check is about; times are seconds."""
+def result_of(state: ServerState, clients: ClientFilter, *, hold_limit: float) -> CheckResult:
+    """Return the result for the clients that the filter matches. `hold_limit` is in seconds."""
+    findings = [each for each in state.findings if each.sessions and clients.matches(each.key.client)]
     snapshot = state.last_summary.snapshot if state.last_summary else None
-    findings = [each for each in state.findings if each.sessions and narrowing.admits(each.key.client)]
-    clients = tuple(_clients(snapshot, narrowing)) if snapshot else ()
-    return Result(
+    sessions = [each for each in snapshot.sessions if clients.matches(each.client)] if snapshot else []
+    return CheckResult(
         state=state,
-        clients=clients,
+        clients=tuple(_client_summaries(sessions, snapshot)) if snapshot else (),
         findings=tuple(sorted(findings, key=lambda each: (-each.severity.rank, each.since))),
-        young=tuple(_young(state, snapshot, narrowing, hold_limit)) if snapshot else (),
-        hidden=count_hidden(each for each in snapshot.sessions if narrowing.admits(each.client)) if snapshot else 0,
+        too_young=tuple(_too_young(state, sessions, hold_limit)),
+        hidden=count_hidden(sessions),
     )
 
 
-def _clients(snapshot: Snapshot, narrowing: Narrowing) -> Iterable[ClientSummary]:
-    """Add up the clients, most sessions first. None is folded: a report has no label budget."""
-    sessions: dict[Client, list[Session]] = {}
-    for session in snapshot.sessions:
-        if narrowing.admits(session.client):
-            sessions.setdefault(session.client, []).append(session)
+def _client_summaries(sessions: Iterable[Session], snapshot: Snapshot) -> Iterable[ClientSummary]:
+    """Add up each client, most sessions first. The daemon's summary will not do: it folds clients into `other`."""
+    by_client: dict[Client, list[Session]] = {}
+    for session in sessions:
+        by_client.setdefault(session.client, []).append(session)
     blocking = Blocking(snapshot.sessions)
-    summaries = [summarise(client, own, at=snapshot.taken_at, blocking=blocking) for client, own in sessions.items()]
+    summaries = [summarise(client, own, at=snapshot.taken_at, blocking=blocking) for client, own in by_client.items()]
     return sorted(summaries, key=lambda summary: (-summary.sessions, summary.client))
 
 
-def _young(state: ServerState, snapshot: Snapshot, narrowing: Narrowing, hold_limit: float) -> Iterable[Young]:
-    began_at = state.first_poll_at
+def _too_young(state: ServerState, sessions: Iterable[Session], hold_limit: float) -> Iterable[TooYoung]:
+    first, last = state.first_poll_at, state.last_poll_at
     ages: dict[Client, list[float]] = {}
-    for session in snapshot.sessions:
+    for session in sessions:
         since = session.state_change
-        if session.state not in IDLE_IN_TRANSACTION_STATES or since is None or not narrowing.admits(session.client):
+        if first is None or last is None or since is None or session.state not in IDLE_IN_TRANSACTION_STATES:
             continue
-        still = began_at is not None and since <= began_at
-        if still and snapshot.taken_at - since <= hold_limit:
-            ages.setdefault(session.client, []).append(snapshot.taken_at - since)
-    return [Young(client, len(own), max(own)) for client, own in sorted(ages.items())]
+        if since <= first and last - since <= hold_limit:
+            ages.setdefault(session.client, []).append(last - since)
+    return [TooYoung(client, len(own), max(own)) for client, own in sorted(ages.items())]
