@@ -186,7 +186,7 @@ def test_hidden_states_are_exit_3(own_postgres: OwnPostgresFactory) -> None:
         ended = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"))
         narrow = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"), "--application", "others")
     assert ended.returncode == 3
-    assert "Our role may not see the state of 1 session. Leaks among hidden sessions are not found.\n" in ended.stdout
+    assert "1 session is hidden from the monitoring role. Leaks among hidden sessions are not found.\n" in ended.stdout
     assert 'To show hidden sessions, run as a superuser: GRANT pg_monitor TO "plain";\n' in ended.stdout
     assert narrow.returncode == 0
 

@@ -1,4 +1,4 @@
-"""`pgwatch-sessions replay` as a process: the story, the events, the exit codes, and what a recording can hold."""
+"""`pgwatch-sessions replay` as a process: its text, its events, its exit codes, and hostile recordings."""
 
 import gzip
 import json
@@ -26,38 +26,38 @@ MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
 
 def events(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
-    """Replay as JSON."""
+    """Replay with JSON output; return the events."""
     ended = finished("replay", "--format", "json", *arguments)
     assert ended.returncode == code, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
 def recording(folder: Path, polls: Iterable[tuple[float, Snapshot | Failure]], *, server: str = "shop") -> str:
-    """Write polls, each at its seconds, as a recording; return its path."""
+    """Write polls, each with its time in seconds after NOW, as a recording; return its path."""
     file = folder / "made.jsonl"
     lines = [written(outcome, server=server, at=NOW + seconds) for seconds, outcome in polls]
     file.write_bytes(b"".join(lines))
     return str(file)
 
 
-def seen(seconds: float, *, held_since: float | None = 0, started_at: float = NOW - 1e6) -> Snapshot:
-    """Make a look at a pool's idle session, and at one idle in transaction unless `held_since` is None."""
+def polled(seconds: float, *, held_since: float | None = 0, started_at: float = NOW - 1e6) -> Snapshot:
+    """Return a snapshot of an idle session, and of one that is idle in transaction unless `held_since` is None."""
     sessions = [session(1, query="ROLLBACK", since=NOW - 5)]
     if held_since is not None:
         sessions.append(session(2, SessionState.IDLE_IN_TRANSACTION, since=NOW + held_since))
     return snapshot(*sessions, at=NOW + seconds, server=ServerInfo(max_connections=100, started_at=started_at))
 
 
-def test_the_story_of_a_leak() -> None:
-    """Found, worse, would have paged, the diagnoses; in the end one finding, open, with its figures."""
+def test_the_text_shows_a_leak_from_its_opening_on() -> None:
+    """The lines say when it opened, got worse and would have paged. The table at the end has its figures."""
     ended = finished("replay", LEAK, *SCALED)
     assert (ended.returncode, ended.stderr) == (1, "")
-    story, _, summary = ended.stdout.partition("\n\n")
-    lines = story.splitlines()
+    timeline, _, summary = ended.stdout.partition("\n\n")
+    lines = timeline.splitlines()
     assert all(re.match(rf"{MOMENT}  shop-db  ", line) for line in lines)
     who = re.escape("orders (shop, app)")
     expected = [
-        r"can be seen",
+        r"the server can be polled",
         rf"notice    {who}: 1 session idle in transaction at /reports, the longest for 5 s",
         rf"(warning|critical) +{who}: .*; would have paged",
         rf"diagnosis of {who}: leaking \(\d held at /reports\), was ok",
@@ -65,23 +65,23 @@ def test_the_story_of_a_leak() -> None:
     ]
     places = [next(i for i, line in enumerate(lines) if re.search(rf"  shop-db  {text}$", line)) for text in expected]
     assert places == sorted(places)
-    assert len(lines) < 12  # not every fifth of a change is one of the story
+    assert len(lines) < 12  # small changes get no line
     assert "shop-db: 75 polls; " in summary
     assert re.search(
         rf"critical  {who}  idle in transaction  /reports +12 +1\d\.\d  {MOMENT}  open +{MOMENT}\n", summary
     )
-    assert "1 finding, 1 open at the end; the worst is critical.\nWould have paged once, first at " in summary
+    assert "1 finding, 1 open at the end; the worst is critical.\nWould have paged once, at " in summary
 
 
-def test_a_healthy_recording_has_nothing_to_say() -> None:
-    """Exit 0, and the verdict."""
+def test_a_healthy_recording_has_no_findings() -> None:
+    """The exit code is 0, and the diagnosis is ok."""
     ended = finished("replay", HEALTHY, *SCALED)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("  in the end: ok\n\nNothing was found.\n")
+    assert ended.stdout.endswith("  diagnosis at the end: ok\n\nNo findings.\n")
 
 
 def test_events_as_json() -> None:
-    """One event a line, by the recording's clock, with the keys that other programs rely on."""
+    """There is one event per line, with times of the recording's clock and the keys that other programs rely on."""
     found = events(LEAK, *SCALED, code=1)
     assert [event["event"] for event in found[:2]] == ["server_up", "leak_opened"]
     assert list(found[1]) == [
@@ -112,37 +112,41 @@ def test_events_as_json() -> None:
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])
-def test_other_settings_are_another_verdict(format_: str) -> None:
-    """Would it have paged, had the hold limit been an hour? Options win over the environment."""
+def test_other_settings_lead_to_another_result(format_: str) -> None:
+    """With a hold limit of an hour it would not have paged. Options win over the environment."""
     env = environment(HOLD_LIMIT="5s", GROWTH_WINDOW="60s")
     command = ("replay", "--format", format_, LEAK)
     assert finished(*command, env=env).returncode == 1
     assert finished(*command, "--hold-limit", "1h", env=env).returncode == 0
 
 
-def test_a_notice_is_found_and_is_no_failure(tmp_path: Path) -> None:
+def test_a_notice_is_shown_but_exits_with_0(tmp_path: Path) -> None:
     """One session held for a while is evidence only."""
-    file = recording(tmp_path, [(seconds, seen(seconds)) for seconds in range(0, 100, 10)])
+    file = recording(tmp_path, [(seconds, polled(seconds)) for seconds in range(0, 100, 10)])
     assert [event["severity"] for event in events(file) if event["event"] == "leak_opened"] == ["notice"]
     assert (
-        "1 finding, 1 open at the end; the worst is notice.\nWould have paged nobody.\n"
+        "1 finding, 1 open at the end; the worst is notice.\nNobody would have been paged.\n"
         in finished("replay", file).stdout
     )
 
 
-def test_bad_lines_are_named_and_the_rest_is_told() -> None:
-    """Exit 2 in the end, the number on standard error, what comes after it in the story."""
+def test_bad_lines_are_reported_and_the_rest_is_judged() -> None:
+    """The exit code is 2, and standard error has the number of the line. The polls after it are judged."""
     ended = finished("replay", BY_HAND)
     assert ended.returncode == 2
     assert ended.stderr == f"pgwatch-sessions: error: {BY_HAND}: line 5: not JSON at column 14\n"
-    assert "lab  cannot be seen: exhausted\n" in ended.stdout
+    refused = "cannot poll this server: it has no free connection slot and refuses new connections (exhausted)"
+    assert f"lab  {refused}\n" in ended.stdout
+    assert (
+        "lab  2 sessions are hidden from the monitoring role: GRANT pg_monitor TO <monitoring role>;\n" in ended.stdout
+    )
     assert "lab  the clock stepped back by 11 s\n" in ended.stdout
     assert "lab: 3 polls, 1 of them failed (1 exhausted); " in ended.stdout
     assert "other: 1 poll; " in ended.stdout
 
 
-def test_standard_input_is_a_file_like_any_other() -> None:
-    """`-` reads plain or gzip, and says the same."""
+def test_standard_input_is_read_like_a_file() -> None:
+    """`-` reads plain text or gzip, with the same result."""
     for content in (Path(LEAK).read_bytes(), gzip.decompress(Path(LEAK).read_bytes())):
         ended = subprocess.run(
             [*PROGRAM, "replay", "-", *SCALED], input=content, env=environment(), capture_output=True, check=False
@@ -152,83 +156,83 @@ def test_standard_input_is_a_file_like_any_other() -> None:
 
 
 def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
-    """Missing, a directory, empty: exit 2, one line that says so."""
+    """A missing file, a directory and an empty file are exit 2 with a line that says so."""
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     for file, complaint in (
         (tmp_path / "missing.jsonl", "No such file or directory"),
         (tmp_path, "Is a directory"),
-        (empty, "there is no poll in it"),
+        (empty, "the file has no poll; is it a recording?"),
     ):
         ended = finished("replay", str(file))
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr == f"pgwatch-sessions: error: {file}: {complaint}\n"
 
 
-def test_a_file_that_is_no_recording_says_so_in_few_lines(tmp_path: Path) -> None:
-    """Ten lines are named, the others counted."""
+def test_a_file_that_is_no_recording_has_few_errors(tmp_path: Path) -> None:
+    """Ten lines are reported, the others counted."""
     file = tmp_path / "novel.txt"
     file.write_text("Once upon a time\n" * 1000)
     ended = finished("replay", str(file))
     assert (ended.returncode, ended.stdout) == (2, "")
-    *named, more, none = ended.stderr.splitlines()
-    assert [line.split(": ")[3] for line in named] == [f"line {number}" for number in range(1, 11)]
-    assert more == f"pgwatch-sessions: error: {file}: 990 more lines that say nothing usable"
-    assert none == f"pgwatch-sessions: error: {file}: there is no poll in it"
+    *reported, more, none = ended.stderr.splitlines()
+    assert [line.split(": ")[3] for line in reported] == [f"line {number}" for number in range(1, 11)]
+    assert more == f"pgwatch-sessions: error: {file}: 990 more lines cannot be read"
+    assert none == f"pgwatch-sessions: error: {file}: the file has no poll; is it a recording?"
 
 
 @pytest.mark.parametrize("arguments", [(), (LEAK, HEALTHY), (LEAK, "--format", "xml"), (LEAK, "--interval", "1s")])
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
-    """Exit 2 with the usage."""
+    """The exit code is 2, and the usage is shown."""
     ended = finished("replay", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("usage: pgwatch-sessions")
 
 
-def test_jumps_of_the_clock_are_said_and_survived(tmp_path: Path) -> None:
-    """A gap, a clock set back, a server restarted: said once each; a finding that was open stays one finding."""
+def test_jumps_of_the_clock_are_events(tmp_path: Path) -> None:
+    """A gap, a clock set back and a restart of the server are one event each. An open finding stays one finding."""
     times = [*range(0, 90, 10), 690, 700, 710, 640, 650, 660]
-    polls = [(float(at), seen(at)) for at in times]
-    polls += [(float(at), seen(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
+    polls = [(float(at), polled(at)) for at in times]
+    polls += [(float(at), polled(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
     found = events(recording(tmp_path, polls))
-    said = {event["event"]: event for event in found if event["event"] not in {"server_up", "diagnosis_changed"}}
-    assert said["polls_missing"]["seconds"] == 610
-    assert said["clock_stepped_back"]["seconds"] == 70
-    assert "server_restarted" in said
+    jumps = {event["event"]: event for event in found if event["event"] not in {"server_up", "diagnosis_changed"}}
+    assert jumps["polls_missing"]["seconds"] == 610
+    assert jumps["clock_stepped_back"]["seconds"] == 70
+    assert "server_restarted" in jumps
     names = [event["event"] for event in found]
     for name in ("polls_missing", "clock_stepped_back", "server_restarted", "leak_opened", "leak_closed"):
         assert names.count(name) == 1, name
 
 
-def test_another_pace_is_no_gap(tmp_path: Path) -> None:
-    """Segments of another interval go on: what is unusual at first becomes the usual."""
+def test_another_interval_is_no_gap(tmp_path: Path) -> None:
+    """A longer interval is unusual at first, but soon becomes the usual one."""
     times = [*range(20), *range(20, 800, 20)]
-    found = events(recording(tmp_path, [(float(at), seen(at, held_since=None)) for at in times]))
+    found = events(recording(tmp_path, [(float(at), polled(at, held_since=None)) for at in times]))
     assert [event["event"] for event in found].count("polls_missing") <= 4
 
 
-def test_a_failed_poll_keeps_what_was_found(tmp_path: Path) -> None:
-    """Not seeing is not gone: the failure is told, the finding stays open."""
+def test_findings_stay_open_after_a_failed_poll(tmp_path: Path) -> None:
+    """The failure is reported. The sessions of the finding may still be there."""
     down = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
-    polls: list[tuple[float, Snapshot | Failure]] = [(float(at), seen(at)) for at in range(0, 90, 10)]
+    polls: list[tuple[float, Snapshot | Failure]] = [(float(at), polled(at)) for at in range(0, 90, 10)]
     polls += [(float(at), down) for at in range(90, 150, 10)]
     file = recording(tmp_path, polls)
     found = events(file)
     assert [event["reason"] for event in found if event["event"] == "server_down"] == ["network"]
     assert "leak_closed" not in {event["event"] for event in found}
     ended = finished("replay", file)
-    assert "shop  cannot be seen: network: connecting: refused\n" in ended.stdout
+    assert "shop  cannot poll this server: it cannot be reached (network: connecting: refused)\n" in ended.stdout
     assert "shop: 15 polls, 6 of them failed (6 network); " in ended.stdout
     assert "1 finding, 1 open at the end" in ended.stdout
 
 
-def test_each_server_has_a_state_of_its_own(tmp_path: Path) -> None:
-    """Polls two servers, one after the other in one file, neither of which knows of the other's sessions."""
+def test_each_server_is_judged_by_itself(tmp_path: Path) -> None:
+    """A file may hold the polls of two servers in turn."""
     file = tmp_path / "two.jsonl"
     with file.open("wb") as both:
         for at in range(0, 100, 10):
-            both.write(written(seen(at), server="leaking", at=NOW))
-            both.write(written(seen(at, held_since=None), server="clean", at=NOW))
+            both.write(written(polled(at), server="leaking", at=NOW))
+            both.write(written(polled(at, held_since=None), server="clean", at=NOW))
     found = events(str(file))
     assert [event["server"] for event in found if event["event"] == "leak_opened"] == ["leaking"]
     assert sorted(event["server"] for event in found if event["event"] == "server_up") == ["clean", "leaking"]
@@ -240,7 +244,7 @@ SECRET = "s3cret@example.org"
 @pytest.mark.parametrize("format_", ["text", "json"])
 @pytest.mark.parametrize("statements", ["redacted", "off"])
 def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: str, statements: str) -> None:
-    """A recording made by hand holds raw statements and hostile names; with `off` no statement is there at all."""
+    """A recording made by hand may hold raw statements and hostile names. `--statements off` shows no statement."""
     rows = [
         {
             "pid": pid,
@@ -264,8 +268,8 @@ def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: 
     assert all(character.isprintable() for character in ended.stdout.replace("\n", ""))
 
 
-def test_a_long_file_shows_how_far_it_is(tmp_path: Path) -> None:
-    """On a terminal, in a line that is gone in the end; what is piped meanwhile stays clean."""
+def test_a_terminal_shows_progress_on_a_long_file(tmp_path: Path) -> None:
+    """The progress line is removed at the end. A pipe gets the events only."""
     file = tmp_path / "long.jsonl"
     file.write_bytes(gzip.decompress(Path(LEAK).read_bytes()) * 5)
     shown = at_terminal("replay", str(file), *SCALED, "--format", "json", pipe_output=True)
@@ -278,9 +282,9 @@ def test_a_long_file_shows_how_far_it_is(tmp_path: Path) -> None:
     assert "\x1b" not in finished("replay", str(file), *SCALED).stdout
 
 
-def test_help_says_what_to_ask() -> None:
-    """Examples, every threshold, and exit codes stand in the help."""
+def test_the_help_is_complete() -> None:
+    """The help has examples, every threshold, and exit codes."""
     text = finished("replay", "--help").stdout
-    for said in ("examples:\n", "--hold-limit", "--growth-window", "--horizon", "--max-clients", "--statements"):
-        assert said in text
-    assert "exit codes:\n  0  nothing of severity warning or above\n  1  " in text
+    for expected in ("examples:\n", "--hold-limit", "--growth-window", "--horizon", "--max-clients", "--statements"):
+        assert expected in text
+    assert "exit codes:\n  0  no finding of severity warning or worse\n  1  " in text

@@ -12,7 +12,7 @@ FAILURES: Mapping[FailureReason, str] = {
     FailureReason.STARTING_UP: "it is starting up, shutting down or recovering",
     FailureReason.TIMEOUT: "it did not answer in time",
     FailureReason.NETWORK: "it cannot be reached",
-    FailureReason.PRIVILEGE: "our role lacks a privilege that a poll needs",
+    FailureReason.PRIVILEGE: "the monitoring role lacks a privilege that a poll needs",
     FailureReason.PROTOCOL: "it sent an answer that we do not understand",
     FailureReason.OTHER: "it answered with an error",
 }

@@ -30,3 +30,13 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     """Return the verdict with its reason: `leaking (12 held at /orders)`."""
     reason = f" ({printable(diagnosis.reason)})" if diagnosis.reason else ""
     return f"{diagnosis.verdict}{reason}"
+
+
+def hidden_text(sessions: int) -> str:
+    """Return that the monitoring role may not see the state of this many sessions."""
+    return f"{counted(sessions, 'session is', 'sessions are')} hidden from the monitoring role"
+
+
+def folded_text(clients: int) -> str:
+    """Return that this many clients share the labels of `other`."""
+    return f"{counted(clients, 'client is', 'clients are')} counted together as `other`"

@@ -15,7 +15,7 @@ from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import grant_statement
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
 from pgwatch_sessions.wording.labels import client_name, limit_name, printable
-from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text
+from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text, hidden_text
 
 #: Clients in the table, and sessions of one finding, that are listed.
 _MAX_CLIENTS = 100
@@ -140,10 +140,7 @@ def _conclusion(result: CheckResult, fail_on: Severity, hold_limit: float, paint
             yield FAILURE_ADVICE[failure.reason]
         return
     if result.hidden and summary is not None:
-        hidden = counted(result.hidden, "session")
-        yield paint(
-            f"Our role may not see the state of {hidden}. Leaks among hidden sessions are not found.", Colour.RED
-        )
+        yield paint(f"{hidden_text(result.hidden)}. Leaks among hidden sessions are not found.", Colour.RED)
         yield f"To show hidden sessions, run as a superuser: {grant_statement(summary.snapshot.own_user)}"
         return
     if result.findings and result.findings[0].severity is Severity.NOTICE and result.seconds_watched < hold_limit:

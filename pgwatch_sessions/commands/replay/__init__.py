@@ -1,4 +1,4 @@
-"""`pgwatch-sessions replay`: steps, then the story or JSON of them, then what it came to."""
+"""`pgwatch-sessions replay`: judges a recording, and reports as text or JSON."""
 
 from pgwatch_sessions.commands.replay.command import REPLAY
 

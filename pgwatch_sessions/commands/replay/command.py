@@ -1,4 +1,4 @@
-"""The command: its options, the file, and what is written where."""
+"""The `replay` command: its options, its input and its output."""
 
 import argparse
 import contextlib
@@ -19,10 +19,10 @@ from pgwatch_sessions.commands.command import (
     CommandError,
     load_settings,
 )
-from pgwatch_sessions.commands.replay.ledger import PAGING, Ledger
-from pgwatch_sessions.commands.replay.steps import Step, happening_fields, replay
-from pgwatch_sessions.commands.replay.story import Story
+from pgwatch_sessions.commands.replay.polls import ReplayedPoll, replay, replay_event_fields
+from pgwatch_sessions.commands.replay.report import PAGING, ReplayReport
 from pgwatch_sessions.commands.replay.summary import summary_lines
+from pgwatch_sessions.commands.replay.timeline import Timeline
 from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import parse_of, policy_of
 from pgwatch_sessions.recording import BadLine, read_polls
@@ -31,17 +31,17 @@ from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.wording.amounts import counted
 
 STDIN = "-"
-#: Smaller files are read before anybody wonders.
+#: Progress is shown for files of at least this size. Smaller ones take less than a second.
 _LONG_FILE_BYTES = 2**18
-#: Lines that say nothing usable and are named one by one; in a file that is no recording, all are such.
-_NAMED_BAD_LINES = 10
+#: Bad lines that are reported one by one. The rest are counted: in a file that is no recording, every line is bad.
+_MAX_REPORTED_LINES = 10
 
 
 def _replay(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     try:
         with _opened(options.file) as source, Progress(sys.stderr) as progress:
-            return _tell(source, settings, options, progress)
+            return _replay_file(source, settings, options, progress)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -59,49 +59,46 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
 
 
-def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
-    """Replay and write; return the exit code."""
-    ledger, bad_lines = Ledger(), 0
-    story, paint = _story(options.format), paint_for(sys.stdout)
+def _replay_file(source: BinaryIO, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
+    """Judge and write poll by poll, then the summary; return the exit code."""
+    report, bad_lines = ReplayReport(), 0
+    paint = paint_for(sys.stdout)
+    lines_of = _json_lines if options.format == "json" else Timeline(paint).lines
     share_read = _share_read(source)
-    for step in replay(read_polls(source, parse=parse_of(settings)), policy_of(settings)):
-        if isinstance(step, BadLine):
+    for poll in replay(read_polls(source, parse=parse_of(settings)), policy_of(settings)):
+        if isinstance(poll, BadLine):
             bad_lines += 1
-            if bad_lines <= _NAMED_BAD_LINES:
+            if bad_lines <= _MAX_REPORTED_LINES:
                 progress.clear()
-                sys.stderr.write(f"pgwatch-sessions: error: {options.file}: line {step.number}: {step.reason}\n")
+                sys.stderr.write(f"pgwatch-sessions: error: {options.file}: line {poll.number}: {poll.reason}\n")
             continue
-        ledger.note(step)
-        for line in story(step):
+        report.add(poll)
+        for line in lines_of(poll):
             progress.clear()
             sys.stdout.write(f"{line}\n")
         if share_read is not None:
             progress.show(bar(share_read()))
     progress.clear()
-    if bad_lines > _NAMED_BAD_LINES:
-        more = counted(bad_lines - _NAMED_BAD_LINES, "more line")
-        sys.stderr.write(f"pgwatch-sessions: error: {options.file}: {more} that say nothing usable\n")
-    if not ledger.courses:
-        raise CommandError(f"{options.file}: there is no poll in it")
+    if bad_lines > _MAX_REPORTED_LINES:
+        more = counted(bad_lines - _MAX_REPORTED_LINES, "more line")
+        sys.stderr.write(f"pgwatch-sessions: error: {options.file}: {more} cannot be read\n")
+    if not report.servers:
+        raise CommandError(f"{options.file}: the file has no poll; is it a recording?")
     if options.format == "text":
-        sys.stdout.writelines(f"{line}\n" for line in summary_lines(ledger, paint))
+        sys.stdout.writelines(f"{line}\n" for line in summary_lines(report, paint))
     if bad_lines:
         return EXIT_USAGE
-    return EXIT_FOUND if any(case.worst.rank >= PAGING.rank for case in ledger.cases()) else EXIT_OK
+    return EXIT_FOUND if any(each.worst.rank >= PAGING.rank for each in report.findings()) else EXIT_OK
 
 
-def _story(form: str) -> Callable[[Step], Iterator[str]]:
-    return _documents if form == "json" else Story(paint_for(sys.stdout)).lines
-
-
-def _documents(step: Step) -> Iterator[str]:
-    for happening in step.happenings:
-        name, fields = happening_fields(happening)
-        yield json.dumps({"at": text_of(step.at), "event": name, "server": step.state.server, **fields})
+def _json_lines(poll: ReplayedPoll) -> Iterator[str]:
+    for event in poll.events:
+        name, fields = replay_event_fields(event)
+        yield json.dumps({"at": text_of(poll.at), "event": name, "server": poll.state.server, **fields})
 
 
 def _share_read(source: BinaryIO) -> Callable[[], float] | None:
-    """Return a function that says how much of a long file was read; None where it has no length."""
+    """Return a function that returns which part of a long file was read, from 0 to 1; None for other input."""
     status = os.fstat(source.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size < _LONG_FILE_BYTES:
         return None
@@ -109,18 +106,18 @@ def _share_read(source: BinaryIO) -> Callable[[], float] | None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a recording, plain or gzip; - reads standard input")
+    parser.add_argument("file", metavar="FILE", help="a recording, plain or gzip; - for standard input")
     parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="a story for people, or one event a line as JSON"
+        "--format", choices=("text", "json"), default="text", help="text (the default), or one JSON object per event"
     )
 
 
 REPLAY = Command(
     name="replay",
-    purpose="run the same judgement over a recording: what would it have said, and when",
+    purpose="judge a recording as the daemon would have, by the recording's clock",
     description="""\
-Runs the same judgement over a recording, by the recording's clock: what would the daemon have said, and when?
-Would it have paged last night, and with which settings?""",
+Judges a recording as the daemon would have, by the recording's clock. It shows what would have been reported and
+when, whether anybody would have been paged last night, and with which settings.""",
     settings=JUDGEMENT,
     add_options=_add_options,
     obey=_replay,
@@ -132,9 +129,9 @@ examples:
   cat recordings/*-shop-db.jsonl.gz | pgwatch-sessions replay -
 
 exit codes:
-  0  nothing of severity warning or above
-  1  something of severity warning or above
-  2  wrong usage or configuration, a file that cannot be read, or lines in it that say nothing usable
-     (they are left out, the first ten of them named on standard error)
+  0  no finding of severity warning or worse
+  1  a finding of severity warning or worse
+  2  wrong usage or configuration, a file that cannot be read, or lines in it that cannot be read
+     (they are left out; the first ten are reported on standard error)
 """,
 )

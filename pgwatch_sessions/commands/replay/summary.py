@@ -1,77 +1,80 @@
-"""What a replay came to, for people."""
+"""The summary of a replay as text: each server's polls, and a table of all findings."""
 
 from collections.abc import Iterator, Sequence
 
-from pgwatch_sessions.commands.replay.ledger import Case, Course, Ledger
+from pgwatch_sessions.commands.replay.report import FindingSummary, ReplayReport, ServerTally
 from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint, table
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.labels import HOW_HELD, client_name, printable
 from pgwatch_sessions.wording.sentences import diagnosis_text
 
-#: Findings that the table holds, the worst of all.
-_MAX_CASES = 200
-_HEADER = ("worst", "client", "held", "site", "most", "a minute", "found", "closed", "would have paged")
+#: Findings in the table, the worst of all.
+_MAX_FINDINGS = 200
+_HEADER = (
+    "worst", "client", "sessions are", "site", "most sessions", "most per minute", "opened", "closed",
+    "would have paged",
+)  # fmt: skip
 
 
-def summary_lines(ledger: Ledger, paint: Paint) -> Iterator[str]:
-    """Yield each server's polls and verdict, and all findings, the worst first."""
-    cases = ledger.cases()
+def summary_lines(report: ReplayReport, paint: Paint) -> Iterator[str]:
+    """Yield each server's polls and verdict, then all findings, the worst first."""
     yield ""
-    for name, course in sorted(ledger.courses.items()):
-        yield f"{paint(printable(name), Colour.BOLD)}: {_polls(course)}"
-        diagnosis = course.state.diagnoses.get(None)
+    for name, server in sorted(report.servers.items()):
+        yield f"{paint(printable(name), Colour.BOLD)}: {_polls(server)}"
+        diagnosis = server.state.diagnoses.get(None)
         if diagnosis is not None:
-            yield f"  in the end: {paint(diagnosis_text(diagnosis), _colour(diagnosis.verdict))}"
+            colour = Colour.GREEN if diagnosis.verdict is Verdict.OK else Colour.YELLOW
+            yield f"  diagnosis at the end: {paint(diagnosis_text(diagnosis), colour)}"
     yield ""
-    if not cases:
-        yield paint("Nothing was found.", Colour.GREEN)
+    findings = report.findings()
+    if not findings:
+        yield paint("No findings.", Colour.GREEN)
         return
-    yield from _table(cases[:_MAX_CASES], paint)
-    if len(cases) > _MAX_CASES:
-        yield f"and {len(cases) - _MAX_CASES} more"
+    yield from _table(findings[:_MAX_FINDINGS], paint)
+    if len(findings) > _MAX_FINDINGS:
+        yield f"and {len(findings) - _MAX_FINDINGS} more"
     yield ""
-    yield from _conclusion(cases)
+    yield from _conclusion(findings)
 
 
-def _colour(verdict: Verdict) -> Colour:
-    return Colour.GREEN if verdict is Verdict.OK else Colour.YELLOW
+def _polls(server: ServerTally) -> str:
+    failures = ", ".join(f"{number} {reason}" for reason, number in server.failures.most_common())
+    failed = f", {server.failures.total()} of them failed ({failures})" if failures else ""
+    length = duration(server.last_at - server.first_at)
+    return f"{counted(server.polls, 'poll')}{failed}; {moment(server.first_at)} to {moment(server.last_at)}, {length}"
 
 
-def _polls(course: Course) -> str:
-    failures = ", ".join(f"{number} {reason}" for reason, number in course.failures.most_common())
-    failed = f", {course.failures.total()} of them failed ({failures})" if failures else ""
-    length = duration(course.last_at - course.first_at)
-    return f"{counted(course.polls, 'poll')}{failed}; {moment(course.first_at)} to {moment(course.last_at)}, {length}"
-
-
-def _table(cases: Sequence[Case], paint: Paint) -> Iterator[str]:
-    header, *rows = table(_HEADER, [_row(case) for case in cases])
+def _table(findings: Sequence[FindingSummary], paint: Paint) -> Iterator[str]:
+    header, *rows = table(_HEADER, [_row(each) for each in findings])
     yield paint(header, Colour.BOLD)
-    for case, row in zip(cases, rows, strict=True):
-        yield paint(row, SEVERITY_COLOURS[case.worst])
+    for each, row in zip(findings, rows, strict=True):
+        yield paint(row, SEVERITY_COLOURS[each.worst])
 
 
-def _row(case: Case) -> Sequence[str]:
-    finding = case.finding
+def _row(summary: FindingSummary) -> Sequence[str]:
+    finding = summary.finding
     return (
-        case.worst,
+        summary.worst,
         client_name(finding.key.client),
         HOW_HELD[finding.key.kind],
         printable(finding.key.site),
-        str(case.most_sessions),
-        f"{case.highest_rate:.1f}",
+        str(summary.most_sessions),
+        f"{summary.highest_rate:.1f}",
         moment(finding.opened_at),
-        "open" if case.closed_at is None else moment(case.closed_at),
-        "no" if case.paged_at is None else moment(case.paged_at),
+        "open" if summary.closed_at is None else moment(summary.closed_at),
+        "no" if summary.paged_at is None else moment(summary.paged_at),
     )
 
 
-def _conclusion(cases: Sequence[Case]) -> Iterator[str]:
-    open_at_end = sum(case.closed_at is None for case in cases)
-    yield f"{counted(len(cases), 'finding')}, {open_at_end} open at the end; the worst is {cases[0].worst}."
-    pages = sorted(case.paged_at for case in cases if case.paged_at is not None)
-    if pages:
-        yield f"Would have paged {'once' if len(pages) == 1 else f'{len(pages)} times'}, first at {moment(pages[0])}."
-    else:
-        yield "Would have paged nobody."
+def _conclusion(findings: Sequence[FindingSummary]) -> Iterator[str]:
+    open_at_end = sum(each.closed_at is None for each in findings)
+    yield f"{counted(len(findings), 'finding')}, {open_at_end} open at the end; the worst is {findings[0].worst}."
+    pages = sorted(each.paged_at for each in findings if each.paged_at is not None)
+    match pages:
+        case []:
+            yield "Nobody would have been paged."
+        case [only]:
+            yield f"Would have paged once, at {moment(only)}."
+        case [first, *_]:
+            yield f"Would have paged {len(pages)} times, first at {moment(first)}."
