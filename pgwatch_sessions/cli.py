@@ -1,4 +1,4 @@
-"""The process around a command: its output, its interruptions and its exit code."""
+"""The program's entry: runs a command, handles a closed output and Ctrl-C, and exits with the command's code."""
 
 import io
 import os
@@ -13,24 +13,24 @@ from pgwatch_sessions.commands import check_health
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command that the arguments name, and exit with its code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # names on a server may have letters that the terminal lacks
+        sys.stdout.reconfigure(errors="replace")  # names on a server may have characters that the terminal cannot show
     try:
         try:
-            code = _obey(sys.argv[1:] if arguments is None else arguments)
+            code = _run(sys.argv[1:] if arguments is None else arguments)
         finally:
-            if sys.stdout is not None:  # it is, where whoever started us has closed it
-                sys.stdout.flush()  # whether anybody reads shows here; at its own end, Python would complain
+            if sys.stdout is not None:  # None if the parent process closed it
+                sys.stdout.flush()  # raises BrokenPipeError here, and not when Python ends, which would print it
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written now never can be
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         code = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)
 
 
-def _obey(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
     if arguments[:1] == [check_health.NAME]:
         return check_health.main(arguments[1:])
-    from pgwatch_sessions.command_line import obey  # noqa: PLC0415  # a second of loading that a health check spares
+    from pgwatch_sessions.command_line import run  # noqa: PLC0415  # takes a second, which a health check saves
 
-    return obey(arguments)
+    return run(arguments)

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and the one that is asked for."""
+"""The command line: all commands, and their common options and errors."""
 
 import argparse
 import sys
@@ -27,48 +27,48 @@ CHECK_HEALTH = Command(
 COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
 
 
-def obey(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; return the exit code."""
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name; return the exit code."""
     options, unknown = _parser().parse_known_args(arguments)
-    if unknown:  # argparse's own complaint would show the usage of the whole, not the command's
-        options.complain(f"unrecognized arguments: {' '.join(unknown)}")
+    if unknown:  # parse_args would show the usage of the whole program, not that of the command
+        options.fail(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command = options.command
     try:
         return command.obey(options)
     except SettingsError as error:
-        _complain(*(str(mistake) for mistake in error.errors))
+        _report(*(str(each) for each in error.errors))
     except CannotListenError as error:
-        _complain(f"{error}; choose another address with --listen")
+        _report(f"{error}; choose another address with --listen")
     except CommandError as error:
-        _complain(str(error))
+        _report(str(error))
     return EXIT_USAGE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pgwatch-sessions",
-        description="Watches PostgreSQL sessions, finds connection leaks before the server runs out of connections, "
-        "and says who leaks.",
-        epilog="Each command has its own --help.",
+        description="Watches PostgreSQL sessions, detects connection leaks before the server runs out of connections, "
+        "and names the source.",
+        epilog="See COMMAND --help for the options of each command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         purpose = f"{command.purpose[0].upper()}{command.purpose[1:]}."
-        own = commands.add_parser(
+        subparser = commands.add_parser(
             command.name,
             help=command.purpose,
             description=command.description or purpose,
             epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_options(own)
+        command.add_options(subparser)
         if command.settings:
-            add_settings(own, command.settings)
-        own.set_defaults(command=command, complain=own.error)
+            add_settings(subparser, command.settings)
+        subparser.set_defaults(command=command, fail=subparser.error)
     return parser
 
 
-def _complain(*mistakes: str) -> None:
-    for mistake in mistakes:
-        sys.stderr.write(f"pgwatch-sessions: error: {mistake}\n")
+def _report(*errors: str) -> None:
+    for error in errors:
+        sys.stderr.write(f"pgwatch-sessions: error: {error}\n")

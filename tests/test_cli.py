@@ -1,4 +1,4 @@
-"""The command line as a process: what it prints, where, and with which exit code."""
+"""The command line as a process: its output and its exit codes."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ SECRET = "s3cret-of-all"
 
 @pytest.mark.parametrize("program", [(SCRIPT,), PROGRAM], ids=["script", "module"])
 def test_both_entries_are_the_same_program(program: tuple[str, ...]) -> None:
-    """The installed script and `python -m` answer under the same name."""
+    """The installed script and `python -m` show the same name and version."""
     ended = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout == f"pgwatch-sessions {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("run", "--no-such-option"), ("demo", "--interval", "1s")])
 def test_wrong_usage_is_exit_2_with_the_usage(arguments: tuple[str, ...]) -> None:
-    """Nothing goes to standard output, and what could be written instead is shown."""
+    """Standard output stays empty, and standard error has the usage."""
     ended = finished(*arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("usage: pgwatch-sessions")
@@ -34,7 +34,7 @@ def test_wrong_usage_is_exit_2_with_the_usage(arguments: tuple[str, ...]) -> Non
 
 
 def test_help_names_every_command() -> None:
-    """The overview leads to each command's own help, all of which say what they do."""
+    """The overview lists the commands, and each has a help of its own."""
     overview = finished("--help")
     assert overview.returncode == 0
     for command in ("run", "config", "demo"):
@@ -46,7 +46,7 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", ["run", "config"])
 def test_help_is_complete(command: str) -> None:
-    """Every setting is there with its option, its variable, its default and what it means; so are the exit codes."""
+    """It has every setting with its option, variable, default and meaning, and the exit codes."""
     text = " ".join(finished(command, "--help").stdout.split())
     assert len(describe()) > 10
     for setting in describe():
@@ -109,8 +109,8 @@ servers:
     assert len(lines) == len(expected), ended.stderr
 
 
-def test_a_reader_that_went_away_is_no_accident() -> None:
-    """`pgwatch-sessions config | head -1`: no word about it, and the exit code that a shell gives for it."""
+def test_a_closed_pipe_is_no_error() -> None:
+    """`pgwatch-sessions config | head -1` prints no error, and exits as a shell reports SIGPIPE."""
     env = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
     for arguments in (["config"], ["run", "--help"]):
         reader, writer = os.pipe()
@@ -122,12 +122,12 @@ def test_a_reader_that_went_away_is_no_accident() -> None:
         assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_ctrl_c_is_no_accident(tmp_path: Path) -> None:
-    """Somebody who waits no longer gets no traceback."""
+def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
+    """The exit code is that of SIGINT."""
     pipe = tmp_path / "config.yaml"
     os.mkfifo(pipe)
     command = [*PROGRAM, "config", "--config", str(pipe)]
-    # The pipe is open once the program reads its configuration from it, for which it then waits.
+    # Opening the pipe succeeds once the program has opened it to read its configuration.
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process, pipe.open("w"):
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=10)
@@ -135,7 +135,7 @@ def test_ctrl_c_is_no_accident(tmp_path: Path) -> None:
 
 
 def test_an_unknown_option_shows_the_usage_of_its_command() -> None:
-    """And not that of all commands, which has no options."""
+    """The usage of the whole program would not help, because it has no options."""
     ended = finished("record", "--nonsense", "--out", "file")
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: pgwatch-sessions record ")

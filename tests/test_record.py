@@ -1,4 +1,4 @@
-"""Recording as processes: `pgwatch-sessions record`, and the daemon with `record_dir`."""
+"""Recording, as processes: `pgwatch-sessions record`, and the daemon with `record_dir`."""
 
 import asyncio
 import gzip
@@ -44,7 +44,7 @@ def polls_in(file: Path) -> list[Poll]:
 
 @contextmanager
 def recording(*arguments: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run `record` until the block has ended it."""
+    """Run `record` while inside."""
     command = [*PROGRAM, "record", *arguments]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -53,13 +53,13 @@ def recording(*arguments: str, env: Mapping[str, str]) -> Iterator[subprocess.Po
             process.kill()
 
 
-def test_so_many_polls_redacted(database: Database, tmp_path: Path) -> None:
-    """The file holds what was there without a literal, and replay tells the leak from it."""
+def test_count_polls_are_recorded_and_redacted(database: Database, tmp_path: Path) -> None:
+    """The file has every session without literals, and replay finds the leak in it."""
     file = tmp_path / "three.jsonl.gz"
     with idle_in_transaction(database.dsn(application_name="orders-api"), LEAKED) as pid:
         ended = finished("record", "--out", str(file), "--count", "12", *FAST, env=environment(DSN=database.dsn()))
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr == f"pgwatch-sessions: recorded 12 polls in {file}\n"
+    assert ended.stderr == f"pgwatch-sessions: recorded 12 polls to {file}\n"
     polls = polls_in(file)
     assert len(polls) == 12
     for poll in polls:
@@ -68,8 +68,8 @@ def test_so_many_polls_redacted(database: Database, tmp_path: Path) -> None:
         assert (held.state, held.client.application) == (SessionState.IDLE_IN_TRANSACTION, "orders-api")
         assert held.statement.site == "/orders/{id}"
     assert SECRET.encode() not in gzip.decompress(file.read_bytes())
-    story = finished("replay", str(file), "--hold-limit", "1s")
-    assert f"notice    orders-api ({database.name}, postgres): 1 session idle in transaction" in story.stdout
+    replayed = finished("replay", str(file), "--hold-limit", "1s")
+    assert f"notice    orders-api ({database.name}, postgres): 1 session idle in transaction" in replayed.stdout
     until(lambda: own_sessions(database.dsn()) == 0)
 
 
@@ -83,22 +83,22 @@ def test_without_statements_no_text_is_in_the_file(database: Database, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_ends_it_in_order(database: Database, tmp_path: Path, number: signal.Signals) -> None:
-    """Exit 0, a whole file, and no session left on the server."""
+def test_a_signal_ends_the_recording(database: Database, tmp_path: Path, number: signal.Signals) -> None:
+    """The exit code is 0, the file is complete, and no session is left on the server."""
     file = tmp_path / "night.jsonl.gz"
     with recording("--out", str(file), *FAST, env=environment(DSN=database.dsn())) as process:
         until(lambda: file.exists() and len(polls_in(file)) >= 2)
         process.send_signal(number)
-        _, said = process.communicate(timeout=5)
+        _, output = process.communicate(timeout=5)
     assert process.returncode == 0
-    assert said.startswith("pgwatch-sessions: recorded ")
-    assert said.endswith(f" polls in {file}\n")
+    assert output.startswith("pgwatch-sessions: recorded ")
+    assert output.endswith(f" polls to {file}\n")
     assert len(gzip.decompress(file.read_bytes()).splitlines()) == len(polls_in(file)) >= 2
     until(lambda: own_sessions(database.dsn()) == 0)
 
 
 def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """Nobody waits for a server that does not answer; what was recorded before is whole."""
+    """The recording does not wait for a server that does not answer. The polls before it are complete."""
     server = own_postgres()
     file = tmp_path / "night.jsonl.gz"
     env = environment(DSN=server.dsn(), TIMEOUT="60s")
@@ -115,7 +115,7 @@ def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFa
 
 
 def test_failures_are_recorded_and_the_polls_go_on(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """A server that goes down and comes back: said once, in the file, and no end of the recording."""
+    """A server that goes down is reported once, and its failures are in the file. Polling goes on until it is back."""
     server = own_postgres()
     file = tmp_path / "outage.jsonl"
     with recording("--out", str(file), *FAST, env=environment(DSN=server.dsn(), NAME="shop")) as process:
@@ -125,26 +125,26 @@ def test_failures_are_recorded_and_the_polls_go_on(own_postgres: OwnPostgresFact
         server.start()
         until(lambda: isinstance(polls_in(file)[-1].outcome, Snapshot))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=5)
+        _, output = process.communicate(timeout=5)
     assert process.returncode == 0
     reasons = {poll.outcome.reason for poll in polls_in(file) if isinstance(poll.outcome, Failure)}
     assert FailureReason.NETWORK in reasons
-    assert 1 <= said.count("pgwatch-sessions: shop cannot be seen: ") <= 3
-    assert " of them failed in " in said
+    assert 1 <= output.count("pgwatch-sessions: shop: cannot poll this server: ") <= 3
+    assert " of them failed to " in output
 
 
-def test_a_server_that_was_never_seen(tmp_path: Path) -> None:
-    """Exit 3; the failures are in the file all the same."""
+def test_if_every_poll_failed_the_exit_code_is_3(tmp_path: Path) -> None:
+    """The file has the failures."""
     file = tmp_path / "nothing.jsonl"
     dsn = "postgresql://postgres@127.0.0.1:1/postgres"
     ended = finished("record", "--out", str(file), "--count", "2", *FAST, "--dsn", dsn)
     assert ended.returncode == 3
-    assert "127.0.0.1:1 cannot be seen: network: " in ended.stderr
+    assert "127.0.0.1:1: cannot poll this server: it cannot be reached (network: " in ended.stderr
     assert [isinstance(poll.outcome, Failure) for poll in polls_in(file)] == [True, True]
 
 
 def test_several_servers_go_into_one_file(database: Database, tmp_path: Path) -> None:
-    """Each poll names its server; one that is down does not keep the other from being seen."""
+    """Each poll names its server. If one is down, the other is still polled."""
     config, file = tmp_path / "two.yaml", tmp_path / "two.jsonl"
     config.write_text(f"""\
 servers:
@@ -157,21 +157,21 @@ servers:
     assert found == [("down", False), ("shop", True)] * 2
 
 
-def test_what_is_there_is_not_overwritten_by_accident(database: Database, tmp_path: Path) -> None:
-    """Exit 2 and the old content, unless it is asked for."""
+def test_an_existing_file_is_overwritten_with_force_only(database: Database, tmp_path: Path) -> None:
+    """Without `--force` the exit code is 2, and the file keeps its content."""
     file = tmp_path / "kept.jsonl"
     file.write_text("dear\n")
     command = ("record", "--out", str(file), "--count", "1", "--dsn", database.dsn())
     ended = finished(*command)
     assert (ended.returncode, file.read_text()) == (2, "dear\n")
-    assert ended.stderr == f"pgwatch-sessions: error: {file} is there already; --force overwrites it\n"
+    assert ended.stderr == f"pgwatch-sessions: error: {file}: the file exists; overwrite it with --force\n"
     assert finished(*command, "--force").returncode == 0
     assert len(polls_in(file)) == 1
 
 
 @pytest.mark.parametrize("arguments", [(), ("--out", "x", "--count", "0"), ("--out", "x", "--hold-limit", "1s")])
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
-    """Exit 2, before a file is made."""
+    """The exit code is 2, and no file is made."""
     ended = finished("record", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "error: " in ended.stderr
@@ -179,7 +179,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """A missing directory, and a disk that is full: exit 2 and the system's reason."""
+    """A missing directory and a full disk are exit 2 with the system's reason."""
     dsn = "postgresql://postgres@127.0.0.1:1/postgres"
     missing = tmp_path / "missing" / "night.jsonl"
     ended = finished("record", "--out", str(missing), "--dsn", dsn)
@@ -190,22 +190,22 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert ended.stderr.endswith("pgwatch-sessions: error: /dev/full: No space left on device\n")
 
 
-def test_a_terminal_shows_how_far_it_is(database: Database, tmp_path: Path) -> None:
-    """Polls and size, in a line that is gone in the end."""
+def test_a_terminal_shows_progress(database: Database, tmp_path: Path) -> None:
+    """The line has the number of polls and the size of the file, and is removed at the end."""
     file = tmp_path / "three.jsonl"
     shown = at_terminal(
-        "record", "--out", str(file), "--count", "3", "--interval", "150ms", "--dsn", database.dsn(), columns=120
+        "record", "--out", str(file), "--count", "3", "--interval", "500ms", "--dsn", database.dsn(), columns=120
     )
     assert shown.code == 0
     assert "67 %  2 polls, " in shown.terminal
-    assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 polls in {file}\r\n")
+    assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 polls to {file}\r\n")
 
 
 # --- While the daemon runs ---
 
 
 def test_the_daemon_records_what_it_judges(database: Database, tmp_path: Path) -> None:
-    """A replay of what it recorded says of the leak what its log said; the files are whole after SIGTERM."""
+    """A replay of the daemon's recording has the events of its log. The files are complete after SIGTERM."""
     folder = tmp_path / "recordings"
     judged = ("--hold-limit", "1s")
     with (
@@ -226,8 +226,8 @@ def test_the_daemon_records_what_it_judges(database: Database, tmp_path: Path) -
     assert [[event[key] for key in meant] for event in opened] == [[event[key] for key in meant] for event in logged]
 
 
-def test_a_disk_that_refuses_does_not_stop_the_polls(database: Database, tmp_path: Path) -> None:
-    """Said once, and once when it is better; meanwhile the metrics are fresh."""
+def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path) -> None:
+    """The error is logged once, and its end once. Meanwhile the metrics stay fresh."""
     blocked = tmp_path / "blocked"
     blocked.touch()
     with daemon("--record-dir", str(blocked / "recordings"), dsn=database.dsn()) as watching:
@@ -243,8 +243,8 @@ def test_a_disk_that_refuses_does_not_stop_the_polls(database: Database, tmp_pat
     assert "level" in failed
 
 
-def test_a_disk_that_hangs_does_not_stop_the_polls(database: Database) -> None:
-    """The poll goes on after a moment, without a second writer; recording goes on once the disk answers."""
+def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:
+    """Polling continues without waiting for the write, and without a second writer. Recording resumes afterwards."""
     free = threading.Event()
     recorded: list[str] = []
 
@@ -274,7 +274,7 @@ def test_a_disk_that_hangs_does_not_stop_the_polls(database: Database) -> None:
 
 @contextmanager
 def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller, list[ServerState]]]:
-    """Yield a poller and what it publishes; its connection is gone at the end."""
+    """Yield a poller and the states that it publishes; its connection is closed at the end."""
     published: list[ServerState] = []
     connection = HeldConnection(
         Target(name="shop", dsn=database.dsn()), timeout=5, parse=parse_statement, jitter=lambda _: 0.0
@@ -293,8 +293,8 @@ def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller,
         connection.drop()
 
 
-def test_a_fault_while_recording_is_not_taken_for_the_disks(database: Database) -> None:
-    """What no disk does ends the daemon, as any other fault of the program."""
+def test_a_programming_error_while_recording_is_raised(database: Database) -> None:
+    """Only OSError is the disk's. Any other error ends the daemon."""
 
     def record(server: str, outcome: Snapshot | Failure, at: float) -> None:
         raise LookupError(server, outcome, at)

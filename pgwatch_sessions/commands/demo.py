@@ -1,4 +1,4 @@
-"""`pgwatch-sessions demo`: see it work."""
+"""`pgwatch-sessions demo`: shows how a leak is detected."""
 
 import argparse
 
@@ -6,27 +6,27 @@ from pgwatch_sessions.commands.command import Command
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from pgwatch_sessions.demo.story import tell  # noqa: PLC0415  # needs the extra that no other command does
+    from pgwatch_sessions.demo.story import tell  # noqa: PLC0415  # needs the extra
 
     return tell(once=options.once)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--once", action="store_true", help="end by itself after about 30 s")
+    parser.add_argument("--once", action="store_true", help="end after about 30 s")
 
 
 DEMO = Command(
     name="demo",
-    purpose="see it work: an embedded PostgreSQL and a small service that leaks",
+    purpose="show how a leak is detected, with an embedded PostgreSQL and a small service that leaks",
     description="""\
-Starts a PostgreSQL of its own and a small FastAPI service that leaks on it, watches them, and leaves nothing
-behind. Needs the extra: pip install 'pgwatch-sessions[demo]'.""",
+Starts an embedded PostgreSQL and a small FastAPI service that leaks connections, runs the daemon, and shows what it
+detects. Removes everything at the end. It needs the extra: pip install 'pgwatch-sessions[demo]'.""",
     add_options=_add_options,
     obey=_demo,
     epilog="""\
 exit codes:
-  0  ended as asked
-  1  a fault of the program; the traceback says more
+  0  the demo ended, or SIGTERM or SIGINT ended it
+  1  an error in the program; standard error has the traceback
   2  wrong usage, or the embedded PostgreSQL does not start
 """,
 )

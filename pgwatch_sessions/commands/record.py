@@ -1,4 +1,4 @@
-"""`pgwatch-sessions record`: poll, and write what was seen."""
+"""`pgwatch-sessions record`: polls on schedule, and writes each poll into a file."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ from pgwatch_sessions.wording.labels import printable
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    """What was recorded so far."""
+    """The number of polls recorded so far."""
 
     polls: int = 0
     failed: int = 0
@@ -44,22 +44,22 @@ def _record(options: argparse.Namespace) -> int:
     try:
         with open_recording(path, overwrite=options.force) as file, Progress(sys.stderr) as progress:
             asyncio.run(
-                _until_ended(
+                _record_until_ended(
                     _Recording(file, connections_of(settings), tally, progress, interval=settings.interval),
                     count=options.count,
                 )
             )
     except FileExistsError:
-        raise CommandError(f"{path} is there already; --force overwrites it") from None
+        raise CommandError(f"{path}: the file exists; overwrite it with --force") from None
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from None
     failed = f", {tally.failed} of them failed" if tally.failed else ""
-    sys.stderr.write(f"pgwatch-sessions: recorded {counted(tally.polls, 'poll')}{failed} in {path}\n")
+    sys.stderr.write(f"pgwatch-sessions: recorded {counted(tally.polls, 'poll')}{failed} to {path}\n")
     return EXIT_UNSEEN if tally.polls and tally.failed == tally.polls else EXIT_OK
 
 
 class _Recording:
-    """Polls some servers on schedule, into one file."""
+    """Polls servers on schedule, and writes the polls into one file."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class _Recording:
         *,
         interval: float,
     ) -> None:
-        """`interval` is the time between polls in seconds."""
+        """Record into the file; `interval` is the time between polls in seconds."""
         self._file = file
         self._connections = connections
         self._tally = tally
@@ -79,7 +79,7 @@ class _Recording:
         self._failing: dict[str, Failure] = {}
 
     async def poll(self, count: int | None) -> None:
-        """Look so many times at each server, for ever when None, and write each poll once all have ended."""
+        """Poll each server `count` times, or without end if it is None."""
         begun = time.monotonic()
         done = 0
         while count is None or done < count:
@@ -89,28 +89,30 @@ class _Recording:
                 self._file.write(written(outcome, server=server, at=time.time()))
                 self._tally.polls += 1
                 self._tally.failed += isinstance(outcome, Failure)
-                self._tell_failure(server, outcome if isinstance(outcome, Failure) else None)
+                self._report_failure(server, outcome if isinstance(outcome, Failure) else None)
             done += 1
             share = "" if count is None else f"{bar(done / count)}  "
-            lasts = duration(time.monotonic() - begun)
-            self._progress.show(f"{share}{counted(self._tally.polls, 'poll')}, {self._file.size:,} B, {lasts}")
+            elapsed = duration(time.monotonic() - begun)
+            self._progress.show(f"{share}{counted(self._tally.polls, 'poll')}, {self._file.size:,} B, {elapsed}")
 
     async def close(self) -> None:
-        """Give the slots back."""
+        """Close the connections, which frees their slots."""
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
-    def _tell_failure(self, server: str, failure: Failure | None) -> None:
-        """Say once that a server cannot be seen."""
+    def _report_failure(self, server: str, failure: Failure | None) -> None:
+        """Report a failure once, until a poll succeeds or fails for another reason."""
         if failure is None:
             self._failing.pop(server, None)
         elif self._failing.get(server) != failure:
             self._failing[server] = failure
             self._progress.clear()
-            sys.stderr.write(f"pgwatch-sessions: {printable(server)} cannot be seen: {failure_text(failure)}\n")
+            sys.stderr.write(
+                f"pgwatch-sessions: {printable(server)}: cannot poll this server: {failure_text(failure)}\n"
+            )
 
 
-async def _until_ended(recording: _Recording, *, count: int | None) -> None:
-    """Record until so many polls were taken, or SIGTERM or SIGINT."""
+async def _record_until_ended(recording: _Recording, *, count: int | None) -> None:
+    """Record until `count` polls were taken, or until SIGTERM or SIGINT."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with ended_by_signals(end):
         polling = asyncio.create_task(recording.poll(count))
@@ -125,20 +127,23 @@ async def _until_ended(recording: _Recording, *, count: int | None) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="file to write; compressed when it ends in .gz"
+        "--out", metavar="FILE", type=Path, required=True, help="file to write; gzip if its name ends in .gz"
     )
     parser.add_argument(
-        "--count", metavar="N", type=positive_count, help="polls each server; until Ctrl-C or SIGTERM without it"
+        "--count",
+        metavar="N",
+        type=positive_count,
+        help="number of polls of each server. Default: no limit.",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite the file when it is there")
+    parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
 
 
 RECORD = Command(
     name="record",
-    purpose="write what is seen into a file, for replay",
+    purpose="poll on schedule, and write each poll into a file for replay",
     description="""\
-Polls the servers on schedule and writes what is seen, statements redacted, failed polls included, one poll a
-line. Ctrl-C or SIGTERM ends it in order. `pgwatch-sessions replay` reads the file.""",
+Polls the servers on schedule, and writes one line per poll, failed polls included. Literals in statements are
+redacted before they are written. Ctrl-C or SIGTERM ends the recording. `pgwatch-sessions replay` reads the file.""",
     settings=(*CONNECTION, "interval", "statements"),
     add_options=_add_options,
     obey=_record,
@@ -148,8 +153,8 @@ examples:
   pgwatch-sessions record --out minute.jsonl --interval 1s --count 60
 
 exit codes:
-  0  recorded as asked, also when Ctrl-C or SIGTERM ended it
-  2  wrong usage or configuration, or a file that is there already or cannot be written
-  3  no server could be seen, not once; the failures are in the file
+  0  recorded, also if Ctrl-C or SIGTERM ended it
+  2  wrong usage or configuration, or a file that exists or cannot be written
+  3  every poll failed; the file has the failures
 """,
 )

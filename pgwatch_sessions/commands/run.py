@@ -1,4 +1,4 @@
-"""`pgwatch-sessions run`: the daemon."""
+"""`pgwatch-sessions run`: runs the daemon."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ def _run(options: argparse.Namespace) -> int:
     metrics_listener = _metrics_listener(settings.metrics_listen)
     try:
         asyncio.run(run(watch_of(settings), listener, metrics_listener, access))
-    except Exception:  # noqa: BLE001  # whatever a job raised: the process ends with it, and says so
+    except Exception:  # noqa: BLE001  # whatever a poll raised ends the process
         traceback.print_exc()
         return EXIT_FAULT
     return EXIT_OK
@@ -49,7 +49,7 @@ def _access_of(settings: Settings) -> "Access | None":
 
 RUN = Command(
     name="run",
-    purpose="watch the servers until SIGTERM or SIGINT",
+    purpose="run the daemon: poll the servers until SIGTERM or SIGINT",
     settings=every_setting(),
     obey=_run,
     epilog="""\
@@ -58,8 +58,8 @@ examples:
   PGWATCH_SESSIONS_DSN=postgresql://pgwatch_sessions@db/postgres pgwatch-sessions run
 
 exit codes:
-  0  ended as asked
-  1  a fault of the program; the traceback says more
+  0  ended by SIGTERM or SIGINT
+  1  an error in the program; standard error has the traceback
   2  wrong usage or configuration
 """,
 )

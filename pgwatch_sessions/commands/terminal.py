@@ -1,7 +1,6 @@
-"""For people at a terminal, and for what they pipe it into: colours, tables, progress.
+"""Output for a terminal: colours, tables and progress. A pipe or a file gets none of the control characters.
 
-Written here and not taken from rich, because structlog loads rich wherever it is installed: the daemon would pay for
-it with 5 MiB of memory.
+rich would do this too, but structlog imports rich if it is installed, which costs the daemon 5 MiB of memory.
 """
 
 import os
@@ -18,11 +17,11 @@ from pgwatch_sessions.wording.labels import printable
 
 #: Between the columns of a table.
 _GAP = "  "
-#: Progress is shown no more often than the eye takes it in, in seconds.
+#: The shortest time between two updates of the progress line, in seconds.
 _REFRESH = 0.1
-_BAR = 30
-#: Below this many columns a paragraph cannot be read.
-_NARROWEST = 40
+_BAR_WIDTH = 30
+#: A paragraph has at least this many columns, even on a narrower terminal.
+_MIN_COLUMNS = 40
 
 
 class Colour(StrEnum):
@@ -41,35 +40,35 @@ SEVERITY_COLOURS = {Severity.NOTICE: Colour.BOLD, Severity.WARNING: Colour.YELLO
 
 
 def paint_for(stream: TextIO) -> Paint:
-    """Return a function that colours text, on a terminal where nobody objects (no-color.org)."""
+    """Return a function that colours text if the stream is a terminal and NO_COLOR is not set (no-color.org)."""
     if stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return lambda text, colour: f"\x1b[{colour}m{text}\x1b[0m" if text else text
     return lambda text, _: text
 
 
 def folded(text: str, stream: TextIO, *, indent: str) -> Iterator[str]:
-    """Yield a paragraph's lines, indented: as wide as the terminal, or one line where there is none."""
+    """Yield the indented lines of a paragraph: as wide as the terminal, or one line if there is no terminal."""
     if not stream.isatty():
         yield indent + text
         return
-    width = max(shutil.get_terminal_size().columns - 1, len(indent) + _NARROWEST)
+    width = max(shutil.get_terminal_size().columns - 1, len(indent) + _MIN_COLUMNS)
     yield from textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, the header first: columns as wide as they need, never wrapped, never cut."""
+    """Yield the lines of a table, the header first. Cells are never wrapped or cut; numbers are aligned right."""
     widths = [max(map(_columns, column)) for column in zip(header, *rows, strict=True)]
-    right = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(header)
+    numeric = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(header)
     for row in (header, *rows):
         cells = [
-            " " * (width - _columns(cell)) + cell if is_right else cell + " " * (width - _columns(cell))
-            for cell, width, is_right in zip(row, widths, right, strict=True)
+            " " * (width - _columns(cell)) + cell if is_numeric else cell + " " * (width - _columns(cell))
+            for cell, width, is_numeric in zip(row, widths, numeric, strict=True)
         ]
         yield _GAP.join(cells).rstrip()
 
 
 def _columns(text: str) -> int:
-    """Return how many columns of a terminal the text takes."""
+    """Return the width of the text on a terminal. Wide East Asian characters take two columns."""
     return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
@@ -78,16 +77,15 @@ def _is_number(cell: str) -> bool:
 
 
 def bar(done: float) -> str:
-    """Draw how much of 1 is done."""
-    full = round(_BAR * min(max(done, 0.0), 1.0))
-    return f"[{'#' * full}{'-' * (_BAR - full)}] {100 * min(done, 1.0):3.0f} %"
+    """Return a progress bar; `done` goes from 0 to 1."""
+    full = round(_BAR_WIDTH * min(max(done, 0.0), 1.0))
+    return f"[{'#' * full}{'-' * (_BAR_WIDTH - full)}] {100 * min(done, 1.0):3.0f} %"
 
 
 class Progress:
-    """One line that says how far something is, at the end of a terminal; nothing anywhere else."""
+    """The last line of a terminal, which shows progress and is removed at the end. Other streams get nothing."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Show nothing yet."""
         self._stream = stream
         self._on_terminal = stream.isatty()
         self._shown_at: float | None = None
@@ -99,7 +97,7 @@ class Progress:
         self.clear()
 
     def show(self, text: str) -> None:
-        """Show this text, unless another was shown just now."""
+        """Show this text, unless the line was updated less than 0.1 s ago."""
         now = time.monotonic()
         if not self._on_terminal or (self._shown_at is not None and now - self._shown_at < _REFRESH):
             return
@@ -109,7 +107,7 @@ class Progress:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Make room for a line of something else."""
+        """Remove the line, so that other output can be written."""
         if self._shown_at is not None:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -120,7 +120,7 @@ exit codes:
   0  no finding of the --fail-on severity or worse
   1  a finding of the --fail-on severity or worse
   2  wrong usage or configuration
-  3  a server cannot be polled, or hides the state of sessions from our role
+  3  a server cannot be polled, or hides the state of sessions from the monitoring role
      (with several servers, the highest code)
 """,
 )
