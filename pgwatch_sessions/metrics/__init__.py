@@ -1,1 +1,1 @@
-"""Prometheus metrics, derived from the published states at each scrape."""
+"""Prometheus metrics, made from the published states at each scrape."""

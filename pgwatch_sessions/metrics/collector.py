@@ -1,6 +1,6 @@
-"""Metric families, derived at scrape from the published state.
+"""Makes the metric families at each scrape, from the published states.
 
-Nothing is pushed into long-lived gauges, so a series that has no cause any more is gone with the next poll.
+No gauge is kept between scrapes, so the series of a client that is gone disappear with the next poll.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,26 +25,26 @@ from pgwatch_sessions.metrics.table import METRICS, PREFIX, MetricKind, MetricSp
 
 
 class StateCollector(Collector):
-    """Derives every family from the states published at the moment of the scrape."""
+    """Makes every family from the states that are published at the time of the scrape."""
 
     def __init__(self, published: Callable[[], Iterable[ServerState]]) -> None:
-        """Collect from what `published` returns: the state of every server."""
+        """Collect from the states that `published` returns, one for each server."""
         self._published = published
 
     def describe(self) -> Iterator[Metric]:
-        """Name the families without reading the state, for `?name[]=` and the check for duplicates."""
+        """Yield the families without samples. The registry needs them to select by `name[]` and to find duplicates."""
         yield from (_family(spec, ()) for spec in METRICS)
         yield _build_info()
 
     def collect(self) -> Iterator[Metric]:
-        """Derive the families."""
+        """Yield the families with their samples."""
         states = tuple(self._published())
         yield from (_family(spec, states) for spec in METRICS)
         yield _build_info()
 
 
 def registry_of(published: Callable[[], Iterable[ServerState]]) -> CollectorRegistry:
-    """Return a registry of our metrics and those of this process."""
+    """Return a registry of our metrics and of those of this process."""
     registry = CollectorRegistry()
     registry.register(StateCollector(published))
     ProcessCollector(registry=registry)

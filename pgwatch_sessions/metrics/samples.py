@@ -1,75 +1,76 @@
-"""The values of each metric, derived from one server's published state.
+"""The samples of each metric, from the published state of one server.
 
-What the last poll could not see has no sample: absence is said, not faked.
+What a failed poll would have shown has no sample, so that its series disappear instead of going stale or zero.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pgwatch_sessions.core.findings import Diagnosis, Verdict
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import OTHER, Client, DatabaseCounters, Failure, FailureReason, LimitScope
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.core.summaries.leak_counters import LeakCounters, LeakLabel
 from pgwatch_sessions.core.summaries.poll import PollSummary
 
-#: Sites of one server that get a label; the rest is `other`.
+#: Sites of one server that have a label of their own. The others share the label `other`.
 MAX_SITES = 100
 
-#: Label values after the server's, and the value: a number, a Histogram, the labels of an info, or which states are on.
+#: Label values without that of `server`, and the value: a number, a Histogram, the labels of an info, or the states
+#: of a stateset.
 Sample = tuple[tuple[str, ...], Any]
 Samples = Callable[[ServerState], Iterable[Sample]]
 
 
-def of_clients(
-    value: Callable[[ClientSummary], float | None],
-) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample one value a client; a client with hidden sessions has none, since it would be half the truth."""
-
-    def samples(state: ServerState) -> Iterator[Sample]:
-        for summary in state.summary.clients if state.summary else ():
-            number = None if summary.hidden else value(summary)
-            if number is not None:
-                yield summary.client, number
-
-    return samples
+def of_clients(value: Callable[[ClientSummary], float | None]) -> Samples:
+    """Sample one value of each client, if it has one."""
+    return lambda state: (
+        (summary.client, number) for summary in _visible_clients(state) if (number := value(summary)) is not None
+    )
 
 
-def of_states(
-    values: Callable[[ClientSummary], Mapping[Any, float]],
-) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample values by client and state."""
-
-    def samples(state: ServerState) -> Iterator[Sample]:
-        for summary in state.summary.clients if state.summary else ():
-            if not summary.hidden:
-                yield from (((*summary.client, name), value) for name, value in values(summary).items())
-
-    return samples
+def of_states(values: Callable[[ClientSummary], Mapping[Any, float]]) -> Samples:
+    """Sample one value of each client and state."""
+    return lambda state: (
+        ((*summary.client, name), value)
+        for summary in _visible_clients(state)
+        for name, value in values(summary).items()
+    )
 
 
-def of_databases(value: Callable[[DatabaseCounters], float]) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample a counter of each database."""
-
-    def samples(state: ServerState) -> Iterator[Sample]:
-        for counters in state.summary.snapshot.databases if state.summary else ():
-            yield (counters.database,), value(counters)
-
-    return samples
+def _visible_clients(state: ServerState) -> Iterable[ClientSummary]:
+    """Return the clients without hidden sessions. The numbers of the others would count some sessions only."""
+    return [summary for summary in state.summary.clients if not summary.hidden] if state.summary else ()
 
 
-def of_view(value: Callable[[PollSummary], float]) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample one number of the last poll."""
+def of_databases(value: Callable[[DatabaseCounters], float]) -> Samples:
+    """Sample one counter of each database."""
+    return lambda state: (
+        ((counters.database,), value(counters))
+        for counters in (state.summary.snapshot.databases if state.summary else ())
+    )
 
-    def samples(state: ServerState) -> Iterator[Sample]:
-        if state.summary:
-            yield (), value(state.summary)
 
-    return samples
+def of_summary(value: Callable[[PollSummary], float]) -> Samples:
+    """Sample one number of the last poll's summary."""
+    return lambda state: [((), value(state.summary))] if state.summary else ()
+
+
+def of_slots(value: Callable[[SlotUsage], float]) -> Samples:
+    """Sample one number of each limit on connections."""
+    return lambda state: (
+        ((slots.scope, slots.name), value(slots)) for slots in (state.summary.slots if state.summary else ())
+    )
+
+
+def of_leaks(counts: Callable[[LeakCounters], Mapping[LeakLabel, int]]) -> Samples:
+    """Sample one counter of leaks."""
+    return lambda state: (((*label.client, label.kind), count) for label, count in counts(state.leak_counters).items())
 
 
 def exhausted(state: ServerState) -> Iterator[Sample]:
-    """Sample whether ordinary slots are gone: seen, or proven by a refusal."""
+    """Sample whether all ordinary slots are in use. A refusal for lack of slots proves it too."""
     if state.summary:
         yield (), float(state.summary.exhausted)
     elif _refused_for_lack_of_slots(state.failure):
@@ -84,23 +85,13 @@ def _refused_for_lack_of_slots(failure: Failure | None) -> bool:
     )
 
 
-def slots(number: Literal["capacity", "used"]) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample one side of each limit on connections."""
-
-    def samples(state: ServerState) -> Iterator[Sample]:
-        for slots in state.summary.slots if state.summary else ():
-            yield (slots.scope, slots.name), float(getattr(slots, number))
-
-    return samples
-
-
 def exhaustion(state: ServerState) -> Iterator[Sample]:
-    """Sample the forecast of each limit."""
+    """Sample the seconds until each limit is reached."""
     yield from state.exhaustion.items() if state.summary else ()
 
 
 def leaked_sessions(state: ServerState) -> Iterator[Sample]:
-    """Sample the sessions in open findings: worst first, so that what is folded into `other` matters least."""
+    """Sample the sessions in open findings. The worst come first, so that the least important sites become `other`."""
     held: dict[tuple[str, ...], int] = {}
     sites: set[tuple[Client, str]] = set()
     for finding in sorted(state.findings, key=lambda each: (-each.severity.rank, -len(each.sessions), each.key)):
@@ -111,18 +102,6 @@ def leaked_sessions(state: ServerState) -> Iterator[Sample]:
         labels = (*client, finding.key.kind, finding.severity, site)
         held[labels] = held.get(labels, 0) + len(finding.sessions)
     yield from held.items()
-
-
-def of_leaks(
-    counts: Callable[[LeakCounters], Mapping[LeakLabel, int]],
-) -> Callable[[ServerState], Iterator[Sample]]:
-    """Sample a counter of leaks."""
-
-    def samples(state: ServerState) -> Iterator[Sample]:
-        for label, count in counts(state.leak_counters).items():
-            yield (*label.client, label.kind), count
-
-    return samples
 
 
 def server_diagnosis(state: ServerState) -> Iterator[Sample]:
@@ -143,7 +122,7 @@ def _verdict_states(diagnosis: Diagnosis) -> dict[str, bool]:
 
 
 def server_info(state: ServerState) -> Iterator[Sample]:
-    """Sample what the server is."""
+    """Sample the version of the server, and whether it is in recovery."""
     if state.summary:
         server = state.summary.snapshot.server
         recovery = {True: "true", False: "false", None: "unknown"}[server.in_recovery]
@@ -151,32 +130,32 @@ def server_info(state: ServerState) -> Iterator[Sample]:
 
 
 def version_text(version_num: int | None) -> str:
-    """Write a `server_version_num` (160014) as people do (16.14)."""
+    """Return a `server_version_num` such as 160014 as `16.14`."""
     return "unknown" if version_num is None else f"{version_num // 10000}.{version_num % 10000}"
 
 
 def up(state: ServerState) -> Iterator[Sample]:
-    """Sample whether the last poll succeeded; nothing before the first."""
+    """Sample whether the last poll succeeded. Before the first poll there is no sample."""
     if state.polled:
         yield (), float(state.failure is None)
 
 
 def last_success(state: ServerState) -> Iterator[Sample]:
-    """Sample when a poll last succeeded."""
+    """Sample the time of the last successful poll."""
     if state.last_success is not None:
         yield (), state.last_success
 
 
-def holds(state: ServerState) -> Iterator[Sample]:
-    """Sample the histogram of ended holds of each database."""
+def transaction_holds(state: ServerState) -> Iterator[Sample]:
+    """Sample the histogram of each database: how long its transactions were idle."""
     yield from (((database,), histogram) for database, histogram in state.hold_durations.items())
 
 
 def polls(state: ServerState) -> Iterator[Sample]:
-    """Sample the histogram of the polls' durations."""
+    """Sample the histogram of the durations of polls."""
     yield (), state.poll_durations
 
 
 def poll_failures(state: ServerState) -> Iterator[Sample]:
-    """Sample the failed polls, every reason included."""
+    """Sample the failed polls of each reason, zeros included."""
     yield from (((reason,), count) for reason, count in state.poll_failures.items())

@@ -1,4 +1,4 @@
-"""The web side: what each address answers, always from what is published, never from a database."""
+"""What each HTTP address answers. Answers come from the published states; no request polls a database."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,28 +15,31 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.metrics.exposition import RenderedMetrics, accepted_form
+from pgwatch_sessions.metrics.exposition import accepted_form, render
 from pgwatch_sessions.web import json_api
 from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_POLICY
 from pgwatch_sessions.web.page.page import Link, page_of
 from pgwatch_sessions.web.render_cache import RenderCache
 
 if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
+    from pgwatch_sessions.exposition.access import Access  # loaded only if there is a web configuration
 
-#: The published states by server: the same object until the next look at any of them.
+#: Returns the published states by server: the same object until the next poll of any server.
 States = Callable[[], Mapping[str, ServerState]]
 
+#: Selections of metrics by `name[]` that are rendered for one published state.
+_MAX_SELECTIONS = 16
+
 _DOCUMENT_MEANINGS = {
-    "leaks": "the open findings",
-    "sessions": "what the last polls showed",
-    "diagnosis": "verdicts and limits",
+    "leaks": "open findings, with advice",
+    "sessions": "sessions at the last poll of each server",
+    "diagnosis": "what is wrong with each server and client, and how full each limit is",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Whether a probe is passed, and why it is or is not, in one line for people."""
+    """The answer of a probe: whether it passes, and why, in one line for people."""
 
     ok: bool
     reason: str
@@ -58,12 +61,11 @@ def web_app(
     readiness: Callable[[], Health],
     access: "Access | None" = None,
 ) -> ASGIApp:
-    """Build the application; everybody may ask it when there is no `access`.
+    """Return the application. Without `access`, every client may use it.
 
-    `states` returns the published states: the same object until the next one, since everything is rendered once per
-    object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
+    An error in a collector or a probe is answered with 500 and raised to the HTTP server, which logs it.
     """
-    # Apart, so that questions without end cannot keep anybody from the page and the whole documents.
+    # Two caches, so that requests with many different parameters cannot fill that of the page and the whole documents.
     whole, narrowed = RenderCache(states), RenderCache(states)
     metrics, *probes = _for_machines(registry=registry, states=states, health=health, readiness=readiness)
     documents = (
@@ -76,8 +78,8 @@ def web_app(
     )
     addresses = (metrics, *documents, *probes)
     links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
-    front = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
-    return _application((front, *addresses), access)
+    page = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
+    return _application((page, *addresses), access)
 
 
 def metrics_app(
@@ -88,18 +90,17 @@ def metrics_app(
     readiness: Callable[[], Health],
     access: "Access | None" = None,
 ) -> ASGIApp:
-    """Build an application that answers as `web_app` does, but nothing that shows a statement, or any finding."""
+    """Return an application with the metrics and probes only: nothing that shows a statement or a finding."""
     return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), access)
 
 
 def _for_machines(
     *, registry: CollectorRegistry, states: States, health: Callable[[], Health], readiness: Callable[[], Health]
 ) -> tuple[_Address, ...]:
-    rendered = RenderedMetrics(registry=registry, published=states)
     return (
-        _Address(path="/metrics", meaning="metrics for Prometheus", answer=_metrics(rendered)),
-        _Address(path="/healthz", meaning="is the daemon itself alive", answer=_probe(health)),
-        _Address(path="/readyz", meaning="has it polled its servers", answer=_probe(readiness)),
+        _Address(path="/metrics", meaning="metrics for Prometheus", answer=_metrics(registry, states)),
+        _Address(path="/healthz", meaning="whether the daemon itself works", answer=_probe(health)),
+        _Address(path="/readyz", meaning="whether every server has been polled", answer=_probe(readiness)),
     )
 
 
@@ -109,47 +110,51 @@ def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGI
         routes=[Route(each.path, each.answer) for each in addresses],
         exception_handlers={
             404: _short(404, f"Nothing here. Known addresses: {known}"),
-            405: _short(405, f"Only GET and HEAD are answered. Known addresses: {known}"),
-            500: _short(500, "An error of the daemon itself. Its log says more."),
+            405: _short(405, f"Only GET and HEAD are allowed. Known addresses: {known}"),
+            500: _short(500, "Internal error. See the daemon's log."),
         },
     )
-    # A redirect from /metrics/ would be built from the client's Host header; "nothing here" names what is meant.
+    # A redirect from /metrics/ would use the client's Host header. The 404 names the right address instead.
     app.router.redirect_slashes = False
     return _guarded(app, access)
 
 
-def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Response]]:
+def _metrics(registry: CollectorRegistry, states: States) -> Callable[[Request], Awaitable[Response]]:
+    # Two caches, so that requests with many different names cannot keep Prometheus from the metrics.
+    whole, selected = RenderCache(states), RenderCache(states, limit=_MAX_SELECTIONS)
+
     async def metrics(request: Request) -> Response:
         form = accepted_form(
             accept=",".join(request.headers.getlist("accept")),
             accept_encoding=",".join(request.headers.getlist("accept-encoding")),
         )
-        names = request.query_params.getlist("name[]")
-        exposition = rendered.named(names, form) if names else rendered.whole(form)
-        if exposition is None:
-            text = "Too many different selections of name[] since the last poll; without name[] all is served.\n"
+        names = frozenset(request.query_params.getlist("name[]"))
+        cache, source = (selected, registry.restricted_registry(names)) if names else (whole, registry)
+        body = cache.get((names, form.content_type, form.gzip), lambda: render(source, form))
+        if body is None:
+            text = "Too many different selections of name[] since the last poll. Omit name[] to get all metrics.\n"
             return PlainTextResponse(text, status_code=503)
-        headers = {"Content-Type": exposition.content_type, "Vary": "Accept, Accept-Encoding"}
-        if exposition.gzip:
+        headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
+        if form.gzip:
             headers["Content-Encoding"] = "gzip"
-        return Response(exposition.body, headers=headers)
+        return Response(body, headers=headers)
 
     return metrics
 
 
 def _page(
-    states: States, renderings: RenderCache, *, version: str, links: Sequence[Link]
+    states: States, cache: RenderCache, *, version: str, links: Sequence[Link]
 ) -> Callable[[Request], Awaitable[Response]]:
     from pgwatch_sessions.web.page.templates import render_page  # noqa: PLC0415  # loads Jinja2, which only this needs
 
     async def answer(request: Request) -> Response:
         refreshing = request.query_params.get("refresh") != "off"
 
-        def render() -> bytes:
+        def render_html() -> bytes:
             page = page_of(tuple(states().values()), version=version, links=links, refreshing=refreshing)
             return render_page(page).encode(errors="replace")
 
-        return _rendered(renderings.once(("page", refreshing), render), "text/html; charset=utf-8")
+        return _rendered(cache.get(("page", refreshing), render_html), "text/html; charset=utf-8")
 
     return answer
 
@@ -165,8 +170,8 @@ def _document(
             return JSONResponse({"error": str(error)}, status_code=404)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        renderings = whole if selection == json_api.Selection() else narrowed
-        body = renderings.once((document, selection), lambda: json_api.rendered(document(now, selection)))
+        cache = whole if selection == json_api.Selection() else narrowed
+        body = cache.get((document, selection), lambda: json_api.to_json(document(now, selection)))
         return _rendered(body, "application/json")
 
     return answer
@@ -174,7 +179,9 @@ def _document(
 
 def _rendered(body: bytes | None, media_type: str) -> Response:
     if body is None:
-        return PlainTextResponse("Too many different questions since the last poll; ask again.\n", status_code=503)
+        return PlainTextResponse(
+            "Too many different requests since the last poll. Try again after the next one.\n", status_code=503
+        )
     return Response(body, media_type=media_type)
 
 
@@ -195,7 +202,7 @@ def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[R
 
 
 def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
-    """Refuse bodies, which no address wants, and whom `access` does not admit; give every answer the common headers."""
+    """Refuse requests with a body and those that `access` refuses, and add the common headers to every answer."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -219,7 +226,7 @@ def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
     return guarded
 
 
-#: The connection is closed with this answer, so that the body is never read.
+#: This answer closes the connection, so that the body is never read.
 _refuse_body = PlainTextResponse(
     "No address here takes a request body.\n", status_code=413, headers={"Connection": "close"}
 )

@@ -1,6 +1,6 @@
-"""What is published, as JSON documents: stable names, bounded lists, redacted statements, no infinity.
+"""The published states as JSON documents. Keys are a contract, lists are bounded, statements are redacted.
 
-Times are ISO 8601 in UTC by the watched server's clock; ages are seconds at the last poll that succeeded.
+Times are ISO 8601 in UTC by the clock of the watched server. Ages are in seconds, at the last successful poll.
 """
 
 import json
@@ -15,11 +15,11 @@ from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.web.ranked_findings import FindingDetails, add_details, rank_findings, seconds_in_state
 from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
 
-#: Sessions, and findings, in one answer.
+#: The most sessions, and the most findings, in one document.
 MAX_LISTED = 1000
-#: Sessions of one finding, the longest held first.
+#: The most sessions of one finding, longest held first.
 MAX_OF_FINDING = 100
-#: Characters of a statement: the server's own default.
+#: Characters of a statement, as the default of track_activity_query_size.
 MAX_STATEMENT = 1024
 
 Fields = dict[str, Any]
@@ -28,11 +28,11 @@ States = Mapping[str, ServerState]
 
 
 class Selection(NamedTuple):
-    """What of it is asked for."""
+    """The parameters of a request."""
 
     server: str | None = None
     application: str | None = None
-    #: Of the longest list.
+    #: The most items in a list.
     limit: int = MAX_LISTED
 
 
@@ -40,19 +40,19 @@ Document = Callable[[States, Selection], Fields]
 
 
 def selection_of(parameters: Mapping[str, str], *, servers: Collection[str]) -> Selection:
-    """Read a query; ValueError says in a sentence what is wrong with it, LookupError that a server is not watched."""
+    """Return the parameters of a query; ValueError if the limit is wrong, LookupError if the server is not watched."""
     limit = parameters.get("limit", str(MAX_LISTED))
-    # Other digits than ASCII's are digits to Python.
+    # `isdigit` is true for digits that are not ASCII too.
     if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit)):
-        raise ValueError("limit is a number of at least 1")
+        raise ValueError("limit must be a whole number of at least 1")
     server = parameters.get("server")
     if server is not None and server not in servers:
-        raise LookupError("no server of this name is watched")
+        raise LookupError("no server with this name is watched")
     return Selection(server, parameters.get("application"), min(int(limit), MAX_LISTED))
 
 
 def leaks(states: States, selection: Selection) -> Fields:
-    """List the open findings of all servers, the worst first, each with its evidence and advice."""
+    """Return the open findings of all servers, the worst first, each with its evidence and advice."""
     ranked = rank_findings(_chosen(states, selection), selection.application)
     found, room, truncated = [], MAX_LISTED, len(ranked) > selection.limit
     for details in add_details(ranked[: selection.limit]):
@@ -64,7 +64,7 @@ def leaks(states: States, selection: Selection) -> Fields:
 
 
 def sessions(states: States, selection: Selection) -> Fields:
-    """List what the last poll each server showed, the longest in their state first; nothing where it failed."""
+    """Return the sessions of each server at its last poll, longest in their state first; none if the poll failed."""
     servers, room = [], selection.limit
     for state in _chosen(states, selection):
         shown = [
@@ -77,7 +77,7 @@ def sessions(states: States, selection: Selection) -> Fields:
         room -= len(listed)
         servers.append(
             {
-                **_sight(state),
+                **_poll_outcome(state),
                 "session_count": len(shown) if state.summary else None,
                 "hidden_sessions": state.summary.hidden if state.summary else None,
                 "sessions": [_session(session, state.summary.snapshot.taken_at) for session in listed]
@@ -90,7 +90,7 @@ def sessions(states: States, selection: Selection) -> Fields:
 
 
 def diagnosis(states: States, selection: Selection) -> Fields:
-    """Give the verdict on each server and on its clients, and how near each limit on connections is."""
+    """Return the verdict on each server and on its clients, and how near each limit on connections is."""
     servers, room = [], selection.limit
     for state in _chosen(states, selection):
         clients = [
@@ -101,7 +101,7 @@ def diagnosis(states: States, selection: Selection) -> Fields:
         verdict = state.diagnoses.get(None)
         servers.append(
             {
-                **_sight(state),
+                **_poll_outcome(state),
                 "diagnosis": str(verdict.verdict) if verdict else None,
                 "reason": verdict.reason if verdict else "",
                 "exhausted": state.summary.exhausted if state.summary else None,
@@ -116,7 +116,7 @@ def diagnosis(states: States, selection: Selection) -> Fields:
     return {"servers": servers, "truncated": any(server["truncated"] for server in servers)}
 
 
-#: By the last part of their address.
+#: By the last part of the address.
 DOCUMENTS: Mapping[str, Document] = {
     "leaks": leaks,
     "sessions": sessions,
@@ -124,17 +124,17 @@ DOCUMENTS: Mapping[str, Document] = {
 }
 
 
-def rendered(fields: Fields) -> bytes:
-    """Write a document; a number that JSON does not have is an error of ours."""
-    return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+def to_json(document: Fields) -> bytes:
+    """Return a document as JSON; ValueError if it has an infinite number, which JSON cannot express."""
+    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _chosen(states: States, selection: Selection) -> Iterable[ServerState]:
     return states.values() if selection.server is None else (states[selection.server],)
 
 
-def _sight(state: ServerState) -> Fields:
-    """Say whether the server was seen; `up` is None before the first poll."""
+def _poll_outcome(state: ServerState) -> Fields:
+    """Return whether the last poll succeeded; `up` is None before the first poll."""
     failure = state.failure
     return {
         "server": state.server,
@@ -213,20 +213,20 @@ def _statement(statement: Statement) -> Fields:
 
 def _client(summary: ClientSummary, state: ServerState) -> Fields:
     verdict = state.diagnoses.get(summary.client)
-    whole = not summary.hidden
+    complete = not summary.hidden
     return {
         **client_fields(summary.client),
         "diagnosis": str(verdict.verdict) if verdict else None,
         "reason": verdict.reason if verdict else "",
         "session_count": summary.sessions,
         "hidden_sessions": summary.hidden,
-        # Half the truth would look like all of it.
-        "states": {str(name): number for name, number in summary.states.items()} if whole else None,
-        "idle_in_transaction_age_max_seconds": _seconds(summary.idle_in_transaction_age_max) if whole else None,
-        "transaction_age_max_seconds": _seconds(summary.transaction_age_max) if whole else None,
-        "query_age_max_seconds": _seconds(summary.query_age_max) if whole else None,
-        "lock_waiting": summary.lock_waiting if whole else None,
-        "blocked_by": summary.blocked_sessions if whole else None,
+        # The numbers of the visible sessions alone would look like those of all sessions.
+        "states": {str(name): number for name, number in summary.states.items()} if complete else None,
+        "idle_in_transaction_age_max_seconds": _seconds(summary.idle_in_transaction_age_max) if complete else None,
+        "transaction_age_max_seconds": _seconds(summary.transaction_age_max) if complete else None,
+        "query_age_max_seconds": _seconds(summary.query_age_max) if complete else None,
+        "lock_waiting": summary.lock_waiting if complete else None,
+        "blocked_by": summary.blocked_sessions if complete else None,
     }
 
 

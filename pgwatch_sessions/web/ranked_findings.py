@@ -10,7 +10,7 @@ from pgwatch_sessions.core.model import Client, Session
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.wording.advice import Advice, advice_of
 
-#: Sessions of a client that are searched for signs of its software, for example of SQLAlchemy.
+#: Sessions of a client that are searched to recognise its software, for example SQLAlchemy.
 _MAX_SEARCHED = 200
 
 

@@ -1,31 +1,35 @@
-"""What is rendered for clients, once for each published state, whatever they ask and however often."""
+"""Keeps rendered answers until the next state is published, so that requests cannot make the daemon render without end.
+
+Rendering is done in the event loop that polls: 500 series of metrics take 3 ms.
+"""
 
 from collections.abc import Callable, Hashable
 
-#: Different answers kept, and rendered, for one published state: rendering is work for the loop that polls.
-MAX_ANSWERS = 64
-
 
 class RenderCache:
-    """Answers of one published state, forgotten with it.
+    """The answers of one published state, at most `limit` different ones.
 
-    `published` returns the published state: the same object until the next one is published. Its identity alone is
-    looked at. What a rendering raises is passed on, and nothing is kept.
+    `published` returns the published state: the same object until the next one is published. Only its identity is
+    compared.
     """
 
-    def __init__(self, published: Callable[[], object]) -> None:
+    def __init__(self, published: Callable[[], object], *, limit: int = 64) -> None:
         self._published = published
+        self._limit = limit
         self._state: object = None
-        self._rendered: dict[Hashable, bytes] = {}
+        self._answers: dict[Hashable, bytes] = {}
 
-    def once(self, key: Hashable, render: Callable[[], bytes]) -> bytes | None:
-        """Return the answer of this key, or None when too many different ones were asked for in this state."""
+    def get(self, key: Hashable, render: Callable[[], bytes]) -> bytes | None:
+        """Return the answer for the key, rendered if it is new; None if the limit is reached.
+
+        If `render` raises, the error is passed on and nothing is kept.
+        """
         state = self._published()
         if state is not self._state:
-            self._rendered.clear()
+            self._answers.clear()
             self._state = state
-        if key not in self._rendered:
-            if len(self._rendered) >= MAX_ANSWERS:
+        if key not in self._answers:
+            if len(self._answers) >= self._limit:
                 return None
-            self._rendered[key] = render()
-        return self._rendered[key]
+            self._answers[key] = render()
+        return self._answers[key]

@@ -8,7 +8,7 @@ import pytest
 
 from pgwatch_sessions.core.model import Client, Failure, FailureReason, SessionState
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, rendered
+from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, to_json
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking
 from tests.support.values import NOW, session, snapshot
 from tests.web.test_app import Watched, served
@@ -20,7 +20,7 @@ TIMES = {"since", "opened_at", "taken_at", "backend_start"}
 def document(name: str, *states: ServerState, **selection: Any) -> dict[str, Any]:
     """Return a document as its readers have it."""
     fields = DOCUMENTS[name]({state.server: state for state in states}, Selection(**selection))
-    read: dict[str, Any] = json.loads(rendered(fields), parse_constant=pytest.fail)
+    read: dict[str, Any] = json.loads(to_json(fields), parse_constant=pytest.fail)
     return read
 
 
@@ -248,12 +248,12 @@ def test_documents_are_served_as_json_once_for_each_published_state() -> None:
 @pytest.mark.parametrize(
     ("query", "status", "error"),
     [
-        ("limit=0", 400, "limit is a number of at least 1"),
-        ("limit=-1", 400, "limit is a number of at least 1"),
-        ("limit=many", 400, "limit is a number of at least 1"),
-        ("limit=%C2%B2", 400, "limit is a number of at least 1"),
-        ("limit=" + "9" * 5000, 400, "limit is a number of at least 1"),
-        ("server=nobody", 404, "no server of this name is watched"),
+        ("limit=0", 400, "limit must be a whole number of at least 1"),
+        ("limit=-1", 400, "limit must be a whole number of at least 1"),
+        ("limit=many", 400, "limit must be a whole number of at least 1"),
+        ("limit=%C2%B2", 400, "limit must be a whole number of at least 1"),
+        ("limit=" + "9" * 5000, 400, "limit must be a whole number of at least 1"),
+        ("server=nobody", 404, "no server with this name is watched"),
         ("application=nobody", 200, None),
         ("limit=999999999", 200, None),
         ("unknown=1", 200, None),
