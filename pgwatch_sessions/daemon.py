@@ -1,4 +1,4 @@
-"""The long-running program: a job per server, the web side, and an orderly end."""
+"""The daemon: a scheduled job for each server, the HTTP server, and an orderly end."""
 
 import asyncio
 import contextlib
@@ -32,10 +32,10 @@ from pgwatch_sessions.web.app import Health, States, metrics_app, web_app
 from pgwatch_sessions.web.http_server import serving, url
 
 if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
+    from pgwatch_sessions.exposition.access import Access  # loaded only if there is a web configuration
 
-#: So many polls may fail to end before the loop counts as stuck.
-_PATIENCE = 3
+#: The event loop counts as stuck if no poll has ended for this many intervals.
+_MAX_MISSED_POLLS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Watch:
     timeout: float
     policy: Policy
     parse: Callable[[str | None], Statement]
-    #: Where polls are recorded; nowhere when None.
+    #: The folder of the recordings; None to record nothing.
     record_dir: Path | None = None
     record_max_bytes: int = 0
 
@@ -58,17 +58,17 @@ async def run(
     metrics_listener: socket.socket | None = None,
     access: "Access | None" = None,
 ) -> None:
-    """Watch until SIGTERM or SIGINT. What a job raises is a fault of the program: it ends the daemon and is raised."""
+    """Watch until SIGTERM or SIGINT. An error that a job raises is an error in the program: it is raised here."""
     async with running(watch, listener, metrics_listener, access) as daemon:
         await daemon.end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A daemon at work."""
+    """A running daemon."""
 
-    board: PublishedStates
-    #: Done at SIGTERM or SIGINT; fails with what a job raised.
+    published: PublishedStates
+    #: Done at SIGTERM or SIGINT; fails with the error that a job raised.
     end: "asyncio.Future[None]"
 
 
@@ -79,29 +79,29 @@ async def running(
     metrics_listener: socket.socket | None = None,
     access: "Access | None" = None,
 ) -> AsyncIterator[Running]:
-    """Watch, and answer while inside: everything on the one listener, metrics and probes only on the other.
+    """While inside, watch and serve HTTP: everything on `listener`, metrics and probes only on `metrics_listener`.
 
-    Everybody is answered, over plain HTTP, when there is no `access`.
+    Without `access`, every client is served over plain HTTP.
     """
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with ended_by_signals(end), _recording(watch) as record:
-        async with _watching(watch, end, record) as (board, pollers):
+        async with _watching(watch, end, record) as (published, pollers):
             web = _Web(
-                registry=registry_of(lambda: board.states().values()),
-                states=board.states,
+                registry=registry_of(lambda: published.states().values()),
+                states=published.states,
                 health=lambda: _health(watch, pollers),
-                readiness=lambda: _readiness(board),
+                readiness=lambda: _readiness(published),
                 access=access,
             )
             async with _answering(web, listener, metrics_listener) as where:
                 log.info("started", version=__version__, servers=len(pollers), **where)
-                yield Running(board=board, end=end)
+                yield Running(published=published, end=end)
     log.info("stopped")
 
 
 class _Web(TypedDict):
-    """What both applications are made of."""
+    """The arguments of both applications."""
 
     registry: CollectorRegistry
     states: States
@@ -114,7 +114,7 @@ class _Web(TypedDict):
 async def _answering(
     web: _Web, listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[Mapping[str, str]]:
-    """Answer requests while inside; yield the addresses, for the log."""
+    """Serve HTTP while inside; yield the addresses, for the log."""
     access = web["access"]
     scheme = access.scheme if access else "http"
     tls = access.tls if access and scheme == "https" else None
@@ -122,7 +122,7 @@ async def _answering(
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serving(web_app(version=__version__, **web), listener, tls=tls))
         if metrics_listener is not None:
-            # With bounds of its own: whoever crowds one of the addresses keeps nobody from the other.
+            # Each address has limits of its own, so that a crowd at one does not block the other.
             await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
             where["metrics_address"] = url(metrics_listener, scheme=scheme)
         if access is not None:
@@ -132,7 +132,7 @@ async def _answering(
 
 @contextlib.contextmanager
 def _recording(watch: Watch) -> Iterator[Record | None]:
-    """Yield what records polls, if they are to be recorded; leaving ends the files in good order."""
+    """Yield the function that records a poll, or None; complete the files at the end."""
     if watch.record_dir is None:
         yield None
         return
@@ -140,7 +140,7 @@ def _recording(watch: Watch) -> Iterator[Record | None]:
     try:
         yield lambda server, outcome, at: recorder.record(server, outcome, at=at)
     finally:
-        with contextlib.suppress(OSError):  # each poll is in its file already
+        with contextlib.suppress(OSError):  # every poll has been written already
             recorder.close()
 
 
@@ -148,12 +148,12 @@ def _recording(watch: Watch) -> Iterator[Record | None]:
 async def _watching(
     watch: Watch, end: "asyncio.Future[None]", record: Record | None
 ) -> AsyncIterator[tuple[PublishedStates, Sequence[Poller]]]:
-    """Poll every server on schedule while inside; leaving gives every slot back. A job's error is set on `end`."""
-    board = PublishedStates(target.name for target in watch.targets)
-    pollers = [_poller(watch, target, board, record) for target in watch.targets]
+    """Poll every server on schedule while inside, then close all connections. A job's error is set on `end`."""
+    published = PublishedStates(target.name for target in watch.targets)
+    pollers = [_poller(watch, target, published, record) for target in watch.targets]
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.add_listener(functools.partial(_fail, end), EVENT_JOB_ERROR)
-    # The job is the awaited poll itself: a slow one is never overtaken, and delays no other server.
+    # The job is the awaited poll itself: a slow poll is never overtaken by the next, and delays no other server.
     jobs = [
         scheduler.add_job(
             poller.poll,
@@ -168,33 +168,33 @@ async def _watching(
     scheduler.start()
     timekeeper = asyncio.create_task(keep_time(jobs, timedelta(seconds=watch.interval)))
     try:
-        yield board, pollers
+        yield published, pollers
     finally:
         timekeeper.cancel()
         scheduler.shutdown()
-        await asyncio.sleep(0)  # the scheduler cancels polls that are under way in the loop's next turn
+        await asyncio.sleep(0)  # the scheduler cancels running polls in the next turn of the loop
         await asyncio.gather(*(poller.close() for poller in pollers))
 
 
-def _poller(watch: Watch, target: Target, board: PublishedStates, record: Record | None) -> Poller:
+def _poller(watch: Watch, target: Target, published: PublishedStates, record: Record | None) -> Poller:
     connection = HeldConnection(
         target, timeout=watch.timeout, parse=watch.parse, jitter=lambda limit: random.uniform(0, limit)
     )
-    state = board.states()[target.name]
+    state = published.states()[target.name]
     return Poller(
         state,
         connection,
         policy=watch.policy,
-        publish=board.publish,
+        publish=published.publish,
         log=structlog.get_logger(),
         record=record,
     )
 
 
 async def keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
-    """Bring a job forward that is further away than an interval.
+    """Bring forward every job whose next run is more than an interval away.
 
-    APScheduler goes by the time of day: were the clock set back by an hour, nothing would be looked at for an hour.
+    APScheduler schedules by the time of day. If the clock is set back by an hour, it would not poll for an hour.
     """
     while True:
         await asyncio.sleep(interval.total_seconds())
@@ -210,16 +210,16 @@ def _fail(end: "asyncio.Future[None]", event: JobExecutionEvent) -> None:
 
 
 def _health(watch: Watch, pollers: Sequence[Poller]) -> Health:
-    """Judge our own loop only: a server that is down is a metric, and a restart would lose connections that work."""
-    patience = _PATIENCE * (watch.interval + watch.timeout)
+    """Judge our own loop only. A server that is down is a metric; a restart would lose the connections that work."""
+    patience = _MAX_MISSED_POLLS * (watch.interval + watch.timeout)
     silence = time.monotonic() - min(poller.polled_at for poller in pollers)
     if silence > patience:
         return Health(ok=False, reason=f"no poll has ended for {silence:.0f} s")
     return Health(ok=True, reason="ok")
 
 
-def _readiness(board: PublishedStates) -> Health:
-    waiting = [state.server for state in board.states().values() if not state.polled]
+def _readiness(published: PublishedStates) -> Health:
+    waiting = [state.server for state in published.states().values() if not state.polled]
     if waiting:
         return Health(ok=False, reason=f"no poll yet at: {', '.join(waiting)}")
     return Health(ok=True, reason="ok")

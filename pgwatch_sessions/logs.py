@@ -1,4 +1,4 @@
-"""Our log and that of the libraries: one event a line, in one form, on one stream."""
+"""The log of the program and of its libraries: one event per line, in one form, on one stream."""
 
 import logging
 import os
@@ -8,10 +8,10 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import Processor
 
-#: The least of what libraries say that is for our users. APScheduler tells of every poll twice, warns at each interval
-#: that a slow poll goes on, and has a traceback for one that the end of the program cancels. What a job raises is not
-#: lost with it: it ends the daemon, which says so itself.
-_LIBRARIES = {
+#: The lowest level that is logged of each library. APScheduler logs every poll twice, warns at each interval that a
+#: slow poll has not ended, and logs a traceback for a poll that is cancelled at the end of the program. An error that a
+#: job raises is not lost: it ends the daemon, which prints the traceback.
+_LIBRARY_LEVELS = {
     "apscheduler": logging.ERROR,
     "apscheduler.executors": logging.CRITICAL,
     "asyncio": logging.WARNING,
@@ -24,19 +24,19 @@ def configure_logs(
     level: Literal["debug", "info", "warning", "error"],
     stream: TextIO | None = None,
 ) -> None:
-    """Send the events of structlog and of the standard library to a stream, standard error unless told."""
+    """Write the events of structlog and of the standard library to a stream, by default standard error."""
     stream = sys.stderr if stream is None else stream
-    least = logging.getLevelNamesMapping()[level.upper()]
+    lowest = logging.getLevelNamesMapping()[level.upper()]
     renderer = _renderer(form, stream)
     shared: tuple[Processor, ...] = (
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # Plain tracebacks: values of local variables would show DSNs and passwords.
+        # Plain tracebacks, because values of local variables would show DSNs and passwords.
         structlog.processors.format_exc_info,
     )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
@@ -47,10 +47,10 @@ def configure_logs(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=least, force=True)
+    logging.basicConfig(handlers=[handler], level=lowest, force=True)
     logging.captureWarnings(True)
-    for library, least_of_library in _LIBRARIES.items():
-        logging.getLogger(library).setLevel(least if least == logging.DEBUG else max(least, least_of_library))
+    for library, library_level in _LIBRARY_LEVELS.items():
+        logging.getLogger(library).setLevel(lowest if lowest == logging.DEBUG else max(lowest, library_level))
     logging.getLogger("uvicorn.access").disabled = True
 
 
@@ -60,7 +60,7 @@ def _renderer(form: Literal["auto", "json", "console"], stream: TextIO) -> Proce
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(
         colors=on_terminal and not os.environ.get("NO_COLOR"),
-        exception_formatter=structlog.dev.plain_traceback,  # never rich's, which shows local variables
-        # Names come from whoever connects to the server: control characters must not reach a terminal.
+        exception_formatter=structlog.dev.plain_traceback,  # that of rich shows local variables
+        # Clients choose their own names; control characters in them must not reach a terminal.
         repr_native_str=True,
     )

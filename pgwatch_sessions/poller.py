@@ -1,4 +1,4 @@
-"""Polls one server on schedule, publishes what was seen, logs what changed, and records it if asked to."""
+"""Polls one server: publishes the state after each poll, logs the events, and records the poll if configured."""
 
 import asyncio
 import logging
@@ -7,19 +7,20 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.events import ClientsFolded, Event, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
+from pgwatch_sessions.core.events import ClientsFolded, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.wording.events import event_fields, event_name
 
-#: Records what a poll a server gave, at the daemon's time; blocks, and raises OSError when the system refuses.
+#: Records the outcome of a poll of a server, with the daemon's time. It blocks, and raises OSError if it cannot write.
 Record = Callable[[str, Snapshot | Failure, float], None]
 
-#: A disk that takes longer has the polls go on without it.
+#: If a write takes longer, polling continues without waiting for it.
 _RECORDING_SECONDS = 2.0
 
+#: Log levels of events. The others are logged as INFO.
 _LEVELS = {
     LeakOpened: logging.WARNING,
     LeakChanged: logging.WARNING,
@@ -30,7 +31,7 @@ _LEVELS = {
 
 
 class Poller:
-    """One server's polls, one after the other, and the state that they lead to."""
+    """Polls one server, one poll after the other, and holds the state after the last one."""
 
     def __init__(
         self,
@@ -42,8 +43,8 @@ class Poller:
         log: FilteringBoundLogger,
         record: Record | None = None,
     ) -> None:
-        """Begin from a state, usually one that has seen nothing."""
-        #: When the last poll ended, by time.monotonic; the beginning until there was one.
+        """Start from this state, usually an empty one."""
+        #: When the last poll ended, by time.monotonic. Before the first poll, when the poller was made.
         self.polled_at = time.monotonic()
         self._state = state
         self._connection = connection
@@ -51,50 +52,47 @@ class Poller:
         self._publish = publish
         self._log = log.bind(server=state.server)
         self._record = record
-        self._writing: asyncio.Task[None] | None = None
-        self._recording_fails = False
+        self._write: asyncio.Task[None] | None = None
+        self._recording_failed = False
 
     async def poll(self) -> None:
-        """Poll once and publish."""
+        """Poll once, then publish, log and record."""
         begun = time.monotonic()
         outcome = await self._connection.poll()
         self.polled_at, at = time.monotonic(), time.time()
         self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.polled_at - begun)
         self._publish(self._state)
         for event in events:
-            self._tell(event)
+            self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
         if self._record:
-            await self._keep(self._record, outcome, at)
+            await self._record_poll(self._record, outcome, at)
 
     async def close(self) -> None:
-        """Give the slot back."""
+        """Close the connection, which frees its slot, and wait a moment for a write that has not ended."""
         await self._connection.close()
-        if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=_RECORDING_SECONDS)
+        if self._write is not None:
+            await asyncio.wait({self._write}, timeout=_RECORDING_SECONDS)
 
-    async def _keep(self, record: Record, outcome: Snapshot | Failure, at: float) -> None:
-        """Record a poll. What the disk does to us is logged once, and does not keep the polls from going on."""
+    async def _record_poll(self, record: Record, outcome: Snapshot | Failure, at: float) -> None:
+        """Record a poll. A failing or slow disk is logged once and does not stop polling."""
         try:
-            if self._writing is not None and not self._writing.done():
-                raise TimeoutError("an earlier poll is still being written")
-            self._writing = asyncio.create_task(asyncio.to_thread(record, self._state.server, outcome, at))
-            self._writing.add_done_callback(_seen)
+            if self._write is not None and not self._write.done():
+                raise TimeoutError("the previous poll is still being written")
+            self._write = asyncio.create_task(asyncio.to_thread(record, self._state.server, outcome, at))
+            self._write.add_done_callback(_retrieve_error)
             async with asyncio.timeout(_RECORDING_SECONDS):
-                await asyncio.shield(self._writing)  # a thread that writes cannot be called back
+                await asyncio.shield(self._write)  # a thread cannot be cancelled
         except OSError as error:
-            if not self._recording_fails:
-                self._log.error("recording_failed", error=str(error) or "the disk does not answer")
-            self._recording_fails = True
+            if not self._recording_failed:
+                self._log.error("recording_failed", error=str(error) or f"writing takes longer than {_RECORDING_SECONDS:.0f} s")
+            self._recording_failed = True
         else:
-            if self._recording_fails:
+            if self._recording_failed:
                 self._log.info("recording_resumed")
-            self._recording_fails = False
-
-    def _tell(self, event: Event) -> None:
-        self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
+            self._recording_failed = False
 
 
-def _seen(task: "asyncio.Task[None]") -> None:
-    """Keep asyncio from complaining of an error that came too late for anybody to wait for."""
+def _retrieve_error(task: "asyncio.Task[None]") -> None:
+    """Retrieve the error of a write that nothing waits for any more, or asyncio would log it as never retrieved."""
     if not task.cancelled():
         task.exception()

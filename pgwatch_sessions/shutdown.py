@@ -1,4 +1,4 @@
-"""The signals that ask a program to end."""
+"""SIGTERM and SIGINT, which end the program."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def ended_by_signals(end: "asyncio.Future[None]") -> Iterator[None]:
-    """Set the future's result at SIGTERM and SIGINT while inside."""
+    """While inside, set the future's result when SIGTERM or SIGINT arrives."""
 
     def on_signal() -> None:
         if not end.done():

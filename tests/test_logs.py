@@ -17,10 +17,10 @@ from pgwatch_sessions.logs import configure_logs
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave logging to the other tests as it was."""
+    """Restore the logging configuration for other tests."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers[:] = []  # pytest's own, which `configure_logs` would close
+    root.handlers[:] = []  # pytest's handlers, which `configure_logs` would close
     yield
     logging.captureWarnings(False)
     structlog.reset_defaults()
@@ -31,7 +31,7 @@ def _as_before() -> Iterator[None]:
 
 
 def json_lines(stream: io.StringIO) -> list[dict[str, object]]:
-    """Return the events that were written as JSON."""
+    """Return the lines that were written, parsed."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -41,8 +41,8 @@ def fail(password: str) -> None:
     raise ValueError(f"{len(connection)} characters are too many")
 
 
-def test_json_is_one_line_an_event_with_time_and_level() -> None:
-    """An event is one JSON object on one line, with an ISO 8601 time in UTC, level, event and fields."""
+def test_an_event_is_one_line_of_json() -> None:
+    """It has an ISO 8601 time in UTC, the level, the event and its fields."""
     stream = io.StringIO()
     configure_logs("json", "info", stream)
     structlog.get_logger().info("server_up", server="db:5432", text="two\nlines")
@@ -53,16 +53,16 @@ def test_json_is_one_line_an_event_with_time_and_level() -> None:
     assert line == {"level": "info", "event": "server_up", "server": "db:5432", "text": "two\nlines"}
 
 
-def test_auto_is_json_where_there_is_no_terminal() -> None:
-    """A stream that is no terminal gets JSON."""
+def test_auto_writes_json_if_the_stream_is_no_terminal() -> None:
+    """A container's log is read by programs."""
     stream = io.StringIO()
     configure_logs("auto", "info", stream)
     structlog.get_logger().info("started")
     assert json_lines(stream)[0]["event"] == "started"
 
 
-def test_libraries_go_the_same_way() -> None:
-    """Records of the standard library, and warnings, are lines of the same form; a library's chatter is left out."""
+def test_events_of_libraries_have_the_same_form() -> None:
+    """Warnings of Python too. Events of libraries that do not matter to users are left out."""
     stream = io.StringIO()
     configure_logs("json", "info", stream)
     logging.getLogger("asyncio").warning("slow %s", "client")
@@ -78,8 +78,8 @@ def test_libraries_go_the_same_way() -> None:
     assert "passfile" in str(warned["event"])
 
 
-def test_the_level_holds_for_all() -> None:
-    """Below the level nothing is written; at debug, libraries tell everything."""
+def test_the_level_applies_to_libraries_too() -> None:
+    """Nothing below the level is written. At debug, libraries log everything."""
     stream = io.StringIO()
     configure_logs("json", "error", stream)
     structlog.get_logger().warning("clients_folded")
@@ -93,7 +93,7 @@ def test_the_level_holds_for_all() -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
-    """An exception is a plain traceback: where and what, not with which values."""
+    """Local variables may hold DSNs and passwords."""
     stream = io.StringIO()
     configure_logs("json" if form == "json" else "console", "info", stream)
     for log in (structlog.get_logger().exception, logging.getLogger("asyncio").exception):
@@ -109,7 +109,7 @@ def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
 
 
 def test_names_cannot_write_to_the_terminal() -> None:
-    """Control characters in a field, which a client of the server can set, are shown and not executed."""
+    """A client of the server can put control characters into its names. They are escaped."""
     stream = io.StringIO()
     configure_logs("console", "info", stream)
     structlog.get_logger().info("leak_opened", user="\x1b[2Jx", database="x\nforged")
@@ -118,8 +118,8 @@ def test_names_cannot_write_to_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_a_terminal_gets_colours_unless_unwanted(no_color: str, coloured: bool) -> None:
-    """On a terminal, auto is the console form; NO_COLOR takes its colours away."""
+def test_a_terminal_gets_colours_unless_no_color_is_set(no_color: str, coloured: bool) -> None:
+    """On a terminal, `auto` is the console form."""
     ours, theirs = pty.openpty()
     code = (
         "import structlog; from pgwatch_sessions.logs import configure_logs\n"

@@ -1,4 +1,4 @@
-"""The daemon as a process on real servers: what it shows of their sessions, and when it polls."""
+"""The daemon as a process on real servers: the sessions that it shows, and when it polls."""
 
 import asyncio
 import collections
@@ -31,8 +31,14 @@ from tests.support.situations import (
 )
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the async tests on asyncio, as the daemon does."""
+    return "asyncio"
+
+
 def test_every_client_backend_is_in_one_state_and_nothing_else_is_counted(any_database: Database) -> None:
-    """The sum over the states is pg_stat_activity's client backends less our own, whatever the sessions do."""
+    """The states add up to the client backends of pg_stat_activity without our own."""
     dsn = any_database.dsn(application_name="orders")
     with contextlib.ExitStack() as stack:
         stack.enter_context(parallel_query(dsn))
@@ -49,7 +55,7 @@ def test_every_client_backend_is_in_one_state_and_nothing_else_is_counted(any_da
 
 
 def client_backends(observer: psycopg.Connection) -> int:
-    """Count all client backends but the daemon's; the observer is one that the daemon counts."""
+    """Count all client backends but the daemon's. The observer itself is counted, as the daemon counts it."""
     row = observer.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> %s",
         [APPLICATION_NAME],
@@ -69,7 +75,7 @@ def counted(observer: psycopg.Connection, database: str) -> SessionCounts:
 
 
 def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnPostgresFactory) -> None:
-    """With all 97 ordinary slots of 100 taken, ours among them, all is shown; 50 scrapers cost nothing more."""
+    """All 97 ordinary slots of 100 are in use, one by the daemon. Everything is shown, and 50 scrapers open no more."""
     server = own_postgres(settings={"max_connections": "100", "log_connections": "on"})
     orders = server.dsn(user="app", application_name="orders")
     with (
@@ -80,7 +86,7 @@ def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnP
         with active(orders), idle_in_transaction(orders), aborted_transaction(orders), idle(orders, 93):
             with pytest.raises(psycopg.OperationalError, match="remaining connection slots"):
                 psycopg.connect(server.dsn(user="app"))
-            # The poll may catch the refused newcomer, or one of the others, while it still authenticates.
+            # The poll may see the refused session, or one of the others, while it still authenticates.
             full = watching.scrape_when(
                 lambda scrape: scrape.value("used_slots", scope="server") == 97 and len(scrape.connections()) == 4
             )
@@ -108,7 +114,7 @@ def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnP
 
 @contextlib.contextmanager
 def observed(dsn: str) -> Iterator[set[int]]:
-    """Fill a set with the numbers of sessions of ours that there were at any time inside."""
+    """Fill a set with the numbers of the daemon's sessions, counted again and again while inside."""
     counts: set[int] = set()
     enough = threading.Event()
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
@@ -129,7 +135,7 @@ def observed(dsn: str) -> Iterator[set[int]]:
 
 
 async def scrape_at_once(watching: Daemon, *, clients: int, seconds: float) -> None:
-    """Scrape from so many clients at the same time, again and again; each scrape must succeed."""
+    """Scrape from several clients at the same time, again and again. Each scrape must succeed."""
     until_then = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=clients)
 
@@ -141,8 +147,10 @@ async def scrape_at_once(watching: Daemon, *, clients: int, seconds: float) -> N
         await asyncio.gather(*(scrape(client) for _ in range(clients)))
 
 
-def test_without_privilege_nothing_is_zero_and_the_remedy_works(postgres: Postgres, database: Database) -> None:
-    """Hidden sessions are counted, their series withheld, the GRANT logged once; pasting it is all there is to do."""
+def test_without_privilege_states_have_no_series_and_the_logged_grant_helps(
+    postgres: Postgres, database: Database
+) -> None:
+    """Hidden sessions are counted and have no series. The GRANT is logged once, and running it is enough."""
     with (
         role(postgres.dsn(), "nosy"),
         idle_in_transaction(database.dsn(application_name="orders")),
@@ -157,22 +165,19 @@ def test_without_privilege_nothing_is_zero_and_the_remedy_works(postgres: Postgr
         assert seen.connections() == {(database.name, "nosy", "own", "idle"): 1}
         assert seen.value("used_slots", scope="server") == client_backends(superuser) + 1
         assert seen.all("established_total", database=database.name) != []
-        (told,) = watching.events("privilege_missing")
-        assert told["hidden_sessions"] >= 2
-        assert told["level"] == "warning"
+        (event,) = watching.events("privilege_missing")
+        assert event["hidden_sessions"] >= 2
+        assert event["level"] == "warning"
 
-        superuser.execute(told["remedy"])
+        superuser.execute(event["remedy"])
         seen = watching.scrape_when(lambda scrape: scrape.value("hidden_sessions") == 0)
         assert (database.name, "postgres", "orders", "idle in transaction") in seen.connections()
         assert len(watching.events("privilege_missing")) == 1
 
 
-def test_a_poll_that_a_clock_set_back_put_far_off_is_brought_forward() -> None:
-    """Polls go on within about two intervals, although their next time lies an hour ahead."""
-    asyncio.run(_look_after_the_clock_was_set_back())
-
-
-async def _look_after_the_clock_was_set_back() -> None:
+@pytest.mark.anyio
+async def test_polling_continues_after_the_clock_was_set_back() -> None:
+    """The next poll, which would be an hour away, comes within about two intervals."""
     polled = asyncio.Event()
     interval = timedelta(seconds=0.1)
     scheduler = AsyncIOScheduler(timezone=UTC)
@@ -181,13 +186,13 @@ async def _look_after_the_clock_was_set_back() -> None:
     timekeeper = asyncio.create_task(keep_time([job], interval))
     try:
         for _ in range(2):
-            # To the scheduler, a clock that goes back by an hour is a next run that is an hour further away.
+            # If the clock goes back by an hour, the next run is an hour further away for the scheduler.
             job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
             polled.clear()
             async with asyncio.timeout(5):
                 await polled.wait()
                 polled.clear()
-                await polled.wait()  # and from there on at each interval
+                await polled.wait()  # and again at the next interval
     finally:
         timekeeper.cancel()
         scheduler.shutdown()

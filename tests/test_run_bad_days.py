@@ -1,4 +1,4 @@
-"""The daemon as a process on servers that cannot be seen for a while."""
+"""The daemon as a process on servers that cannot be polled for a while."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ SESSION_SERIES = (
 
 
 def assert_withdrawn(watching: Daemon, scrape: Scrape, reason: str) -> None:
-    """Show that nothing is claimed of a server that is not seen, while the daemon itself is well."""
+    """Assert that there are no session metrics of a server that cannot be polled, and that the probes pass."""
     assert scrape.value("up") == 0
     assert (scrape.value("poll_failures_total", reason=reason) or 0) > 0
     assert [name for name in SESSION_SERIES if scrape.all(name)] == []
@@ -32,32 +32,32 @@ def assert_withdrawn(watching: Daemon, scrape: Scrape, reason: str) -> None:
 
 
 def down(reason: str) -> Callable[[Scrape], bool]:
-    """Return the condition that polls fail for a reason."""
+    """Return the condition that polls fail for this reason."""
     return lambda scrape: scrape.value("up") == 0 and bool(scrape.value("poll_failures_total", reason=reason))
 
 
 @contextlib.contextmanager
 def outage(watching: Daemon, dsn: str, reason: str) -> Iterator[None]:
-    """Inside, a server that was seen is made to fail and to recover: show that both are told, and how soon."""
+    """Make polls fail and succeed again while inside; assert that both are logged, and that the next poll succeeds."""
     before = watching.scrape_when_up()
     assert before.all("used_slots") != []
-    told = len(watching.events("server_up"))
+    before_up = len(watching.events("server_up"))
     yield
     failures = sum(watching.scrape().all("poll_failures_total"))
     after = watching.scrape_when_up()
-    # One that was under way may have failed; the next one succeeds.
+    # A poll that was running may have failed; the next one succeeds.
     assert sum(after.all("poll_failures_total")) <= failures + 1
     assert after.all("used_slots") != []
     assert (after.value("last_poll_timestamp_seconds") or 0) > (before.value("last_poll_timestamp_seconds") or 0)
-    until(lambda: len(watching.events("server_up")) == told + 1)
+    until(lambda: len(watching.events("server_up")) == before_up + 1)
     assert watching.events("server_down")[-1]["reason"] == reason
     until(lambda: own_sessions(dsn) == 1)
 
 
-def test_a_daemon_that_comes_too_late_says_so_and_gets_in_with_the_next_free_slot(
+def test_a_daemon_that_is_refused_reports_exhaustion_and_connects_when_a_slot_is_free(
     own_postgres: OwnPostgresFactory,
 ) -> None:
-    """Being refused for lack of slots is itself the proof of exhaustion."""
+    """A refusal for lack of slots proves that the server is full."""
     server = own_postgres(settings={"max_connections": "10"})
     with (
         role(server.dsn(), "app"),
@@ -74,12 +74,12 @@ def test_a_daemon_that_comes_too_late_says_so_and_gets_in_with_the_next_free_slo
         with keep:
             seen = watching.scrape_when_up()
             assert seen.value("used_slots", scope="server") == 7
-            assert seen.value("exhausted") == 1  # with ours all are taken again
+            assert seen.value("exhausted") == 1  # our own session has taken the last slot
             assert own_sessions(server.dsn()) == 1
 
 
 def test_a_server_may_start_after_the_daemon(own_postgres: OwnPostgresFactory) -> None:
-    """A dead database is a metric: the daemon is ready, alive, and sees the server as soon as it is there."""
+    """A server that is down is a metric. The daemon is healthy and ready, and polls the server once it is up."""
     server = own_postgres()
     server.stop()
     with daemon(dsn=server.dsn(), timeout="1s") as watching:
@@ -93,7 +93,7 @@ def test_a_server_may_start_after_the_daemon(own_postgres: OwnPostgresFactory) -
 
 
 def test_a_server_may_stop_and_come_back(own_postgres: OwnPostgresFactory) -> None:
-    """Its end and its return are each told once, however many polls there are between."""
+    """Its end and its return are logged once each, however many polls failed."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="1s") as watching:
         with outage(watching, server.dsn(), "network"):
@@ -107,7 +107,7 @@ def test_a_server_may_stop_and_come_back(own_postgres: OwnPostgresFactory) -> No
 
 
 def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
-    """Polls end at their deadline while it hangs."""
+    """Polls end at their deadline while the server hangs."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="500ms") as watching, outage(watching, server.dsn(), "timeout"):
         server.freeze()
@@ -118,8 +118,8 @@ def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
             server.thaw()
 
 
-def test_a_network_may_swallow_everything_for_a_while(postgres: Postgres) -> None:
-    """A connection that was black-holed is replaced, not joined by a second one."""
+def test_a_network_may_drop_everything_for_a_while(postgres: Postgres) -> None:
+    """The connection is replaced, and there is never a second one beside it."""
     with (
         proxy_to(postgres.host, postgres.port) as proxy,
         idle(postgres.dsn()),
@@ -133,7 +133,7 @@ def test_a_network_may_swallow_everything_for_a_while(postgres: Postgres) -> Non
 
 
 def test_a_wrong_password_may_be_replaced(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """The file is read at each connect; neither password is ever shown."""
+    """The file is read at each connect, and neither password is ever shown."""
     server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
     file = tmp_path / "password"
     file.write_text("wr0ng-secret\n")
@@ -152,8 +152,8 @@ def test_a_wrong_password_may_be_replaced(own_postgres: OwnPostgresFactory, tmp_
         assert seen.value("poll_failures_total", reason="network") == 0
 
 
-def test_one_servers_hang_delays_no_other(postgres: Postgres, tmp_path: Path) -> None:
-    """While a look at one hangs for all of its deadline, the other is looked at on time."""
+def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path) -> None:
+    """While a poll of one server hangs until its deadline, the other is polled on time."""
     file = tmp_path / "pgwatch-sessions.yaml"
     with proxy_to(postgres.host, postgres.port) as proxy:
         file.write_text(
@@ -171,14 +171,14 @@ def test_one_servers_hang_delays_no_other(postgres: Postgres, tmp_path: Path) ->
 
             after = watching.scrape_when(ten_polls_later)
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-            assert max(gaps) < 1, "the other server's 30 s hold up this one"
-            assert after.polls(server="bad") == hung.polls(server="bad"), "the poll hangs all the while"
+            assert max(gaps) < 1, "the 30 s of the other server delay this one"
+            assert after.polls(server="bad") == hung.polls(server="bad"), "the poll did not hang"
             proxy.resume()
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
 
 
 def test_ready_only_after_the_first_poll_was_attempted(postgres: Postgres) -> None:
-    """A daemon whose first poll hangs is alive and not ready, and claims nothing of the server."""
+    """A daemon whose first poll hangs is healthy but not ready, and has no series `up` of the server."""
     with proxy_to(postgres.host, postgres.port) as proxy:
         proxy.black_hole()
         with daemon("--name", "shop", dsn=through(proxy), timeout="30s") as watching:

@@ -1,4 +1,4 @@
-"""How the daemon ends as a process: told to by a signal, by a fault of its own, or before it began."""
+"""How the daemon ends: by a signal, by an error in the program, or before it has started."""
 
 import contextlib
 import signal
@@ -15,13 +15,13 @@ from tests.support.programs import environment, finished
 from tests.support.proxy import proxy_to
 from tests.support.waiting import until
 
-#: What an orchestrator sees when all is in order.
+#: The exit code after SIGTERM or SIGINT.
 ENDED_IN_ORDER = 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_ends_it_in_order(postgres: Postgres, number: signal.Signals) -> None:
-    """Exit 0 within 2 s, the session on the server closed, and both the start and the end in the log."""
+def test_a_signal_ends_the_daemon(postgres: Postgres, number: signal.Signals) -> None:
+    """The exit code is 0 within 2 s, the session on the server is closed, and the log has the end."""
     with daemon(dsn=postgres.dsn()) as watching:
         watching.scrape_when_up()
         code, seconds = watching.end_by(number)
@@ -32,7 +32,7 @@ def test_a_signal_ends_it_in_order(postgres: Postgres, number: signal.Signals) -
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFactory, number: signal.Signals) -> None:
-    """Nobody waits for a server that does not answer, and no session is there when it does again."""
+    """The daemon does not wait for a server that does not answer, and leaves no session on it."""
     server = own_postgres()
     with daemon(dsn=server.dsn(), timeout="30s") as watching:
         watching.scrape_when_up()
@@ -47,7 +47,7 @@ def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFa
 
 
 def test_a_signal_between_two_polls_at_a_server_that_vanished(postgres: Postgres) -> None:
-    """The goodbye to a black hole has a deadline of its own."""
+    """Closing the connection has a deadline."""
     with proxy_to(postgres.host, postgres.port) as proxy:
         with daemon(dsn=through(proxy), interval="1h") as watching:
             watching.scrape_when_up()
@@ -60,7 +60,7 @@ def test_a_signal_between_two_polls_at_a_server_that_vanished(postgres: Postgres
 
 
 def test_a_signal_while_connecting(postgres: Postgres) -> None:
-    """A first connection that hangs is given up."""
+    """The daemon does not wait for a connect that hangs."""
     with proxy_to(postgres.host, postgres.port) as proxy:
         proxy.black_hole()
         with daemon(dsn=through(proxy), timeout="30s") as watching:
@@ -72,12 +72,12 @@ def test_a_signal_while_connecting(postgres: Postgres) -> None:
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
-def test_a_signal_while_hostile_clients_are_connected(postgres: Postgres) -> None:
-    """Clients that say nothing, half of a request, or read no answer do not keep it."""
+def test_a_signal_while_hostile_http_clients_are_connected(postgres: Postgres) -> None:
+    """Clients that send nothing or half of a request, or read no answer, do not delay the end."""
     with daemon(dsn=postgres.dsn()) as watching, contextlib.ExitStack() as stack:
         watching.scrape_when_up()
-        for said in [b"", b"GET /metrics HTTP/1.1\r\nHost:"] * 5:
-            stack.enter_context(connected(watching)).sendall(said)
+        for sent in [b"", b"GET /metrics HTTP/1.1\r\nHost:"] * 5:
+            stack.enter_context(connected(watching)).sendall(sent)
         send_without_reading(stack.enter_context(connected(watching)))
         watching.scrape()
         code, seconds = watching.end_by(signal.SIGTERM)
@@ -86,7 +86,7 @@ def test_a_signal_while_hostile_clients_are_connected(postgres: Postgres) -> Non
 
 
 def connected(watching: Daemon) -> socket.socket:
-    """Return a client's socket with little room for answers."""
+    """Return the socket of a client with a small receive buffer."""
     address = httpx.URL(watching.address)
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -95,17 +95,17 @@ def connected(watching: Daemon) -> socket.socket:
 
 
 def send_without_reading(client: socket.socket) -> None:
-    """Send requests until nothing takes them any more: every buffer on the way is full."""
+    """Send requests until every buffer on the way is full."""
     client.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
         while True:
             client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
 
 
-def test_a_fault_of_the_program_ends_it_with_its_traceback(own_postgres: OwnPostgresFactory) -> None:
-    """What no server does is not survived in silence: exit 1, the traceback, and no session left.
+def test_an_error_in_the_program_ends_it_with_a_traceback(own_postgres: OwnPostgresFactory) -> None:
+    """The exit code is 1, standard error has the traceback once, and no session is left.
 
-    The server is made to deny that any session is ours, which the program takes for a fault of its own.
+    The server is made to say that no session is ours, which the program takes for an error of its own.
     """
     server = own_postgres()
     with psycopg.connect(server.dsn(), autocommit=True) as superuser:
@@ -119,8 +119,8 @@ def test_a_fault_of_the_program_ends_it_with_its_traceback(own_postgres: OwnPost
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
-def test_a_port_in_use_is_a_usage_error_with_its_address() -> None:
-    """Exit 2, one line, and what to do."""
+def test_a_port_in_use_is_exit_2() -> None:
+    """The error is one line with the address and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = finished("run", "--listen", place)

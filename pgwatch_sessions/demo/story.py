@@ -116,7 +116,7 @@ async def _watch(server: Postgres, pace: Pace, *, stay: bool) -> None:
     )
     async with running(watch, listener) as daemon:
         traffic = Traffic()
-        stage = Stage(daemon.board, _SERVER, _CLIENT, traffic, standing_every=pace.standing_every)
+        stage = Stage(daemon.published, _SERVER, _CLIENT, traffic, standing_every=pace.standing_every)
         _introduce(url(listener), server)
         await _first_of(
             daemon.end,

@@ -50,7 +50,7 @@ REFUSED = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
 
 
 def states_after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> ServerState:
-    """Return what is published after these polls."""
+    """Return the state after these polls."""
     state = ServerState(server="db")
     for outcome in outcomes:
         state, _ = advance(state, outcome, policy=policy or Policy(), at=NOW, duration=0.003)
@@ -58,7 +58,7 @@ def states_after(*outcomes: Snapshot | Failure, policy: Policy | None = None) ->
 
 
 def samples(*states: ServerState) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return what Prometheus would read: (name less the prefix, labels less the server) to value."""
+    """Return what Prometheus reads: values by name without the prefix and labels without the server."""
     families = text_string_to_metric_families(generate_latest(registry_of(lambda: states)).decode())
     return {
         (
@@ -79,7 +79,7 @@ ORDERS = {"database": "shop", "user": "app", "application": "orders"}
 
 
 def test_every_metric_of_a_poll_that_succeeded() -> None:
-    """The numbers are those of the snapshot; a client's states are all there, zeros included."""
+    """The numbers are those of the snapshot. A client has a series for every state, zeros included."""
     read = samples(states_after(BUSY))
     for state in SessionState:
         expected = state in {SessionState.ACTIVE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED}
@@ -112,16 +112,16 @@ def test_every_metric_of_a_poll_that_succeeded() -> None:
     assert read[key("server_info", version="16.14", in_recovery="true")] == 1
 
 
-def test_a_state_that_nobody_is_in_any_more_is_zero_and_not_its_last_value() -> None:
-    """The client has gone on to something else."""
+def test_a_state_without_sessions_is_zero() -> None:
+    """It does not keep its last value."""
     read = samples(states_after(BUSY, LATER))
     assert read[key("connections", **ORDERS, state="idle in transaction")] == 0
     assert read[key("connections", **ORDERS, state="idle")] == 1
     assert key("idle_in_transaction_age_max_seconds", **ORDERS) not in read
 
 
-def test_the_holds_that_ended_are_a_histogram() -> None:
-    """Two transactions sat idle at the first poll and are gone at the second."""
+def test_ended_holds_are_a_histogram() -> None:
+    """Two transactions are idle at the first poll and gone at the second."""
     read = samples(states_after(BUSY, LATER))
     assert read[key("transaction_hold_seconds_count", database="shop")] == 2
     assert read[key("transaction_hold_seconds_sum", database="shop")] == 70
@@ -129,8 +129,8 @@ def test_the_holds_that_ended_are_a_histogram() -> None:
     assert read[key("transaction_hold_seconds_bucket", database="shop", le="60.0")] == 2
 
 
-def test_a_failed_poll_withdraws_all_that_it_would_have_seen() -> None:
-    """What is left is about ourselves, and what was counted so far."""
+def test_after_a_failed_poll_session_metrics_disappear() -> None:
+    """The metrics of the daemon itself and the counters stay."""
     read = samples(states_after(BUSY, LATER, REFUSED))
     assert read[key("up")] == 0
     assert read[key("poll_failures_total", reason="network")] == 1
@@ -144,7 +144,7 @@ def test_a_failed_poll_withdraws_all_that_it_would_have_seen() -> None:
 
 
 def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
-    """The refusal is the proof; that of a role's or a database's own limit is not."""
+    """A refusal by the limit of a role or a database proves nothing about the server."""
     refused = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.SERVER)
     assert samples(states_after(refused))[key("exhausted")] == 1
     own_limit = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.ROLE)
@@ -152,7 +152,7 @@ def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
 
 
 def test_a_client_with_hidden_sessions_has_no_numbers() -> None:
-    """Half the truth would look like all of it; the slots are right all the same."""
+    """The numbers of the visible sessions alone would look like those of all. The slots are still right."""
     read = samples(states_after(snapshot(session(1, None), session(2, SessionState.IDLE), server=SERVER)))
     assert {name for name, labels in read if ("application", "orders") in labels} == {"client_diagnosis"}
     assert read[key("client_diagnosis", **ORDERS, pgwatch_sessions_client_diagnosis="unknown")] == 1
@@ -174,7 +174,7 @@ LEAK = {**ORDERS, "kind": "transaction_held"}
 
 
 def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site() -> None:
-    """And withdrawn only when the finding closes, not when a poll fails."""
+    """They disappear when the finding closes, not when a poll fails."""
     for outcomes in ((LEAKING,), (LEAKING, REFUSED)):
         read = samples(states_after(*outcomes))
         assert read[key("leaked_sessions", **LEAK, severity="notice", site="SELECT orders")] == 3
@@ -187,28 +187,28 @@ def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site(
     assert read[key("leaks_closed_total", **LEAK)] == 1
 
 
-def test_who_waits_for_idle_transactions_is_counted_where_they_are_held() -> None:
-    """The holder's client has them, not the one that waits."""
+def test_blocked_sessions_are_counted_for_the_client_that_blocks_them() -> None:
+    """The client that waits has zero."""
     read = samples(states_after(LEAKING))
     assert read[key("blocked_by", **ORDERS)] == 1
     assert read[key("blocked_by", database="shop", user="app", application="batch")] == 0
 
 
 def test_a_limit_that_is_not_growing_is_never_reached() -> None:
-    """+Inf is a number to Prometheus, and compares as one."""
+    """The series is +Inf, which Prometheus can compare."""
     read = samples(states_after(LEAKING))
     assert read[key("exhaustion_seconds", scope="server", name="db")] == float("inf")
 
 
 def test_exactly_one_verdict_is_true() -> None:
-    """Of the server, and of each client."""
+    """This holds for the server and for each client."""
     read = samples(states_after(LEAKING, LEAKING))
     assert sum(value for (name, _), value in read.items() if name == "diagnosis") == 1
     assert sum(value for (name, _), value in read.items() if name == "client_diagnosis") == 2
 
 
 def test_sites_beyond_the_budget_are_other() -> None:
-    """An application may write its statements in any number of ways."""
+    """An application may have any number of different statements."""
     held = [
         session(i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT * FROM table_{'x' * i}")
         for i in range(1, 250)
@@ -224,15 +224,15 @@ def test_sites_beyond_the_budget_are_other() -> None:
     assert sum(leaked.values()) == len(held)
 
 
-def test_before_the_first_poll_nothing_is_claimed() -> None:
-    """Neither up nor down."""
+def test_before_the_first_poll_a_server_is_neither_up_nor_down() -> None:
+    """There is no series of `up`."""
     read = samples(ServerState(server="db"))
     assert key("up") not in read
     assert key("exhausted") not in read
 
 
 def test_clients_beyond_the_budget_are_other() -> None:
-    """No session is lost, and their number is told."""
+    """No session is lost, and a metric counts the folded clients."""
     sessions = [session(i, client=Client("shop", "app", f"app{i % 5}")) for i in range(10)]
     read = samples(states_after(snapshot(*sessions), policy=Policy(max_clients=2)))
     other = {"database": "other", "user": "other", "application": "other"}
@@ -242,7 +242,7 @@ def test_clients_beyond_the_budget_are_other() -> None:
 
 
 def test_hostile_names_are_read_back_as_they_are() -> None:
-    """Quotes, backslashes and line breaks break no exposition."""
+    """Quotes, backslashes and line breaks do not break the format."""
     name = 'a"b\\c\nd{e="f"}'
     state = states_after(snapshot(session(1, client=Client(name, name, name))))
     registry = registry_of(lambda: [state])
@@ -255,7 +255,7 @@ def test_hostile_names_are_read_back_as_they_are() -> None:
 
 
 def test_what_is_described_is_what_is_collected() -> None:
-    """`?name[]=` selects by the description."""
+    """The registry selects by the description for `name[]`."""
     collector = StateCollector(lambda: [states_after(BUSY, LATER)])
     described = {sample for family in collector.describe() for sample in [(family.name, family.type)]}
     assert described == {(family.name, family.type) for family in collector.collect()}
@@ -263,8 +263,8 @@ def test_what_is_described_is_what_is_collected() -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus")
-def test_promtool_finds_nothing() -> None:
-    """Names, types and help texts are as Prometheus' own linter wants them."""
+def test_promtool_has_no_complaints() -> None:
+    """Names, types and help texts follow Prometheus' own rules."""
     page = generate_latest(registry_of(lambda: [states_after(BUSY, LATER)]))
     checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.stdout + checked.stderr).decode() == ""

@@ -1,4 +1,3 @@
-import asyncio
 import json
 import math
 import re
@@ -17,15 +16,21 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 TIMES = {"since", "opened_at", "taken_at", "backend_start"}
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the async tests on asyncio, as the daemon does."""
+    return "asyncio"
+
+
 def document(name: str, *states: ServerState, **selection: Any) -> dict[str, Any]:
-    """Return a document as its readers have it."""
+    """Return a document as a client reads it."""
     fields = DOCUMENTS[name]({state.server: state for state in states}, Selection(**selection))
     read: dict[str, Any] = json.loads(to_json(fields), parse_constant=pytest.fail)
     return read
 
 
 def check(value: Any, name: str = "") -> None:
-    """Check what all documents promise of their values."""
+    """Check the rules that hold for the values of all documents."""
     if isinstance(value, dict):
         for key, inner in value.items():
             assert re.fullmatch(r"[a-z_]+", key) or name in {"states", "tags"}
@@ -40,8 +45,8 @@ def check(value: Any, name: str = "") -> None:
         assert TIME.fullmatch(value)
 
 
-def test_a_leak_is_told_with_all_its_evidence() -> None:
-    """Who, where, since when, how fast, how long it lasts, which sessions, why, and what to do."""
+def test_a_leak_has_its_evidence_and_advice() -> None:
+    """The document says who leaks, where, since when, how fast and until when, with sessions, cause and steps."""
     read = document("leaks", leaking())
     check(read)
     (leak,) = read["leaks"]
@@ -87,7 +92,7 @@ def test_a_leak_is_told_with_all_its_evidence() -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    """Whichever server and client it is of."""
+    """The order does not depend on the server or the client."""
     billing = Client("shop", "app", "billing")
     held = session(1, SessionState.IDLE_IN_TRANSACTION, since=NOW - 100, client=billing)
     slight = after(snapshot(held, server=SERVER), server="a-db")
@@ -99,7 +104,7 @@ def test_the_worst_comes_first() -> None:
 
 
 def test_no_document_has_a_literal() -> None:
-    """Statements are redacted, in every place."""
+    """Statements are redacted in every document."""
     for name in DOCUMENTS:
         text = json.dumps(document(name, leaking()))
         assert "swordfish" not in text
@@ -107,7 +112,7 @@ def test_no_document_has_a_literal() -> None:
 
 
 def test_the_sessions_of_a_server_are_those_of_its_last_poll() -> None:
-    """With ages by the server's clock, the longest in their state first."""
+    """Ages are by the server's clock, and sessions that were longest in their state come first."""
     (server,) = document("sessions", leaking())["servers"]
     check(server)
     assert server["session_count"] == len(server["sessions"]) == LEAKED + 1
@@ -119,8 +124,8 @@ def test_the_sessions_of_a_server_are_those_of_its_last_poll() -> None:
     assert {each["application"] for each in server["sessions"]} == {"orders", "checkout"}
 
 
-def test_after_a_failed_poll_what_it_would_have_shown_is_withdrawn_and_leaks_stay() -> None:
-    """Not seeing is not gone."""
+def test_after_a_failed_poll_sessions_disappear_and_leaks_stay() -> None:
+    """The sessions of a leak may still be there."""
     state = leaking(REFUSED)
     failure = {"reason": "exhausted", "detail": "FATAL: sorry, too many clients already"}
     (server,) = document("sessions", state)["servers"]
@@ -134,8 +139,8 @@ def test_after_a_failed_poll_what_it_would_have_shown_is_withdrawn_and_leaks_sta
     assert leak["session_count"] == len(leak["sessions"]) > 0
 
 
-def test_before_the_first_poll_nothing_is_claimed() -> None:
-    """Neither up nor down."""
+def test_before_the_first_poll_a_server_is_neither_up_nor_down() -> None:
+    """`up` is null."""
     state = ServerState(server="new")
     assert document("leaks", state) == {"leaks": [], "truncated": False}
     for name in ("sessions", "diagnosis"):
@@ -144,8 +149,8 @@ def test_before_the_first_poll_nothing_is_claimed() -> None:
         assert (server["up"], server["failure"], server["taken_at"]) == (None, None, None)
 
 
-def test_the_diagnosis_says_who_is_wrong_and_how_near_each_limit_is() -> None:
-    """A limit that is never reached has no number."""
+def test_the_diagnosis_has_verdicts_and_limits() -> None:
+    """A limit that is never reached has no number of seconds."""
     (server,) = document("diagnosis", leaking())["servers"]
     check(server)
     assert server["diagnosis"] == "leaking"
@@ -168,15 +173,15 @@ def test_the_diagnosis_says_who_is_wrong_and_how_near_each_limit_is() -> None:
 
 
 def test_a_client_with_hidden_sessions_has_no_numbers() -> None:
-    """Half the truth would look like all of it."""
+    """The numbers of the visible sessions alone would look like those of all."""
     (server,) = document("diagnosis", after(snapshot(session(1, None), session(2), server=SERVER)))["servers"]
     (client,) = server["clients"]
     assert (server["hidden_sessions"], client["hidden_sessions"], client["states"]) == (1, 1, None)
     assert {client[key] for key in client if key.endswith("seconds")} == {None}
 
 
-def test_documents_are_narrowed_by_server_application_and_limit() -> None:
-    """What is left out by the limit is told."""
+def test_parameters_select_by_server_application_and_limit() -> None:
+    """`truncated` says that the limit left something out."""
     states = leaking(), leaking(server="other-db", client=Client("shop", "app", "billing"))
     assert {each["server"] for each in document("leaks", *states)["leaks"]} == {"orders-db", "other-db"}
     assert {each["application"] for each in document("leaks", *states, server="other-db")["leaks"]} == {"billing"}
@@ -193,8 +198,8 @@ def test_documents_are_narrowed_by_server_application_and_limit() -> None:
     assert ([len(each["clients"]) for each in clients["servers"]], clients["truncated"]) == ([1, 0], True)
 
 
-def test_lists_are_bounded_whatever_the_server_shows() -> None:
-    """Thousands of sessions, of one finding or of many, with the longest statements."""
+def test_lists_are_bounded() -> None:
+    """A server may have thousands of sessions with long statements, in one finding or in many."""
     query = f"SELECT {', '.join(f'column_{number}' for number in range(1000))} FROM orders"
     held = [session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=query) for pid in range(1, 3001)]
     one = after(snapshot(*held))
@@ -218,7 +223,7 @@ def test_lists_are_bounded_whatever_the_server_shows() -> None:
 
 
 def test_hostile_names_are_read_back_as_they_are() -> None:
-    """Quotes, markup, line separators and half a surrogate pair break no document."""
+    """Quotes, markup, line separators and half a surrogate pair do not break a document."""
     name = "a\"b\\c</script>\u2028\ud800'é"
     state = after(snapshot(session(1, client=Client(name, name, name), query=f'SELECT * FROM "{name}"')), server=name)
     (server,) = document("sessions", state)["servers"]
@@ -226,23 +231,20 @@ def test_hostile_names_are_read_back_as_they_are() -> None:
     check(server)
 
 
-def test_documents_are_served_as_json_once_for_each_published_state() -> None:
-    """The next poll is seen at once; HEAD and the media type are right."""
-
-    async def run() -> None:
-        watched = Watched()
-        async with served(watched) as client:
-            watched.state = {"orders-db": leaking()}
-            for name in DOCUMENTS:
-                response = await client.get(f"/api/v1/{name}")
-                assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
-                check(response.json())
-                head = await client.head(f"/api/v1/{name}")
-                assert head.headers["Content-Length"] == response.headers["Content-Length"]
-            watched.state = {"orders-db": after(Failure(reason=FailureReason.NETWORK))}
-            assert (await client.get("/api/v1/leaks")).json()["leaks"] == []
-
-    asyncio.run(run())
+@pytest.mark.anyio
+async def test_documents_are_served_as_json() -> None:
+    """A new state is served at once, HEAD has the length of GET, and the media type is JSON."""
+    watched = Watched()
+    async with served(watched) as client:
+        watched.state = {"orders-db": leaking()}
+        for name in DOCUMENTS:
+            response = await client.get(f"/api/v1/{name}")
+            assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
+            check(response.json())
+            head = await client.head(f"/api/v1/{name}")
+            assert head.headers["Content-Length"] == response.headers["Content-Length"]
+        watched.state = {"orders-db": after(Failure(reason=FailureReason.NETWORK))}
+        assert (await client.get("/api/v1/leaks")).json()["leaks"] == []
 
 
 @pytest.mark.parametrize(
@@ -259,33 +261,27 @@ def test_documents_are_served_as_json_once_for_each_published_state() -> None:
         ("unknown=1", 200, None),
     ],
 )
-def test_a_wrong_question_is_answered_with_what_is_wrong(query: str, status: int, error: str | None) -> None:
-    """As JSON, in a sentence; what is not known is passed over."""
-
-    async def run() -> None:
-        watched = Watched()
-        watched.state = {"orders-db": leaking()}
-        async with served(watched) as client:
-            response = await client.get(f"/api/v1/leaks?{query}")
-            assert response.status_code == status
-            assert response.json().get("error") == error
-
-    asyncio.run(run())
+@pytest.mark.anyio
+async def test_a_wrong_parameter_is_answered_with_an_error(query: str, status: int, error: str | None) -> None:
+    """The error is JSON. Unknown parameters are ignored."""
+    watched = Watched()
+    watched.state = {"orders-db": leaking()}
+    async with served(watched) as client:
+        response = await client.get(f"/api/v1/leaks?{query}")
+        assert response.status_code == status
+        assert response.json().get("error") == error
 
 
-def test_questions_cannot_make_the_daemon_render_without_end() -> None:
-    """Too many different ones within one published state are refused; those known, and all that is whole, are not."""
-
-    async def run() -> None:
-        watched = Watched()
-        watched.state = {"orders-db": leaking()}
-        async with served(watched) as client:
-            statuses = [(await client.get(f"/api/v1/leaks?application={each}")).status_code for each in range(100)]
-            assert sorted(set(statuses)) == [200, 503]
-            assert (await client.get("/api/v1/leaks?application=0")).status_code == 200
-            for path in ("/", "/?refresh=off", "/api/v1/sessions", "/api/v1/diagnosis"):
-                assert (await client.get(path)).status_code == 200
-            watched.state = dict(watched.state)
-            assert (await client.get("/api/v1/leaks?application=99")).status_code == 200
-
-    asyncio.run(run())
+@pytest.mark.anyio
+async def test_requests_cannot_make_the_daemon_render_without_end() -> None:
+    """Too many different requests for one state are refused. Known ones, the page and whole documents are not."""
+    watched = Watched()
+    watched.state = {"orders-db": leaking()}
+    async with served(watched) as client:
+        statuses = [(await client.get(f"/api/v1/leaks?application={each}")).status_code for each in range(100)]
+        assert sorted(set(statuses)) == [200, 503]
+        assert (await client.get("/api/v1/leaks?application=0")).status_code == 200
+        for path in ("/", "/?refresh=off", "/api/v1/sessions", "/api/v1/diagnosis"):
+            assert (await client.get(path)).status_code == 200
+        watched.state = dict(watched.state)
+        assert (await client.get("/api/v1/leaks?application=99")).status_code == 200
