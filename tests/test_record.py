@@ -34,6 +34,12 @@ LEAKED = f"SELECT '{SECRET}' AS email /*route='/orders/{{id}}'*/"
 FAST = ("--interval", "100ms")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the async tests on asyncio, as the daemon does."""
+    return "asyncio"
+
+
 def polls_in(file: Path) -> list[Poll]:
     """Return the polls of a file, which must have no bad line."""
     with file.open("rb") as source:
@@ -243,7 +249,8 @@ def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path)
     assert "level" in failed
 
 
-def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:
+@pytest.mark.anyio
+async def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:
     """Polling continues without waiting for the write, and without a second writer. Recording resumes afterwards."""
     free = threading.Event()
     recorded: list[str] = []
@@ -253,19 +260,15 @@ def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:
         free.wait(timeout=30)
         recorded.append(server)
 
-    async def polls() -> list[int]:
-        with closing_poller(database, record) as (poller, published):
-            await poller.poll()
-            await poller.poll()
-            stuck = [len(published), len(recorded)]
-            free.set()
-            await asyncio.to_thread(until, lambda: recorded)
-            await poller.poll()
-            await poller.close()
-            return [*stuck, len(published), len(recorded)]
-
-    with capture_logs() as logs:
-        assert asyncio.run(polls()) == [2, 0, 3, 2]
+    with capture_logs() as logs, closing_poller(database, record) as (poller, published):
+        await poller.poll()
+        await poller.poll()
+        assert (len(published), len(recorded)) == (2, 0)
+        free.set()
+        await asyncio.to_thread(until, lambda: recorded)
+        await poller.poll()
+        await poller.close()
+        assert (len(published), len(recorded)) == (3, 2)
     assert [entry["event"] for entry in logs if "recording" in entry["event"]] == [
         "recording_failed",
         "recording_resumed",
@@ -293,15 +296,12 @@ def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller,
         connection.drop()
 
 
-def test_a_programming_error_while_recording_is_raised(database: Database) -> None:
+@pytest.mark.anyio
+async def test_a_programming_error_while_recording_is_raised(database: Database) -> None:
     """Only OSError is the disk's. Any other error ends the daemon."""
 
     def record(server: str, outcome: Snapshot | Failure, at: float) -> None:
         raise LookupError(server, outcome, at)
 
-    async def poll() -> None:
-        with closing_poller(database, record) as (poller, _):
-            await poller.poll()
-
-    with pytest.raises(LookupError):
-        asyncio.run(poll())
+    with closing_poller(database, record) as (poller, _), pytest.raises(LookupError):
+        await poller.poll()
