@@ -84,7 +84,7 @@ class Poller:
                 await asyncio.shield(self._write)  # a thread cannot be cancelled
         except OSError as error:
             if not self._recording_failed:
-                self._log.error("recording_failed", error=str(error) or f"writing takes longer than {_RECORDING_SECONDS:.0f} s")
+                self._log.error("recording_failed", error=str(error) or "writing takes too long")
             self._recording_failed = True
         else:
             if self._recording_failed:

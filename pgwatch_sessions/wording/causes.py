@@ -61,8 +61,8 @@ def _transaction_held(finding: Finding, software: ClientSoftware) -> str:
     sessions, site = finding.sessions, describe_site(finding)
     if sessions and all(session.state is SessionState.ABORTED for session in sessions):
         return (
-            f"A statement failed at {site} and its transaction was not rolled back: the exception was ignored, or it "
-            "left the code before the session was closed."
+            f"A transaction failed at {site} and was not rolled back: the exception was ignored, or it left the code "
+            "before the session was closed."
         )
     if sessions and all(session.statement.kind is StatementKind.TRANSACTION_OPENED for session in sessions):
         begin = "asyncpg's `transaction().start()`" if software.asyncpg else "a `begin`"

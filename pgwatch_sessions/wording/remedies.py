@@ -24,8 +24,8 @@ def _terminate(finding: Finding) -> str:
         return ""
     rolled_back = " Uncommitted changes are rolled back." if finding.harm.xid_age_max is not None else ""
     how = (
-        "Each statement checks pid and backend_start, so it cannot hit another session. pg_cancel_backend has no "
-        f"effect, because no statement is running.{rolled_back}"
+        "Each statement given here terminates one session: it checks pid and backend_start, so it cannot hit another. "
+        f"pg_cancel_backend has no effect, because no statement is running.{rolled_back}"
     )
     if finding.is_tool:
         return f"Now: ask the person who runs it to commit, roll back or disconnect, or terminate the session. {how}"

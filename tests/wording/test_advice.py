@@ -1,4 +1,4 @@
-"""The advice for each kind of finding. Most rows are one rule: a finding, the client's software, and what is said."""
+"""The advice on findings. Most rows show one rule: a finding, the client's software, and a part of the text."""
 
 import math
 from collections.abc import Iterable
@@ -46,7 +46,7 @@ def harmful(**harm: int) -> Finding:
 
 
 @pytest.mark.parametrize(
-    ("found", "software", "said"),
+    ("found", "software", "text"),
     [
         # the main cause
         (finding(held()), UNKNOWN, "never committed, rolled back or closed"),
@@ -55,7 +55,7 @@ def harmful(**harm: int) -> Finding:
         (finding(held()), FASTAPI, "(FastAPI before 0.106 and from 0.118 on)"),
         (finding(held()), DJANGO, "during a StreamingResponse or a background task."),
         (finding(held(), is_leak=False), UNKNOWN, "may still end by themselves. Usual causes: an external call"),
-        (finding(ABORTED), UNKNOWN, "A statement failed at the statement `SELECT orders` and its transaction was not"),
+        (finding(ABORTED), UNKNOWN, "A transaction failed at the statement `SELECT orders` and was not rolled back"),
         (finding(held(1), held(2, SessionState.ABORTED)), UNKNOWN, "never committed, rolled back or closed"),
         (finding(held(query="BEGIN")), UNKNOWN, "no statement followed: a `begin` outside a `with` block"),
         (finding(held(query="BEGIN;")), ASYNCPG, "no statement followed: asyncpg's `transaction().start()` outside"),
@@ -79,15 +79,15 @@ def harmful(**harm: int) -> Finding:
         (finding(held(), origins=("10.0.0.7", "10.0.0.8")), UNKNOWN, "from 2 addresses, so suspect the code"),
     ],
 )
-def test_the_cause_names_what_usually_leaves_such_sessions(found: Finding, software: ClientSoftware, said: str) -> None:
+def test_the_cause_names_what_usually_leaves_such_sessions(found: Finding, software: ClientSoftware, text: str) -> None:
     """It follows from the kind, the states, the last statements, the growth and the harm."""
-    assert said in cause_of(found, software)
+    assert text in cause_of(found, software)
 
 
 @pytest.mark.parametrize(
-    ("found", "software", "not_said"),
+    ("found", "software", "absent"),
     [
-        (finding(held(1), held(2, SessionState.ABORTED)), UNKNOWN, "A statement failed"),
+        (finding(held(1), held(2, SessionState.ABORTED)), UNKNOWN, "A transaction failed"),
         (finding(held()), DJANGO, "FastAPI"),
         (finding(IDLE, kind=GROWTH), ASYNCPG_POOL, "AUTOCOMMIT"),
         (harmful(xmin_age_max=12), UNKNOWN, "vacuum"),
@@ -99,9 +99,9 @@ def test_the_cause_names_what_usually_leaves_such_sessions(found: Finding, softw
         (finding(held(), rate_per_minute=0.0, origins=()), UNKNOWN, "come from"),
     ],
 )
-def test_the_cause_leaves_out_what_cannot_be(found: Finding, software: ClientSoftware, not_said: str) -> None:
+def test_the_cause_leaves_out_what_cannot_be(found: Finding, software: ClientSoftware, absent: str) -> None:
     """For example, a host that still opens sessions is not gone."""
-    assert not_said not in cause_of(found, software)
+    assert absent not in cause_of(found, software)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_the_cause_leaves_out_what_cannot_be(found: Finding, software: ClientSof
     [
         # the server
         (finding(held()), UNKNOWN, "Now: terminate the sessions, longest held first."),
+        (finding(held()), UNKNOWN, "it checks pid and backend_start, so it cannot hit another."),
         (finding(held()), UNKNOWN, "pg_cancel_backend has no effect, because no statement is running."),
         (finding(held(), is_leak=False), UNKNOWN, "Now: check again in a few minutes, because the sessions may end"),
         (harmful(blocked=3), UNKNOWN, "Terminating them unblocks the waiting sessions."),
@@ -155,11 +156,11 @@ def test_the_steps_fit_the_finding_and_the_software(found: Finding, software: Cl
 def test_the_place_is_named_by_what_the_tags_show(site: str, query: str, place: str) -> None:
     """Cause and steps name it. Labels such as `(not shown)` are for metrics and are not quoted."""
     advice = advice_of(finding(held(query=query), site=site))
-    said = "\n".join((advice.cause, *advice.steps))
-    assert said.count(place) == 2
-    assert ("sqlcommenter" in said) == (query is SELECT)
-    assert UNKNOWN_SITE not in said
-    assert VARIOUS_SITES not in said
+    text = "\n".join((advice.cause, *advice.steps))
+    assert text.count(place) == 2
+    assert ("sqlcommenter" in text) == (query is SELECT)
+    assert UNKNOWN_SITE not in text
+    assert VARIOUS_SITES not in text
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_software_is_recognised_by_the_last_statements(query: str, software: Cli
 
 
 @pytest.mark.parametrize(
-    ("client", "tools", "said"),
+    ("client", "tools", "text"),
     [
         (PSQL, (), "never committed, rolled back or closed"),
         (PSQL, Policy().tools, "psql is a maintenance tool"),
@@ -191,15 +192,15 @@ def test_software_is_recognised_by_the_last_statements(query: str, software: Cli
     ],
     ids=["psql is no tool", "psql by default", "orders by default", "orders is a tool"],
 )
-def test_the_configured_tools_decide_which_clients_are_tools(client: Client, tools: tuple[str, ...], said: str) -> None:
+def test_the_configured_tools_decide_which_clients_are_tools(client: Client, tools: tuple[str, ...], text: str) -> None:
     """From the snapshots to the advice: with no tools configured, a leak in psql is explained as a leak."""
     waiting = session(900, SessionState.ACTIVE, blocked_by=(100,), wait_event_type="Lock", client=Client("b", "b", "b"))
     *earlier, last = polls_at_a_leak(client)
     blocked = snapshot(*last.sessions[:-1], waiting, at=END, server=SERVER)
     (found,) = after(*earlier, blocked, policy=Policy(tools=tools)).findings
     advice = advice_of(found)
-    assert said in advice.cause
-    assert len(advice.steps) == (1 if "maintenance tool" in said else 4)
+    assert text in advice.cause
+    assert len(advice.steps) == (1 if "maintenance tool" in text else 4)
 
 
 def test_the_statement_to_paste_names_the_session_to_the_microsecond() -> None:
@@ -238,8 +239,8 @@ def test_every_finding_has_advice_without_literals() -> None:
         assert all(step.endswith(".") for step in advice.steps)
         assert [step.partition(":")[0] for step in advice.steps][-3:] == ["Pool", "Code", "Prevention"]
         assert len(advice.steps) == (4 if found.sessions else 3)
-        said = "\n".join((advice.cause, *advice.steps, *advice.terminate))
-        assert "swordfish" not in said
-        assert "4711" not in said
-        assert "  " not in said
+        text = "\n".join((advice.cause, *advice.steps, *advice.terminate))
+        assert "swordfish" not in text
+        assert "4711" not in text
+        assert "  " not in text
         assert advice.runbook == f"{RUNBOOK}#{found.key.kind.replace('_', '-')}"
