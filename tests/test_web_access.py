@@ -76,7 +76,7 @@ def test_a_web_configuration_that_cannot_be_used_is_exit_2(command: str, tmp_pat
     assert (ended.returncode, ended.stdout) == (2, "")
     assert SECRET not in ended.stderr
     lines = ended.stderr.splitlines()
-    assert [line.partition(f"error: {web_config}: ")[2].partition(": ")[0] for line in lines] == ["line 4", "line 7"]
+    assert [line.partition(f"error: {web_config} ")[2].partition(": ")[0] for line in lines] == ["line 4", "line 7"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_web_configuration_that_cannot_be_used_is_exit_2(command: str, tmp_pat
             {"WEB_CONFIG": "/not/there.yml"},
             "environment variable PGWATCH_SESSIONS_WEB_CONFIG: cannot use /not/there.yml",
         ),
-        ({"WEB_CONFIG": "/dev/null"}, "environment variable PGWATCH_SESSIONS_WEB_CONFIG: /dev/null is not a file"),
+        ({"WEB_CONFIG": "/dev/null"}, "environment variable PGWATCH_SESSIONS_WEB_CONFIG: /dev/null is not a"),
         ({"METRICS_LISTEN": "9489"}, "environment variable PGWATCH_SESSIONS_METRICS_LISTEN: must be an address"),
     ],
 )

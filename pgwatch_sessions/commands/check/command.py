@@ -20,7 +20,7 @@ from pgwatch_sessions.commands.command import (
     positive_duration,
 )
 from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
-from pgwatch_sessions.commands.wiring import connections_of, policy_of
+from pgwatch_sessions.commands.wiring import connections_of
 from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
@@ -47,7 +47,7 @@ async def _polled(settings: Settings, polls: int, pause: float, progress: Progre
         connections_of(settings),
         polls=polls,
         pause=pause,
-        policy=policy_of(settings),
+        policy=settings.policy,
         polled=lambda done: progress.show(f"{bar(done / polls)}  poll {done} of {polls}"),
     )
 

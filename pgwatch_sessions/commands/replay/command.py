@@ -24,7 +24,7 @@ from pgwatch_sessions.commands.replay.steps import Step, happening_fields, repla
 from pgwatch_sessions.commands.replay.story import Story
 from pgwatch_sessions.commands.replay.summary import summary_lines
 from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
-from pgwatch_sessions.commands.wiring import parse_of, policy_of
+from pgwatch_sessions.commands.wiring import parse_of
 from pgwatch_sessions.recording import BadLine, read_polls
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.settings.model import Settings
@@ -64,7 +64,7 @@ def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, pro
     ledger, bad_lines = Ledger(), 0
     story, paint = _story(options.format), paint_for(sys.stdout)
     share_read = _share_read(source)
-    for step in replay(read_polls(source, parse=parse_of(settings)), policy_of(settings)):
+    for step in replay(read_polls(source, parse=parse_of(settings)), settings.policy):
         if isinstance(step, BadLine):
             bad_lines += 1
             if bad_lines <= _NAMED_BAD_LINES:

@@ -11,7 +11,7 @@ import pytest
 
 from pgwatch_sessions.commands.command import EXIT_USAGE
 from pgwatch_sessions.demo.kept import kept
-from pgwatch_sessions.settings.loading import describe
+from pgwatch_sessions.settings.listing import describe
 from tests.conftest import OwnPostgresFactory
 from tests.deploy.systemd import sandbox
 from tests.deploy.systemd.unit import (
