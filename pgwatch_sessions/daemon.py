@@ -28,11 +28,11 @@ from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.shutdown import ended_by_signals
-from pgwatch_sessions.web.app import Health, States, metrics_app, web_app
+from pgwatch_sessions.web.app import Guard, Health, States, metrics_app, web_app
 from pgwatch_sessions.web.http_server import serving, url
 
 if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
+    from pgwatch_sessions.web.access.access import Access  # bcrypt is loaded only if there is a web configuration
 
 #: So many polls may fail to end before the loop counts as stuck.
 _PATIENCE = 3
@@ -92,9 +92,9 @@ async def running(
                 states=board.states,
                 health=lambda: _health(watch, pollers),
                 readiness=lambda: _readiness(board),
-                access=access,
+                guard=access.guard if access else None,
             )
-            async with _answering(web, listener, metrics_listener) as where:
+            async with _answering(web, access, listener, metrics_listener) as where:
                 log.info("started", version=__version__, servers=len(pollers), **where)
                 yield Running(board=board, end=end)
     log.info("stopped")
@@ -107,17 +107,16 @@ class _Web(TypedDict):
     states: States
     health: Callable[[], Health]
     readiness: Callable[[], Health]
-    access: "Access | None"
+    guard: Guard | None
 
 
 @contextlib.asynccontextmanager
 async def _answering(
-    web: _Web, listener: socket.socket, metrics_listener: socket.socket | None
+    web: _Web, access: "Access | None", listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[Mapping[str, str]]:
     """Answer requests while inside; yield the addresses, for the log."""
-    access = web["access"]
     scheme = access.scheme if access else "http"
-    tls = access.tls if access and scheme == "https" else None
+    tls = access.tls if access else None
     where = {"address": url(listener, scheme=scheme)}
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serving(web_app(version=__version__, **web), listener, tls=tls))
@@ -125,8 +124,6 @@ async def _answering(
             # With bounds of its own: whoever crowds one of the addresses keeps nobody from the other.
             await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
             where["metrics_address"] = url(metrics_listener, scheme=scheme)
-        if access is not None:
-            stack.callback(access.close)  # before the servers end, which wait for whoever waits for it
         yield where
 
 

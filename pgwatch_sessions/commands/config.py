@@ -10,7 +10,7 @@ from pgwatch_sessions.settings.loading import to_yaml
 def _config(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     if settings.web_config is not None:
-        from pgwatch_sessions.exposition.web_config import load_web_config  # noqa: PLC0415  # most configurations have none
+        from pgwatch_sessions.web.access.web_config import load_web_config  # noqa: PLC0415  # few need it
 
         load_web_config(settings.web_config)
     sys.stdout.write(to_yaml(settings))

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -21,11 +20,10 @@ from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_P
 from pgwatch_sessions.web.page.page import Link, page_of
 from pgwatch_sessions.web.render_cache import RenderCache
 
-if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # its libraries are loaded where there is one only
-
 #: The published states by server: the same object until the next look at any of them.
 States = Callable[[], Mapping[str, ServerState]]
+#: Wraps an application in one that refuses some requests.
+Guard = Callable[[ASGIApp], ASGIApp]
 
 _DOCUMENT_MEANINGS = {
     "leaks": "the open findings",
@@ -56,9 +54,9 @@ def web_app(
     states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
-    access: "Access | None" = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
-    """Build the application; everybody may ask it when there is no `access`.
+    """Build the application; without a `guard`, all requests are answered.
 
     `states` returns the published states: the same object until the next one, since everything is rendered once per
     object. What a collector or probe raises is answered with 500 and raised to the server, which logs it.
@@ -77,7 +75,7 @@ def web_app(
     addresses = (metrics, *documents, *probes)
     links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
     front = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
-    return _application((front, *addresses), access)
+    return _application((front, *addresses), guard)
 
 
 def metrics_app(
@@ -86,10 +84,10 @@ def metrics_app(
     states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
-    access: "Access | None" = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
     """Build an application that answers as `web_app` does, but nothing that shows a statement, or any finding."""
-    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), access)
+    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), guard)
 
 
 def _for_machines(
@@ -103,7 +101,7 @@ def _for_machines(
     )
 
 
-def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGIApp:
+def _application(addresses: Sequence[_Address], guard: Guard | None) -> ASGIApp:
     known = ", ".join(each.path for each in addresses)
     app = Starlette(
         routes=[Route(each.path, each.answer) for each in addresses],
@@ -115,7 +113,7 @@ def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGI
     )
     # A redirect from /metrics/ would be built from the client's Host header; "nothing here" names what is meant.
     app.router.redirect_slashes = False
-    return _guarded(app, access)
+    return _with_common_headers(guard(app) if guard else app)
 
 
 def _metrics(rendered: RenderedMetrics) -> Callable[[Request], Awaitable[Response]]:
@@ -194,11 +192,11 @@ def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[R
     return answer
 
 
-def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
-    """Refuse bodies, which no address wants, and whom `access` does not admit; give every answer the common headers."""
+def _with_common_headers(app: ASGIApp) -> ASGIApp:
+    """Refuse requests with a body, which no address wants, and give every answer the common headers."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_guarded(message: Message) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Date"] = formatdate(usegmt=True)
@@ -206,17 +204,12 @@ def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
                 headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                if access is not None:
-                    headers.update(access.headers())
             await send(message)
 
-        asked = Headers(scope=scope)
-        refusal: ASGIApp | None = _refuse_body if _announces_body(asked) else None
-        if refusal is None and access is not None:
-            refusal = await access.refusal(scope["path"], asked, asker=(scope.get("client") or ("",))[0])
-        await (refusal or app)(scope, receive, send_guarded)
+        chosen = _refuse_body if _announces_body(Headers(scope=scope)) else app
+        await chosen(scope, receive, send_with_headers)
 
-    return guarded
+    return answer
 
 
 #: The connection is closed with this answer, so that the body is never read.
