@@ -10,6 +10,7 @@ them with those of the repository.
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -82,13 +83,13 @@ def _commands() -> str:
 
 def _command(command: Command) -> str:
     """Return the options, examples and exit codes of one command."""
-    text = " ".join((command.description or _sentence(command.purpose)).split())
+    text = command.description or _sentence(command.purpose)
     parser = argparse.ArgumentParser(add_help=False)
     command.add_options(parser)
     options = [_option(action) for action in parser._actions]  # noqa: SLF001  # argparse has no public list of them
     return "\n\n".join(
         (
-            _escaped(text),
+            _paragraph(_escaped(text)),
             *([_table(("option", "meaning"), options)] if options else []),
             *([_settings_of(command.settings)] if command.settings else []),
             *map(_section, command.epilog.strip().split("\n\n")),
@@ -108,7 +109,7 @@ def _settings_of(names: Collection[str]) -> str:
     every_setting = {setting.name: setting.option for setting in describe()}
     options = ", ".join(f"`{option}`" for name, option in every_setting.items() if name in names)
     which = "every setting" if every_setting.keys() <= set(names) else f"these settings: {options}"
-    return f"Options for [settings](configuration.md): `--config FILE`, `--secrets-dir DIR`, and {which}."
+    return _paragraph(f"Options for [settings](configuration.md): `--config FILE`, `--secrets-dir DIR`, and {which}.")
 
 
 def _section(text: str) -> str:
@@ -158,6 +159,10 @@ def _codes(names: Iterable[str]) -> str:
 
 def _sentence(text: str, end: str = ".") -> str:
     return f"{text[:1].upper()}{text[1:].removesuffix('.')}{end}"
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
