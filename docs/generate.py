@@ -20,7 +20,7 @@ from pgwatch_sessions.commands.command import Command
 from pgwatch_sessions.core.findings import LeakKind, Severity, Verdict
 from pgwatch_sessions.core.model import FailureReason, LimitScope, SessionState
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
-from pgwatch_sessions.settings.loading import describe
+from pgwatch_sessions.settings.listing import describe
 from pgwatch_sessions.wording.events import EVENT_NAMES
 
 ROOT = Path(__file__).parents[1]
