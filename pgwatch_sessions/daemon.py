@@ -20,6 +20,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions import __version__
+from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.metrics.collector import registry_of
@@ -50,6 +51,8 @@ class Watch:
     #: Where polls are recorded; nowhere when None.
     record_dir: Path | None = None
     record_max_bytes: int = 0
+    #: Called with each event, after it was logged and the state that it belongs to was published.
+    on_event: Callable[[Event], None] | None = None
 
 
 async def run(
@@ -185,6 +188,7 @@ def _poller(watch: Watch, target: Target, board: PublishedStates, record: Record
         publish=board.publish,
         log=structlog.get_logger(),
         record=record,
+        on_event=watch.on_event,
     )
 
 

@@ -41,6 +41,7 @@ class Poller:
         publish: Callable[[ServerState], None],
         log: FilteringBoundLogger,
         record: Record | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Begin from a state, usually one that has seen nothing."""
         #: When the last poll ended, by time.monotonic; the beginning until there was one.
@@ -51,6 +52,7 @@ class Poller:
         self._publish = publish
         self._log = log.bind(server=state.server)
         self._record = record
+        self._on_event = on_event
         self._writing: asyncio.Task[None] | None = None
         self._recording_fails = False
 
@@ -92,6 +94,8 @@ class Poller:
 
     def _tell(self, event: Event) -> None:
         self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
+        if self._on_event is not None:
+            self._on_event(event)
 
 
 def _seen(task: "asyncio.Task[None]") -> None:

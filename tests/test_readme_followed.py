@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwatch_sessions.demo.kept import kept
+from pgwatch_sessions.demo.child_process import child_process
 from tests.conftest import OwnPostgresFactory
 from tests.support.ports import free_port
 from tests.support.programs import environment
@@ -58,6 +58,6 @@ def test_the_readme_leads_to_metrics_of_ones_own_server(own_postgres: OwnPostgre
     assert "hidden" not in checked.stdout
 
     export = check[0]
-    with kept(("bash", "-c", f"{export}\nexec {run}"), cwd=ROOT, env=reader, log=tmp_path / "log"):
+    with child_process(("bash", "-c", f"{export}\nexec {run}"), cwd=ROOT, env=reader, log=tmp_path / "log"):
         until(lambda: "pgwatch_sessions_up{" in run_in_shell(curl, reader).stdout, within=30)
         assert re.search(r'pgwatch_sessions_up\{server="127\.0\.0\.1:\d+"\} 1', run_in_shell(curl, reader).stdout)

@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pgwatch_sessions.commands.command import (
     EXIT_FOUND,
@@ -23,11 +23,11 @@ from pgwatch_sessions.commands.replay.ledger import PAGING, Ledger
 from pgwatch_sessions.commands.replay.steps import Step, happening_fields, replay
 from pgwatch_sessions.commands.replay.story import Story
 from pgwatch_sessions.commands.replay.summary import summary_lines
-from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
 from pgwatch_sessions.commands.wiring import parse_of
 from pgwatch_sessions.recording import BadLine, read_polls
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.terminal import Progress, bar, paint_for
 from pgwatch_sessions.wording.amounts import counted
 
 STDIN = "-"
@@ -49,17 +49,18 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def _opened(file: str) -> Iterator[BufferedReader]:
     if file != STDIN:
         with Path(file).open("rb") as source:
             yield source
     elif sys.stdin is None:
         raise CommandError("standard input is closed")
     else:
-        yield sys.stdin.buffer
+        with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as source:
+            yield source
 
 
-def _tell(source: BinaryIO, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
+def _tell(source: BufferedReader, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
     """Replay and write; return the exit code."""
     ledger, bad_lines = Ledger(), 0
     story, paint = _story(options.format), paint_for(sys.stdout)
@@ -100,7 +101,7 @@ def _documents(step: Step) -> Iterator[str]:
         yield json.dumps({"at": text_of(step.at), "event": name, "server": step.state.server, **fields})
 
 
-def _share_read(source: BinaryIO) -> Callable[[], float] | None:
+def _share_read(source: BufferedReader) -> Callable[[], float] | None:
     """Return a function that says how much of a long file was read; None where it has no length."""
     status = os.fstat(source.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size < _LONG_FILE_BYTES:
@@ -129,7 +130,7 @@ examples:
   pgwatch-sessions replay night.jsonl.gz
   pgwatch-sessions replay night.jsonl.gz --hold-limit 5m --growth-window 30m
   pgwatch-sessions replay --format json night.jsonl.gz | jq 'select(.event == "leak_opened")'
-  cat recordings/*-shop-db.jsonl.gz | pgwatch-sessions replay -
+  for file in recordings/*-shop-db.jsonl.gz; do zcat "$file"; done | pgwatch-sessions replay -
 
 exit codes:
   0  nothing of severity warning or above

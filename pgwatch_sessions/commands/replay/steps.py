@@ -13,7 +13,7 @@ from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.recording import BadLine, Poll
+from pgwatch_sessions.recording import BadLine, RecordedPoll
 from pgwatch_sessions.wording.events import event_fields, event_name
 
 #: So many times the usual time between polls is a gap.
@@ -63,7 +63,7 @@ class _Course:
     intervals: tuple[float, ...] = field(default=())
 
 
-def replay(polls: Iterable[Poll | BadLine], policy: Policy) -> Iterator[Step | BadLine]:
+def replay(polls: Iterable[RecordedPoll | BadLine], policy: Policy) -> Iterator[Step | BadLine]:
     """Yield what each poll leads to, in the order of the recording; bad lines pass through."""
     courses: dict[str, _Course] = {}
     for poll in polls:
@@ -93,7 +93,7 @@ def happening_fields(happening: Happening) -> tuple[str, dict[str, Any]]:
             return event_name(happening), event_fields(happening)
 
 
-def _advance(course: _Course, poll: Poll, policy: Policy) -> tuple[_Course, Step]:
+def _advance(course: _Course, poll: RecordedPoll, policy: Policy) -> tuple[_Course, Step]:
     state, events = advance(course.state, poll.outcome, policy=policy, at=poll.taken_at, duration=0.0)
     jumps: list[Happening] = []
     intervals = course.intervals
@@ -114,7 +114,7 @@ def _is_gap(interval: float, intervals: tuple[float, ...]) -> bool:
     return len(intervals) >= _MIN_INTERVALS and interval > _GAP * median(intervals) > 0
 
 
-def _restarted(before: ServerState, poll: Poll) -> bool:
+def _restarted(before: ServerState, poll: RecordedPoll) -> bool:
     if isinstance(poll.outcome, Failure) or before.last_summary is None:
         return False
     known, now = before.last_summary.snapshot.server.started_at, poll.outcome.server.started_at

@@ -11,8 +11,8 @@ from pgwatch_sessions.commands.replay.steps import (
     Step,
     happening_fields,
 )
-from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint
 from pgwatch_sessions.core.events import DiagnosisChanged, LeakChanged, LeakClosed, LeakOpened, ServerDown, ServerUp
+from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, Paint
 from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.labels import client_name, printable

@@ -1,18 +1,17 @@
 """Runs one command that must not outlive the program that asked for it.
 
-    python -I -S keeper.py [options] [COMMAND ...]
+    python -I -S supervisor.py [options] [COMMAND ...]
 
-The asking program holds the other end of this one's standard input and never writes to it. End of file
-there means that it has ended, however it ended: then the command is stopped, everything it started is
-killed, the folders are removed. Without a command, only the folders are kept until end of file.
+The asking program holds the other end of this process's standard input and writes nothing to it. End of file means that
+the asking program has ended, for whatever reason: then the supervisor stops the command, kills everything that
+the command has started, and removes the folders. Without a command it waits for end of file and removes the folders.
 
-The command's process id (without a command, our own) is written to standard output; what the command
-itself writes goes to standard error. The exit code is the command's, 128 + n if signal n ended it, 127 if
-it could not be started.
+It writes the command's process id (its own without a command) to standard output. The command's output goes to standard
+error. The exit code is the command's, 128 + n if signal n ended it, 127 if it could not be started.
 
-Facts this rests on (Linux; elsewhere the first two are missing, and so is what they cover):
-* PR_SET_PDEATHSIG ends the command if this process is killed. A change of user clears it, so it is set after.
-* PR_SET_CHILD_SUBREAPER makes orphans of the command our children, so they can be found and reaped.
+Facts about Linux that it relies on; elsewhere the first two do not exist and their protection is missing:
+* PR_SET_PDEATHSIG ends the command if the supervisor is killed. A change of user clears it, so it is set after that.
+* PR_SET_CHILD_SUBREAPER makes orphans of the command our children, so that they can be found and reaped.
   PostgreSQL's backends lead their own process groups: killing the command's group would miss them.
 * A stopped (SIGSTOP) process holds back every signal but SIGKILL and SIGCONT.
 """
@@ -35,7 +34,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
-    """Keep the command, then the folders, and return the exit code."""
+    """Run the command, remove the folders, and return the exit code."""
     parser = argparse.ArgumentParser(description="Run a command that ends when standard input does.")
     parser.add_argument("--stop-signal", type=int, default=signal.SIGTERM, help="a number")
     parser.add_argument("--patience", type=float, default=5.0, help="seconds from the stop signal to SIGKILL")
@@ -45,7 +44,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command:
-            return keep(options.command, options.user, options.stop_signal, options.patience)
+            return supervise(options.command, options.user, options.stop_signal, options.patience)
         wait_for_end_of_input()
         return 0
     finally:
@@ -53,32 +52,32 @@ def main() -> int:
             remove(folder, options.patience)
 
 
-def keep(command: list[str], user: str | None, stop_signal: int, patience: float) -> int:
-    """Run the command until it ends, our input ends or we are told to end."""
+def supervise(command: list[str], user: str | None, stop_signal: int, patience: float) -> int:
+    """Run the command until it ends, our input ends or a signal asks us to end; return its exit code."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    wakeup = woken_by(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = pipe_of_signals(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
-        process = started(command, user, stop_signal)
+        process = start(command, user, stop_signal)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error}\n")
         return 127
-    report(process.pid)
+    report_pid(process.pid)
     while process.poll() is None:
-        readable, _, _ = select.select([sys.stdin, wakeup], [], [])
-        if sys.stdin in readable or set(os.read(wakeup, 1024)) - {signal.SIGCHLD}:
+        readable, _, _ = select.select([sys.stdin, signals], [], [])
+        if sys.stdin in readable or set(os.read(signals, 1024)) - {signal.SIGCHLD}:
             break
-    code = stopped(process, stop_signal, patience)
+    code = stop(process, stop_signal, patience)
     kill_orphans()
     return code if code >= 0 else 128 - code
 
 
-def started(command: list[str], user: str | None, stop_signal: int) -> subprocess.Popen[bytes]:
+def start(command: list[str], user: str | None, stop_signal: int) -> subprocess.Popen[bytes]:
     """Start the command, as the user if one is given; OSError if that fails."""
-    keeper = os.getpid()
+    supervisor = os.getpid()
 
-    def end_with_keeper() -> None:
+    def end_with_supervisor() -> None:
         prctl(PR_SET_PDEATHSIG, stop_signal)
-        if os.getppid() != keeper:
+        if os.getppid() != supervisor:
             os._exit(127)
 
     account = pwd.getpwnam(user) if user else None
@@ -89,16 +88,16 @@ def started(command: list[str], user: str | None, stop_signal: int) -> subproces
         user=account.pw_uid if account else None,
         group=account.pw_gid if account else None,
         extra_groups=() if account else None,
-        preexec_fn=end_with_keeper,  # noqa: PLW1509 - there is one thread here
+        preexec_fn=end_with_supervisor,  # noqa: PLW1509 - there is one thread here
     )
 
 
-def stopped(process: subprocess.Popen[bytes], stop_signal: int, patience: float) -> int:
+def stop(process: subprocess.Popen[bytes], stop_signal: int, patience: float) -> int:
     """Stop the command if it still runs; return its code, negative for a signal."""
     if process.poll() is None:
         process.send_signal(stop_signal)
         for pid in descendants(os.getpid()):
-            send(pid, signal.SIGCONT)
+            send_signal(pid, signal.SIGCONT)
     try:
         return process.wait(patience)
     except subprocess.TimeoutExpired:
@@ -107,10 +106,10 @@ def stopped(process: subprocess.Popen[bytes], stop_signal: int, patience: float)
 
 
 def kill_orphans() -> None:
-    """Kill and reap whatever the command left running."""
+    """Kill and reap every process that the command left behind."""
     while True:
         for pid in descendants(os.getpid()):
-            send(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -131,14 +130,14 @@ def descendants(ancestor: int) -> list[int]:
     return found[1:]
 
 
-def send(pid: int, number: int) -> None:
-    """Signal a process that may have ended meanwhile."""
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process, unless it has ended meanwhile."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def woken_by(*signals: signal.Signals) -> int:
-    """Return a descriptor on which each of these signals arrives as one byte, its number."""
+def pipe_of_signals(*signals: signal.Signals) -> int:
+    """Return a descriptor from which each of these signals is read as one byte, its number."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -148,21 +147,21 @@ def woken_by(*signals: signal.Signals) -> int:
 
 
 def wait_for_end_of_input() -> None:
-    """Return at end of file only: whoever uses the folders may still be ending after a signal to all."""
+    """Ignore signals and wait for end of file: after a signal to all, processes that use the folders may still run."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    report(os.getpid())
+    report_pid(os.getpid())
     sys.stdin.read()
 
 
-def report(pid: int) -> None:
-    """Tell the asking program, if it still lives, which process there is now."""
+def report_pid(pid: int) -> None:
+    """Tell the asking program the process id, if it still runs."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, b"%d\n" % pid)
 
 
 def remove(folder: Path, patience: float) -> None:
-    """Remove the folder, again while somebody still writes into it."""
+    """Remove the folder; try again while processes still write into it."""
     deadline = time.monotonic() + patience
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -172,7 +171,7 @@ def remove(folder: Path, patience: float) -> None:
 
 
 def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process on Linux; nothing elsewhere."""
+    """Set an attribute of this process, on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL starts on any machine, under any user, and leaves nothing."""
+"""The embedded PostgreSQL starts on any machine, under any user, and leaves nothing behind."""
 
 import os
 import pwd
@@ -17,8 +17,7 @@ import pytest
 
 import pgwatch_sessions
 from pgwatch_sessions.demo import postgres as embedded
-from pgwatch_sessions.demo.keeper import descendants
-from pgwatch_sessions.demo.kept import temporary_folder
+from pgwatch_sessions.demo.child_process import temporary_folder
 from pgwatch_sessions.demo.postgres import (
     INSTALL_FOLDERS,
     PostgresUnavailableError,
@@ -30,16 +29,17 @@ from pgwatch_sessions.demo.postgres import (
     running_postgres,
     serving,
 )
+from pgwatch_sessions.demo.supervisor import descendants
 from tests.conftest import OwnPostgresFactory
 from tests.support.leftovers import alive
 from tests.support.waiting import until
 
 REPOSITORY = Path(pgwatch_sessions.__file__).parents[1]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="shows what root does")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="tests what root does")
 
 
 def answer(dsn: str, query: str = "SELECT 1") -> str:
-    """Return the one value that the query gives."""
+    """Return the single value of a query."""
     with psycopg.connect(dsn, connect_timeout=5) as connection:
         row = connection.execute(query.encode()).fetchone()
     assert row
@@ -48,9 +48,9 @@ def answer(dsn: str, query: str = "SELECT 1") -> str:
 
 @pytest.mark.parametrize("major", INSTALL_FOLDERS)
 def test_runs_until_the_block_ends(major: int) -> None:
-    """A packaged major runs, over TCP and a Unix socket, and afterwards there is no trace of it."""
+    """Each packaged version runs, answers over TCP and a Unix socket, and leaves no process and no file."""
     with running_postgres(major, settings={"max_connections": "20"}) as server:
-        everybody = [server.pid, server.process.keeper.pid, *descendants(server.pid)]
+        everybody = [server.pid, server.process.supervisor.pid, *descendants(server.pid)]
         assert answer(server.dsn(), "SHOW server_version").startswith(f"{major}.")
         assert answer(server.dsn(), "SHOW max_connections") == "20"
         assert answer(f"host={server.cluster.folder.path} port={server.port} user=postgres") == "1"
@@ -63,7 +63,7 @@ def test_runs_until_the_block_ends(major: int) -> None:
 
 
 def test_dsn_carries_any_name(own_postgres: OwnPostgresFactory) -> None:
-    """Names and passwords with the characters of a URI arrive as they are; lines given for pg_hba.conf rule."""
+    """Names and passwords may contain the special characters of a URI; given lines of pg_hba.conf apply first."""
     name, password = "a b@c:/ü?%", "p@ss:/?#%w"
     own = own_postgres(hba=[f'host all "{name}" all scram-sha-256'])
     with psycopg.connect(own.dsn(), autocommit=True) as connection:
@@ -77,7 +77,7 @@ def test_dsn_carries_any_name(own_postgres: OwnPostgresFactory) -> None:
 
 
 def test_restart_keeps_port_and_data(own_postgres: OwnPostgresFactory) -> None:
-    """A server of a test's own comes back where it was, after a shutdown and after a crash."""
+    """A restarted server has the same port and data, after a shutdown and after a crash."""
     own = own_postgres()
     port = own.port
     with psycopg.connect(own.dsn(), autocommit=True) as connection:
@@ -96,7 +96,7 @@ def test_restart_keeps_port_and_data(own_postgres: OwnPostgresFactory) -> None:
 
 
 def test_frozen_server_can_be_stopped(own_postgres: OwnPostgresFactory) -> None:
-    """A frozen server accepts connections and answers nothing, thaws, and ends cleanly even if frozen."""
+    """A frozen server accepts connections without answering; it can thaw, and be stopped while it is frozen."""
     own = own_postgres()
     with closing(psycopg.connect(own.dsn(), autocommit=True)) as connection:
         own.freeze()
@@ -119,7 +119,7 @@ def test_frozen_server_can_be_stopped(own_postgres: OwnPostgresFactory) -> None:
 
 
 def test_crashed_server_is_seen(own_postgres: OwnPostgresFactory) -> None:
-    """A postmaster that is killed shows in its process, its children go with it, and it can be started again."""
+    """If the postmaster is killed, its exit code shows it, its children end, and it can be started again."""
     own = own_postgres()
     children = descendants(own.server.pid)
     os.kill(own.server.pid, signal.SIGKILL)
@@ -131,7 +131,7 @@ def test_crashed_server_is_seen(own_postgres: OwnPostgresFactory) -> None:
 
 @contextmanager
 def taken_ports(count: int) -> Iterator[range]:
-    """Take all but the last of so many consecutive ports."""
+    """Listen on all but the last of `count` consecutive ports."""
     for first in range(15_000, 19_000, count):
         with ExitStack() as stack:
             try:
@@ -149,7 +149,7 @@ def taken_ports(count: int) -> Iterator[range]:
 
 
 def test_taken_port_makes_it_try_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ports turn out to be taken when they are bound, the server runs on another one."""
+    """If ports turn out to be in use, the server runs on another one."""
     with runnable(packaged(18)) as bin_folder, cluster(bin_folder) as new, taken_ports(10) as ports:
         monkeypatch.setattr(embedded, "PORTS", ports)
         with serving(new) as server:
@@ -159,8 +159,8 @@ def test_taken_port_makes_it_try_another(monkeypatch: pytest.MonkeyPatch) -> Non
             pass
 
 
-def test_wrong_setting_is_told() -> None:
-    """A server that cannot start says why, and leaves nothing."""
+def test_unknown_setting_is_reported() -> None:
+    """A server that cannot start reports the reason and leaves nothing behind."""
     with (
         pytest.raises(PostgresUnavailableError, match='unrecognized configuration parameter "max_conections"'),
         running_postgres(settings={"max_conections": "20"}),
@@ -168,8 +168,8 @@ def test_wrong_setting_is_told() -> None:
         pass
 
 
-def test_missing_binaries_are_told() -> None:
-    """Without the demo extra the message says how to get it; a major that is not packaged is named."""
+def test_missing_binaries_are_reported() -> None:
+    """Without the extra `demo` the message says how to install it; it names a version that is not packaged."""
     program = "from pgwatch_sessions.demo.postgres import packaged; packaged(18)"
     bare = subprocess.run(
         [sys.executable, "-S", "-c", program],
@@ -185,7 +185,7 @@ def test_missing_binaries_are_told() -> None:
 
 @as_root
 def test_binaries_in_a_private_folder_are_copied(tmp_path: Path) -> None:
-    """Root with an environment that `nobody` cannot reach still gets a server; a reachable one is not copied."""
+    """Root gets a server even if `nobody` cannot reach its environment; reachable binaries are not copied."""
     assert tmp_path.parents[1].stat().st_mode & stat.S_IXOTH == 0
     package = packaged(18).parents[1]
     for folder in (package, package.with_name(package.name + ".libs")):
@@ -204,13 +204,13 @@ import sys, time
 from pathlib import Path
 from pgwatch_sessions.demo.postgres import cluster, serving
 with cluster(Path(sys.argv[1])) as new, serving(new) as server:
-    print(server.pid, server.process.keeper.pid, new.folder.path, server.dsn(), flush=True)
+    print(server.pid, server.process.supervisor.pid, new.folder.path, server.dsn(), flush=True)
     time.sleep(600)
 """
 
 
 def python_for(user: str | None) -> str:
-    """Return a Python that the user can run: ours, else the system's."""
+    """Return a Python that the user can run: ours or the system's."""
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         if user is None or (Path(candidate).exists() and may_run(user, Path(candidate))):
             return candidate
@@ -219,7 +219,7 @@ def python_for(user: str | None) -> str:
 
 @pytest.mark.parametrize("user", [None, pytest.param("nobody", marks=as_root)])
 def test_killed_parent_leaves_nothing(user: str | None) -> None:
-    """After SIGKILL of the parent, root's or an ordinary user's, there is no process and no folder."""
+    """After SIGKILL of the parent, run by root or by an ordinary user, no process and no folder remains."""
     with temporary_folder() as place, runnable(packaged(18)) as bin_folder:
         shutil.copytree(REPOSITORY / "pgwatch_sessions", place.path / "pgwatch_sessions")
         place.path.chmod(0o755)
@@ -236,8 +236,8 @@ def test_killed_parent_leaves_nothing(user: str | None) -> None:
             text=True,
         ) as parent:
             assert parent.stdout
-            pid, keeper, folder, dsn = parent.stdout.readline().split()
-            everybody = [int(pid), int(keeper), *descendants(int(pid))]
+            pid, supervisor, folder, dsn = parent.stdout.readline().split()
+            everybody = [int(pid), int(supervisor), *descendants(int(pid))]
             assert len(everybody) > 5
             assert answer(dsn) == "1"
             parent.kill()
