@@ -194,7 +194,7 @@ def test_a_terminal_shows_how_far_it_is(database: Database, tmp_path: Path) -> N
     """Polls and size, in a line that is gone in the end."""
     file = tmp_path / "three.jsonl"
     shown = at_terminal(
-        "record", "--out", str(file), "--count", "3", "--interval", "150ms", "--dsn", database.dsn(), columns=120
+        "record", "--out", str(file), "--count", "3", "--interval", "500ms", "--dsn", database.dsn(), columns=120
     )
     assert shown.code == 0
     assert "67 %  2 polls, " in shown.terminal

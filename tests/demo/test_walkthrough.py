@@ -146,7 +146,7 @@ def test_once_plays_all_three_acts(short_demo: Demo) -> None:
     acts = [
         r"\n1\. Healthy\n",
         r"\n2\. Leaking\n",
-        r"critical  orders-api .*: \d+ sessions idle in transaction at /orders, .* a minute, no slot left in \d+ s",
+        r"critical  orders-api .*: \d+ sessions idle in transaction at /orders, .* per minute, no slot left in \d+ s",
         r"diagnosis of orders-api \(shop, orders\): leaking \(\d+ held at /orders\)",
         r"the first request is refused \(503\)",
         r"\n3\. Fixed\n",
@@ -164,9 +164,9 @@ def test_once_plays_all_three_acts(short_demo: Demo) -> None:
 
 
 def test_rate_of_the_leak(short_demo: Demo) -> None:
-    """One connection leaks every 0.8 s, which is 75 a minute; the daemon says so within a fifth."""
+    """One connection leaks every 0.8 s, which is 75 per minute; the daemon says so within a fifth."""
     short_demo.process.wait(timeout=60)
-    rates = [float(rate) for rate in re.findall(r"([\d.]+) more a minute", unwrapped(short_demo))]
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) more per minute", unwrapped(short_demo))]
     assert rates
     assert all(60 <= rate <= 90 for rate in rates)
 

@@ -55,7 +55,7 @@ RECORDING = """
 import resource, signal, sys
 from pathlib import Path
 from pgwatch_sessions.recording import Recorder
-from tests.core.values import NOW
+from tests.support.values import NOW
 from tests.recording.contents import incompressible
 
 recorder = Recorder(Path(sys.argv[1]), max_bytes=2**20)
