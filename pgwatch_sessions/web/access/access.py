@@ -1,7 +1,7 @@
 """Who is let in, by the web configuration as it is now.
 
 The files are checked for changes at each connection and each request, and loaded again if one has changed. If they
-cannot be used, that is logged once and the former configuration stays in use. A file that is being written may poll
+cannot be used, that is logged once and the former configuration stays in use. A file that is being written may look
 as if TLS or passwords were no longer wanted. So a change may add protection, but only a restart removes any.
 """
 
