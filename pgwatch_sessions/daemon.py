@@ -20,6 +20,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions import __version__
+from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.metrics.collector import registry_of
@@ -28,11 +29,11 @@ from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.shutdown import ended_by_signals
-from pgwatch_sessions.web.app import Health, States, metrics_app, web_app
+from pgwatch_sessions.web.app import Guard, Health, States, metrics_app, web_app
 from pgwatch_sessions.web.http_server import serving, url
 
 if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # loaded only if there is a web configuration
+    from pgwatch_sessions.web.access.access import Access  # bcrypt is loaded only if there is a web configuration
 
 #: The event loop counts as stuck if no poll has ended for this many intervals.
 _MAX_MISSED_POLLS = 3
@@ -50,6 +51,8 @@ class Watch:
     #: The folder of the recordings; None to record nothing.
     record_dir: Path | None = None
     record_max_bytes: int = 0
+    #: Called with each event, after it was logged and the state that it belongs to was published.
+    on_event: Callable[[Event], None] | None = None
 
 
 async def run(
@@ -92,9 +95,9 @@ async def running(
                 states=published.states,
                 health=lambda: _health(watch, pollers),
                 readiness=lambda: _readiness(published),
-                access=access,
+                guard=access.guard if access else None,
             )
-            async with _answering(web, listener, metrics_listener) as where:
+            async with _answering(web, access, listener, metrics_listener) as where:
                 log.info("started", version=__version__, servers=len(pollers), **where)
                 yield Running(published=published, end=end)
     log.info("stopped")
@@ -107,17 +110,16 @@ class _Web(TypedDict):
     states: States
     health: Callable[[], Health]
     readiness: Callable[[], Health]
-    access: "Access | None"
+    guard: Guard | None
 
 
 @contextlib.asynccontextmanager
 async def _answering(
-    web: _Web, listener: socket.socket, metrics_listener: socket.socket | None
+    web: _Web, access: "Access | None", listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[Mapping[str, str]]:
     """Serve HTTP while inside; yield the addresses, for the log."""
-    access = web["access"]
     scheme = access.scheme if access else "http"
-    tls = access.tls if access and scheme == "https" else None
+    tls = access.tls if access else None
     where = {"address": url(listener, scheme=scheme)}
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serving(web_app(version=__version__, **web), listener, tls=tls))
@@ -125,8 +127,6 @@ async def _answering(
             # Each address has limits of its own, so that a crowd at one does not block the other.
             await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
             where["metrics_address"] = url(metrics_listener, scheme=scheme)
-        if access is not None:
-            stack.callback(access.close)  # before the servers end, which wait for whoever waits for it
         yield where
 
 
@@ -188,6 +188,7 @@ def _poller(watch: Watch, target: Target, published: PublishedStates, record: Re
         publish=published.publish,
         log=structlog.get_logger(),
         record=record,
+        on_event=watch.on_event,
     )
 
 

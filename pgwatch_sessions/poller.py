@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.events import ClientsFolded, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
+from pgwatch_sessions.core.events import ClientsFolded, Event, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
@@ -42,6 +42,7 @@ class Poller:
         publish: Callable[[ServerState], None],
         log: FilteringBoundLogger,
         record: Record | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Start from this state, usually an empty one."""
         #: When the last poll ended, by time.monotonic. Before the first poll, when the poller was made.
@@ -52,6 +53,7 @@ class Poller:
         self._publish = publish
         self._log = log.bind(server=state.server)
         self._record = record
+        self._on_event = on_event
         self._write: asyncio.Task[None] | None = None
         self._recording_failed = False
 
@@ -64,6 +66,8 @@ class Poller:
         self._publish(self._state)
         for event in events:
             self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
+            if self._on_event is not None:
+                self._on_event(event)
         if self._record:
             await self._record_poll(self._record, outcome, at)
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from pgwatch_sessions.demo.keeper import descendants
 from pgwatch_sessions.demo.postgres import Cluster, Postgres, cluster, runnable, serving
+from pgwatch_sessions.demo.supervisor import descendants
 from tests.support.leftovers import processes_of
 from tests.support.servers import Database, OwnPostgres, copied, fresh_database, installed, own_server
 from tests.support.waiting import until

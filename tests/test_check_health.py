@@ -1,4 +1,4 @@
-"""`pgwatch-sessions check-health` against real daemons, and against what is none."""
+"""`pgwatch-sessions check-health` against real daemons, and against programs that are not the daemon."""
 
 import os
 import signal
@@ -14,24 +14,24 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.exposition.certificates import hashed, write_plain_config, write_web_config
 from tests.support.daemons import Daemon, daemon
 from tests.support.programs import environment, finished
+from tests.web.access.certificates import hashed, write_plain_config, write_web_config
 
 SECRET = "hunter2"
-#: Nobody listens there, and the daemon goes on all the same.
+#: Nothing listens there. The daemon runs all the same.
 NO_SERVER = "postgresql://u@127.0.0.1:1/x"
 
 
 def port_of(address: str) -> int:
-    """Return the port of an address that the daemon's log names."""
+    """Return the port of an address from the daemon's log."""
     port = urlsplit(address).port
     assert port
     return port
 
 
 def health(*arguments: str, **settings: str) -> tuple[int, str]:
-    """Run the command; return its exit code and its line."""
+    """Run the command. Return its exit code and the one line that it prints."""
     ended = finished("check-health", *arguments, env=environment(**settings))
     said = ended.stdout + ended.stderr
     assert said.count("\n") == 1, said
@@ -40,7 +40,7 @@ def health(*arguments: str, **settings: str) -> tuple[int, str]:
 
 
 def test_a_daemon_is_healthy_although_its_server_is_down() -> None:
-    """Exit 0 and the daemon's own word; of several ways to say where it listens each will do."""
+    """It prints the daemon's answer and exits with 0, however the address is given."""
     with daemon(dsn=NO_SERVER) as watching:
         address = f"127.0.0.1:{port_of(watching.address)}"
         assert health(LISTEN=address) == (0, "healthy: ok")
@@ -50,7 +50,7 @@ def test_a_daemon_is_healthy_although_its_server_is_down() -> None:
 
 
 def test_the_settings_are_read_from_where_run_reads_them(tmp_path: Path) -> None:
-    """File, secret file and directory, by the same precedence; what is wrong with other settings is let be."""
+    """File, secret file and directory have the same precedence as for `run`. Errors in other settings are ignored."""
     with daemon(dsn=NO_SERVER) as watching:
         address = f"127.0.0.1:{port_of(watching.address)}"
         config = tmp_path / "config.yaml"
@@ -68,15 +68,15 @@ def test_the_settings_are_read_from_where_run_reads_them(tmp_path: Path) -> None
 
 
 def test_metrics_listen_is_asked_where_it_is_set() -> None:
-    """The page's address may be one that the health check cannot reach."""
+    """The page may listen where the health check cannot reach it."""
     with daemon("--metrics-listen", "127.0.0.1:0", dsn=NO_SERVER) as watching:
         (started,) = watching.events("started")
         metrics = f"127.0.0.1:{port_of(started['metrics_address'])}"
         assert health(LISTEN="127.0.0.1:1", METRICS_LISTEN=metrics) == (0, "healthy: ok")
 
 
-def test_tls_and_passwords_are_no_obstacle(tmp_path: Path) -> None:
-    """It verifies no name, since it asks itself, and /healthz wants no password; with TLS and without."""
+def test_it_needs_neither_certificate_nor_password(tmp_path: Path) -> None:
+    """It does not verify the certificate of its own machine, and /healthz needs no password; with TLS and without."""
     users = {"prometheus": hashed(SECRET)}
     for web_config in (write_web_config(tmp_path, users=users), write_plain_config(tmp_path, users=users)):
         with daemon("--web-config", str(web_config), dsn=NO_SERVER) as watching:
@@ -84,31 +84,25 @@ def test_tls_and_passwords_are_no_obstacle(tmp_path: Path) -> None:
             assert health(LISTEN=address, WEB_CONFIG=str(web_config)) == (0, "healthy: ok")
 
 
-@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
-def test_a_daemon_that_wants_a_client_certificate_is_there(tmp_path: Path, version: str) -> None:
-    """Its refusal, the alert of TLS, has come from its loop; more cannot be asked without a certificate."""
-    web_config = write_web_config(
-        tmp_path,
-        "client_auth_type: RequireAndVerifyClientCert",
-        "client_ca_file: ca.pem",
-        f"min_version: {version}",
-        f"max_version: {version}",
-    )
+def test_a_daemon_that_requires_a_client_certificate_is_healthy(tmp_path: Path) -> None:
+    """The TLS alert with which it refuses shows that its loop runs. Without a certificate nothing more can be asked."""
+    required = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
+    web_config = write_web_config(tmp_path, *required)
     with daemon("--web-config", str(web_config), dsn=NO_SERVER) as watching:
         address = f"127.0.0.1:{port_of(watching.address)}"
-        said = "healthy: it is there, and wants a client's certificate before it says more"
+        said = "healthy: the daemon answers, but requires a client certificate"
         assert health(LISTEN=address, WEB_CONFIG=str(web_config)) == (0, said)
         assert_unhealthy_while_stopped(watching, LISTEN=address, WEB_CONFIG=str(web_config))
 
 
-def test_a_daemon_that_stands_still_is_not_healthy() -> None:
-    """The kernel goes on accepting connections for it; without an answer within 3 s it is exit 1."""
+def test_a_daemon_that_hangs_is_not_healthy() -> None:
+    """The kernel still accepts connections for it. Without an answer within 3 s the command exits with 1."""
     with daemon(dsn=NO_SERVER) as watching:
         assert_unhealthy_while_stopped(watching, LISTEN=f"127.0.0.1:{port_of(watching.address)}")
 
 
 def assert_unhealthy_while_stopped(watching: Daemon, **settings: str) -> None:
-    """Stop the daemon's process for a moment, and ask."""
+    """Stop the daemon's process, ask, and continue the process."""
     os.kill(watching.process.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
@@ -119,7 +113,7 @@ def assert_unhealthy_while_stopped(watching: Daemon, **settings: str) -> None:
 
 
 def test_another_status_than_200_is_not_healthy() -> None:
-    """The reason that comes with it is said."""
+    """The line has the status and the reason."""
     with listening(
         lambda connection: connection.sendall(b"HTTP/1.1 503 x\r\n\r\nno poll has ended for 60 s\n")
     ) as port:
@@ -128,15 +122,15 @@ def test_another_status_than_200_is_not_healthy() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64])
-def test_a_name_that_is_none_is_not_healthy(host: str) -> None:
-    """One line, although nobody can be asked."""
+def test_an_invalid_host_name_is_not_healthy(host: str) -> None:
+    """The command prints one line and no traceback."""
     code, said = health(LISTEN=f"{host}:9488")
     assert (code, said[: len(host) + 31]) == (1, f"not healthy: no answer at {host}:9488")
 
 
 @contextmanager
 def listening(behave: Callable[[socket.socket], object]) -> Iterator[int]:
-    """Listen with a program that is no daemon; `behave` gets each connection."""
+    """Listen, but not as a daemon: `behave` gets each connection."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def accept() -> None:
@@ -163,7 +157,7 @@ def listening(behave: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 def drip(connection: socket.socket) -> None:
-    """Answer a byte at a time, without end."""
+    """Answer slowly and without an end, one byte at a time."""
     for _ in range(500):
         connection.sendall(b"x")
         time.sleep(0.01)
@@ -172,18 +166,18 @@ def drip(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("behave", "said"),
     [
-        (lambda connection: connection.sendall(b"SSH-2.0-x\r\n"), "what listens there does not answer in HTTP"),
-        (lambda _: None, "what listens there does not answer in HTTP"),
+        (lambda connection: connection.sendall(b"SSH-2.0-x\r\n"), "no HTTP server at"),
+        (lambda _: None, "no HTTP server at"),
         (drip, "no answer at"),
         (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x\n" * 100_000), None),
     ],
-    ids=["other protocol", "no word", "drip", "endless"],
+    ids=["other protocol", "closed", "drip", "endless"],
 )
 @pytest.mark.parametrize("settings", [{}, {"WEB_CONFIG": "/not/read"}], ids=["plain", "maybe TLS"])
-def test_what_is_no_daemon_is_not_healthy(
+def test_another_program_is_not_healthy(
     behave: Callable[[socket.socket], object], said: str | None, settings: Mapping[str, str]
 ) -> None:
-    """Whatever answers there, the command ends in time, with one line."""
+    """Whatever it answers, the command ends in time and prints one line."""
     with listening(behave) as port:
         begun = time.monotonic()
         code, line = health(LISTEN=f"127.0.0.1:{port}", **settings)
@@ -196,14 +190,17 @@ def test_what_is_no_daemon_is_not_healthy(
     ("settings", "message"),
     [
         ({"LISTEN": "nonsense"}, "environment variable PGWATCH_SESSIONS_LISTEN: must be an address"),
-        ({"LISTEN": "127.0.0.1:0"}, "environment variable PGWATCH_SESSIONS_LISTEN: lets the system choose the port"),
+        (
+            {"LISTEN": "127.0.0.1:0"},
+            "environment variable PGWATCH_SESSIONS_LISTEN: port 0 lets the system choose a port",
+        ),
         ({"LISTEN_FILE": "/not/there"}, "environment variable PGWATCH_SESSIONS_LISTEN_FILE: cannot use /not/there"),
         ({"CONFIG": "/not/there.yaml"}, "cannot use /not/there.yaml: no such file or directory"),
         ({"SECRETS_DIR": "/not/there"}, "cannot use /not/there: no such file or directory"),
     ],
 )
-def test_settings_that_do_not_tell_the_address_are_exit_2(settings: Mapping[str, str], message: str) -> None:
-    """It says which, and what to do."""
+def test_without_a_usable_address_it_exits_with_2(settings: Mapping[str, str], message: str) -> None:
+    """The error has its place and what to do."""
     code, said = health(**settings)
     assert code == 2
     assert said.startswith("pgwatch-sessions: error: ")
@@ -211,7 +208,7 @@ def test_settings_that_do_not_tell_the_address_are_exit_2(settings: Mapping[str,
 
 
 def test_wrong_usage_is_exit_2_and_help_says_what_it_does() -> None:
-    """As for the other commands, of whose overview it is a part."""
+    """It is listed in the overview, and has the help and exit codes of the other commands."""
     assert finished("check-health", "--no-such").returncode == 2
     assert "\n    check-health" in finished("--help").stdout
     text = finished("check-health", "--help").stdout
@@ -220,7 +217,7 @@ def test_wrong_usage_is_exit_2_and_help_says_what_it_does() -> None:
 
 
 def test_it_loads_little() -> None:
-    """A health check every few seconds shall not cost what starting the daemon costs."""
+    """A health check every few seconds must not cost as much as a start of the daemon."""
     program = (
         "import sys; from pgwatch_sessions.cli import main\n"
         "try: main(['check-health', '--listen', '127.0.0.1:1'])\n"
@@ -228,4 +225,13 @@ def test_it_loads_little() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     loaded = {module.partition(".")[0] for module in ended.stdout.split()}
-    assert not loaded & {"asyncpg", "starlette", "uvicorn", "prometheus_client", "structlog", "bcrypt"}
+    assert not loaded & {
+        "asyncpg",
+        "pydantic",
+        "yaml",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
+        "structlog",
+        "bcrypt",
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.settings.loading import describe
+from pgwatch_sessions.settings.listing import describe
 from tests.support.programs import PROGRAM, environment, finished
 
 SCRIPT = shutil.which("pgwatch-sessions", path=str(Path(sys.executable).parent)) or "pgwatch-sessions"
@@ -73,8 +73,8 @@ def test_config_shows_what_is_in_effect_and_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "config"])
-def test_every_mistake_is_told_at_once_and_no_secret(command: str, tmp_path: Path) -> None:
-    """Mistakes of all sources in one go: a line each with its place, exit 2, no traceback, nothing on stdout."""
+def test_all_errors_are_reported_at_once_and_no_secret(command: str, tmp_path: Path) -> None:
+    """Errors of all sources come together: one line each with its place, exit 2, no traceback, nothing on stdout."""
     file = tmp_path / "broken.yaml"
     file.write_text(f"""\
 intervall: 10s
@@ -95,12 +95,12 @@ servers:
     lines = ended.stderr.splitlines()
     assert all(line.startswith("pgwatch-sessions: error: ") for line in lines)
     expected = [
-        (f"{file}: line 1: intervall", "did you mean interval?"),
-        (f"{file}: line 2: max_clients", "must be a whole number"),
-        (f"{file}: line 6: servers[0].password_file", "not-there: no such file"),
-        (f"{file}: line 7: servers[1].name", "another server is called shop"),
-        (f"{file}: line 8: servers[1].dsn", "host or port"),
-        ("environment variable PGWATCH_SESSIONS_DSN", "stands beside `servers`"),
+        (f"{file} line 1: intervall", "unknown setting; did you mean interval?"),
+        (f"{file} line 2: max_clients", "must be a whole number"),
+        (f"{file} line 6: servers[0].password_file", "not-there: no such file"),
+        (f"{file} line 7: servers[1].name", "duplicate server name shop"),
+        (f"{file} line 8: servers[1].dsn", "invalid host or port"),
+        ("environment variable PGWATCH_SESSIONS_DSN", "conflicts with `servers`"),
         ("environment variable PGWATCH_SESSIONS_TIMEOUT", "must be a duration"),
         ("environment variable PGWATCH_SESSIONS_LISTEN", "must be an address"),
     ]

@@ -20,7 +20,7 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
-from pgwatch_sessions.recording import Poll, read_polls
+from pgwatch_sessions.recording import RecordedPoll, read_polls
 from tests.conftest import OwnPostgresFactory
 from tests.support.daemons import daemon, own_sessions
 from tests.support.programs import PROGRAM, environment, finished
@@ -40,12 +40,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def polls_in(file: Path) -> list[Poll]:
+def polls_in(file: Path) -> list[RecordedPoll]:
     """Return the polls of a file, which must have no bad line."""
     with file.open("rb") as source:
         found = list(read_polls(source))
-    assert all(isinstance(poll, Poll) for poll in found), found
-    return [poll for poll in found if isinstance(poll, Poll)]
+    assert all(isinstance(poll, RecordedPoll) for poll in found), found
+    return [poll for poll in found if isinstance(poll, RecordedPoll)]
 
 
 @contextmanager

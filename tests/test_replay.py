@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgwatch_sessions.core.model import Failure, FailureReason, ServerInfo, SessionState, Snapshot
-from pgwatch_sessions.recording import written
+from pgwatch_sessions.recording import encode_poll
 from tests.support.programs import PROGRAM, environment, finished
 from tests.support.terminals import at_terminal
 from tests.support.values import NOW, session, snapshot
@@ -35,7 +35,7 @@ def events(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
 def recording(folder: Path, polls: Iterable[tuple[float, Snapshot | Failure]], *, server: str = "shop") -> str:
     """Write polls, each with its time in seconds after NOW, as a recording; return its path."""
     file = folder / "made.jsonl"
-    lines = [written(outcome, server=server, at=NOW + seconds) for seconds, outcome in polls]
+    lines = [encode_poll(outcome, server=server, at=NOW + seconds) for seconds, outcome in polls]
     file.write_bytes(b"".join(lines))
     return str(file)
 
@@ -134,7 +134,9 @@ def test_bad_lines_are_reported_and_the_rest_is_judged() -> None:
     """The exit code is 2, and standard error has the number of the line. The polls after it are judged."""
     ended = finished("replay", BY_HAND)
     assert ended.returncode == 2
-    assert ended.stderr == f"pgwatch-sessions: error: {BY_HAND}: line 5: not JSON at column 14\n"
+    assert ended.stderr == (
+        f"pgwatch-sessions: error: {BY_HAND}: line 5: Invalid JSON: EOF while parsing a string at column 32\n"
+    )
     refused = "cannot poll this server: it has no free connection slot and refuses new connections (exhausted)"
     assert f"lab  {refused}\n" in ended.stdout
     assert (
@@ -231,8 +233,8 @@ def test_each_server_is_judged_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "two.jsonl"
     with file.open("wb") as both:
         for at in range(0, 100, 10):
-            both.write(written(polled(at), server="leaking", at=NOW))
-            both.write(written(polled(at, held_since=None), server="clean", at=NOW))
+            both.write(encode_poll(polled(at), server="leaking", at=NOW))
+            both.write(encode_poll(polled(at, held_since=None), server="clean", at=NOW))
     found = events(str(file))
     assert [event["server"] for event in found if event["event"] == "leak_opened"] == ["leaking"]
     assert sorted(event["server"] for event in found if event["event"] == "server_up") == ["clean", "leaking"]

@@ -1,10 +1,12 @@
-"""What a command is: a name, its help, its options, and what it does; and what its exit code means."""
+"""A command: its name, help, options, action and exit codes, and how it loads the settings."""
 
 import argparse
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from pgwatch_sessions.settings.loading import describe, load
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.settings.listing import describe
+from pgwatch_sessions.settings.loading import load
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.settings.quantities import read_count, read_duration
 
@@ -14,16 +16,16 @@ EXIT_FAULT = EXIT_FOUND = 1
 EXIT_USAGE = 2
 EXIT_UNSEEN = 3
 
-#: The settings that say which server, and how to get in.
+#: The settings of a connection.
 CONNECTION = ("name", "dsn", "password_file", "timeout")
-#: The settings that say how to judge what is seen.
-JUDGEMENT = ("hold_limit", "growth_window", "horizon", "max_clients", "tools", "statements")
-#: Settings of the loading itself.
+#: The settings that decide what is reported, and how statements are shown.
+JUDGEMENT = (*(field.name for field in fields(Policy)), "statements")
+#: Options that say where other settings are read from.
 _LOADING = ("config", "secrets_dir")
 
 
 class CommandError(Exception):
-    """What the user has to put right, in one line; the exit code says wrong usage."""
+    """An error that the user has to correct, in one line. The exit code is that of wrong usage."""
 
 
 def _none(_: argparse.ArgumentParser) -> None:
@@ -41,7 +43,7 @@ class Command:
     description: str = ""
     #: Examples and exit codes, laid out.
     epilog: str
-    #: Settings that it takes as options.
+    #: Settings that can be given as options.
     settings: Collection[str] = ()
     add_options: Callable[[argparse.ArgumentParser], None] = _none
     #: Returns the exit code; raises SettingsError, CommandError and CannotListenError.
@@ -54,7 +56,7 @@ def every_setting() -> tuple[str, ...]:
 
 
 def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
-    """Add these settings as options, and those that say where the others are read from."""
+    """Add options for these settings, and `--config` and `--secrets-dir`."""
     loading = parser.add_argument_group("configuration")
     loading.add_argument("--config", metavar="FILE", help="YAML file of settings [PGWATCH_SESSIONS_CONFIG]")
     loading.add_argument(
@@ -77,13 +79,13 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
 
 
 def load_settings(options: argparse.Namespace) -> Settings:
-    """Return the settings in effect; SettingsError with all mistakes."""
+    """Load the settings from these options and all other sources. Raises SettingsError with all errors."""
     names = {*every_setting(), *_LOADING}
     return load({name: value for name, value in vars(options).items() if name in names})
 
 
 def positive_duration(text: str) -> float:
-    """Read an option's seconds, which must be more than none."""
+    """Parse an option's duration, which must be longer than 0 s."""
     try:
         seconds = read_duration(text)
     except ValueError as error:
@@ -94,7 +96,7 @@ def positive_duration(text: str) -> float:
 
 
 def positive_count(text: str) -> int:
-    """Read an option's whole number, which must be at least 1."""
+    """Parse an option's whole number, which must be at least 1."""
     try:
         number = read_count(text)
     except ValueError as error:

@@ -1,25 +1,25 @@
-"""`pgwatch-sessions config`: what is in effect."""
+"""`pgwatch-sessions config`: check the settings and print them."""
 
 import argparse
 import sys
 
 from pgwatch_sessions.commands.command import EXIT_OK, Command, every_setting, load_settings
-from pgwatch_sessions.settings.loading import effective
+from pgwatch_sessions.settings.loading import to_yaml
 
 
 def _config(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     if settings.web_config is not None:
-        from pgwatch_sessions.exposition.web_config import load_web_config  # noqa: PLC0415  # which most do without
+        from pgwatch_sessions.web.access.web_config import load_web_config  # noqa: PLC0415  # few need it
 
         load_web_config(settings.web_config)
-    sys.stdout.write(effective(settings))
+    sys.stdout.write(to_yaml(settings))
     return EXIT_OK
 
 
 CONFIG = Command(
     name="config",
-    purpose="check the configuration and print what is in effect, secrets masked",
+    purpose="check the configuration and print the settings in effect, secrets masked",
     settings=every_setting(),
     obey=_config,
     epilog="""\
@@ -28,6 +28,6 @@ example:
 
 exit codes:
   0  the configuration is usable
-  2  wrong usage or configuration; every mistake is named with its place
+  2  wrong usage or configuration; every error is printed with its place
 """,
 )

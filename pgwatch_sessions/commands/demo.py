@@ -6,9 +6,9 @@ from pgwatch_sessions.commands.command import Command
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from pgwatch_sessions.demo.story import tell  # noqa: PLC0415  # needs the extra
+    from pgwatch_sessions.demo.walkthrough import run_demo  # noqa: PLC0415  # needs the extra
 
-    return tell(once=options.once)
+    return run_demo(once=options.once)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

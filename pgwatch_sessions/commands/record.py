@@ -18,12 +18,12 @@ from pgwatch_sessions.commands.command import (
     load_settings,
     positive_count,
 )
-from pgwatch_sessions.commands.terminal import Progress, bar
 from pgwatch_sessions.commands.wiring import connections_of
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.postgres.connection import HeldConnection
-from pgwatch_sessions.recording import RecordingFile, open_recording, written
+from pgwatch_sessions.recording import RecordingFile, encode_poll
 from pgwatch_sessions.shutdown import ended_by_signals
+from pgwatch_sessions.terminal import Progress, bar
 from pgwatch_sessions.wording.amounts import counted, duration
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.labels import printable
@@ -42,7 +42,7 @@ def _record(options: argparse.Namespace) -> int:
     path: Path = options.out
     tally = _Tally()
     try:
-        with open_recording(path, overwrite=options.force) as file, Progress(sys.stderr) as progress:
+        with RecordingFile(path, overwrite=options.force) as file, Progress(sys.stderr) as progress:
             asyncio.run(
                 _record_until_ended(
                     _Recording(file, connections_of(settings), tally, progress, interval=settings.interval),
@@ -86,7 +86,7 @@ class _Recording:
             await asyncio.sleep(begun + done * self._interval - time.monotonic())
             outcomes = await asyncio.gather(*(connection.poll() for connection in self._connections.values()))
             for server, outcome in zip(self._connections, outcomes, strict=True):
-                self._file.write(written(outcome, server=server, at=time.time()))
+                self._file.write(encode_poll(outcome, server=server, at=time.time()))
                 self._tally.polls += 1
                 self._tally.failed += isinstance(outcome, Failure)
                 self._report_failure(server, outcome if isinstance(outcome, Failure) else None)

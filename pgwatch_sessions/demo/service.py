@@ -1,10 +1,10 @@
-"""A small order service that forgets to close a session: the classic mistake and its fix, side by side.
+"""A small order service that forgets to close a session: the common mistake and its fix, side by side.
 
     ORDERS_DSN=postgresql://… python -m pgwatch_sessions.demo.service --port 8080
 
-`GET /orders?customer=7` meets a bad row and leaks one connection per request; every other customer and every other
-route is healthy. `ORDERS_FIXED=1`, or `POST /fix` while it runs, serves the same route with the fix.
-`ORDERS_POOL_SIZE`, `ORDERS_MAX_OVERFLOW` and `ORDERS_POOL_TIMEOUT` shape the pool; `GET /pool` shows it.
+`GET /orders?customer=7` reads an invalid row and leaks one connection per request; all other customers and routes are
+healthy. With `ORDERS_FIXED=1`, or after `POST /fix`, the same route has the fix. `ORDERS_POOL_SIZE`,
+`ORDERS_MAX_OVERFLOW` and `ORDERS_POOL_TIMEOUT` configure the pool; `GET /pool` shows its numbers.
 """
 
 import argparse
@@ -34,7 +34,7 @@ recent_failures: deque[TracebackType | None] = deque(maxlen=1000)
 
 
 async def orders_leaking(customer: int) -> list[str]:
-    """Close the session on the last line, which an exception never reaches: the mistake."""
+    """List orders with the mistake: after an exception, the last line does not close the session."""
     session = new_session()
     orders = await session.scalars(select(Order).where(Order.customer_id == customer))
     lines = [line_of(order) for order in orders]
@@ -43,25 +43,25 @@ async def orders_leaking(customer: int) -> list[str]:
 
 
 async def orders_fixed(customer: int) -> list[str]:
-    """Let `async with` close the session, whichever way the block is left: the fix."""
+    """List orders with the fix: `async with` closes the session even after an exception."""
     async with new_session() as session:
         orders = await session.scalars(select(Order).where(Order.customer_id == customer))
         return [line_of(order) for order in orders]
 
 
 class UnknownCurrencyError(Exception):
-    """A row that no line can be made of."""
+    """An order has a currency without a symbol."""
 
 
 def line_of(order: Order) -> str:
-    """Return the order as the customer reads it."""
+    """Return the order as text, such as "order 1: 1.05 €"."""
     if order.currency not in SYMBOLS:
         raise UnknownCurrencyError(f"order {order.id} has an unknown currency")
     return f"order {order.id}: {order.cents / 100:.2f} {SYMBOLS[order.currency]}"
 
 
 async def session_of_request() -> AsyncIterator[AsyncSession]:
-    """Give a route a session that is closed before the response is sent."""
+    """Yield a session that is closed before the response is sent."""
     async with new_session() as session:
         yield session
 
@@ -70,7 +70,7 @@ RequestSession = Annotated[AsyncSession, Depends(session_of_request, scope="func
 
 
 async def tag_statements(request: Request) -> None:
-    """Note whom the statements of this request are issued for."""
+    """Tag the statements of this request with its application and route."""
     tags.set({"application": request.app.title, "route": request.scope["route"].path})
 
 
@@ -90,14 +90,14 @@ app = FastAPI(title="orders-api", lifespan=lifespan, dependencies=[Depends(tag_s
 
 @app.exception_handler(UnknownCurrencyError)
 async def keep_failure(_request: Request, error: Exception) -> JSONResponse:
-    """Keep the traceback for support, and with it every local variable: the garbage collector saves no session."""
+    """Keep the traceback and with it all local variables, so that the garbage collector closes no session."""
     recent_failures.append(error.__traceback__)
     return JSONResponse({"detail": str(error)}, status_code=500)
 
 
 @app.exception_handler(PoolTimeoutError)
 async def no_connection(_request: Request, _error: Exception) -> JSONResponse:
-    """Answer what users see once all connections have leaked."""
+    """Answer 503 if the pool has no free connection."""
     return JSONResponse({"detail": "no database connection is free"}, status_code=503)
 
 
@@ -124,9 +124,9 @@ async def list_customers(session: RequestSession) -> list[str]:
 
 @app.post("/fix")
 async def fix() -> None:
-    """Do what a deployment of the fix does: new code, and nothing left of the old process.
+    """Do what a deployment of the fix does: use the new code, and close the sessions that leaked.
 
-    SQLAlchemy logs an error for each session that is found open.
+    SQLAlchemy logs an error for each session that was left open.
     """
     app.state.fixed = True
     recent_failures.clear()
@@ -135,7 +135,7 @@ async def fix() -> None:
 
 @app.get("/pool")
 async def show_pool() -> dict[str, object]:
-    """Show the pool as only the application can see it; times in seconds."""
+    """Return the pool's numbers, which only the application knows; times are seconds."""
     pool: MeasuredPool = app.state.engine.pool
     return {
         "size": pool.size(),
@@ -151,11 +151,11 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT; the first line of output is the address."""
     parser = argparse.ArgumentParser(description="A small order service that leaks database connections.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on, %(default)s by default")
-    parser.add_argument("--port", type=int, default=0, help="any free one by default")
+    parser.add_argument("--port", type=int, default=0, help="any free port by default")
     options = parser.parse_args()
-    # Bound first: who reads the address can connect, and waits for the answer instead of asking again.
+    # Listening starts first: a client that reads the address can connect, and waits for the answer.
     with socket.create_server((options.host, options.port)) as listener:
-        # asyncio does so only for sockets made with an explicit protocol; without it each answer takes 40 ms.
+        # asyncio sets it only on sockets with an explicit protocol; without it each answer takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         sys.stdout.write(f"http://{options.host}:{listener.getsockname()[1]}\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Requests to the sample service at a steady pace, and a count of what came of them."""
+"""Sends requests to the sample service at a steady pace and counts their outcomes."""
 
 import asyncio
 import itertools
@@ -6,23 +6,23 @@ from collections import Counter
 from enum import Enum, auto
 from urllib.parse import urlsplit
 
-#: Every route of the service, and only orders that are as they should be.
+#: Every route of the service, with valid orders only.
 _ROUTES = ("/customers", "/orders/1", "/orders?customer=1", "/orders/3", "/orders?customer=2")
-#: Of this customer one order is such that no line can be made of it.
+#: This customer has an order with an unknown currency.
 _BAD_REQUEST = "/orders?customer=7"
 _PAUSE_SECONDS = 0.1
 _PATIENCE_SECONDS = 10.0
 
 
 class Outcome(Enum):
-    """What came of a request."""
+    """The outcome of a request."""
 
     ANSWERED = auto()
     #: 503: no connection came free in time.
     REFUSED = auto()
     #: Any other status: the handler failed.
     FAILED = auto()
-    #: Nobody listened, or the service ended before it answered.
+    #: Nothing listened, or the service stopped before it answered.
     UNREACHED = auto()
 
 
@@ -30,18 +30,18 @@ _OUTCOMES = {200: Outcome.ANSWERED, 503: Outcome.REFUSED}
 
 
 class Traffic:
-    """Requests that go on, whatever becomes of them."""
+    """Requests that keep coming, whatever their outcome."""
 
     def __init__(self) -> None:
-        """Send nothing until there is somebody to send to."""
-        #: Where the service is; a deployment changes it.
+        """Send nothing until there is an address."""
+        #: The address of the service, such as http://127.0.0.1:8080; it changes when the service is deployed again.
         self.address: str | None = None
-        #: Seconds between two requests for the bad order; None sends none.
+        #: Seconds between two requests for the invalid order; None sends none.
         self.bad_every: float | None = None
         self.outcomes = Counter[Outcome]()
 
     async def flow(self) -> None:
-        """Send requests until cancelled, waiting for none."""
+        """Send requests until cancelled, without waiting for their answers."""
         async with asyncio.TaskGroup() as requests:
             requests.create_task(self._flow_bad(requests))
             for path in itertools.cycle(_ROUTES):
@@ -65,7 +65,7 @@ class Traffic:
 
 
 async def get(address: str, path: str) -> tuple[int, bytes]:
-    """Return the status and the body of an answer; OSError or TimeoutError where there is none."""
+    """Return the status and the body of an answer; OSError or TimeoutError if there is none."""
     host = urlsplit(address)
     async with asyncio.timeout(_PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection(host.hostname, host.port)

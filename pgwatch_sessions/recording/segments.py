@@ -1,4 +1,4 @@
-"""A recording that goes on for ever in a bounded directory: segments, of which the oldest go first."""
+"""An endless recording in a directory of bounded size. It consists of segments; the oldest are deleted first."""
 
 import errno
 import hashlib
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.recording.files import END_BYTES, RecordingFile
-from pgwatch_sessions.recording.writing import written
+from pgwatch_sessions.recording.writing import encode_poll
 
-#: A segment ends when it is so old or has such a part of the room, so that little goes when the oldest goes.
+#: A segment ends after an hour or at an eighth of the room, so that deleting the oldest loses little.
 _SEGMENT_SECONDS = 3600.0
 _SEGMENTS = 8
 #: The time comes first, so that names sort by age.
@@ -24,40 +24,41 @@ _NAME_LENGTH = 80
 
 
 class _Segment(NamedTuple):
-    """A segment that grows."""
+    """A segment that is being written."""
 
     file: RecordingFile
     begun_at: float
 
 
 class Recorder:
-    """Writes the looks at any number of servers into one directory, which belongs to one daemon.
+    """Records the polls of all servers into one directory, which belongs to one daemon.
 
-    All segments in it, those of earlier runs included, take at most `max_bytes`. Polls may come from several threads.
+    All segments in it, those of earlier runs included, take at most `max_bytes`. It is safe to call from threads.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
-        """Touch nothing yet; the directory is made with the first poll."""
+        """Do not touch the disk: the first poll creates the directory."""
         self._directory = directory
         self._max_bytes = max_bytes
         self._growing: dict[str, _Segment] = {}
+        #: Bytes of the segments that have ended.
         self._sizes: dict[Path, int] = {}
         self._lock = threading.Lock()
 
     def record(self, server: str, outcome: Snapshot | Failure, *, at: float) -> None:
-        """Record a poll taken `at` the daemon's time.
+        """Record a poll that was made `at` the daemon's time.
 
-        Raises OSError when the system refuses, or a poll is larger than `max_bytes`: the poll is lost, what was
-        recorded stays, and the next poll is tried afresh.
+        OSError if the system refuses, or if the poll is larger than `max_bytes`: this poll is lost, everything
+        recorded before stays, and the next poll starts a new segment.
         """
-        line = written(outcome, server=server, at=at)
+        line = encode_poll(outcome, server=server, at=at)
         with self._lock:
             segment = self._growing.get(server) or self._begin(server, at)
             try:
                 encoded = segment.file.encode(line)
                 self._make_room(len(encoded), segment.file)
                 segment.file.append(encoded)
-                if self._is_done(segment, at):
+                if self._is_full(segment, at):
                     segment.file.close()
                     self._retire(server)
             except OSError:
@@ -66,7 +67,7 @@ class Recorder:
                 raise
 
     def close(self) -> None:
-        """End every segment in good order; OSError when the system refuses."""
+        """End every segment; OSError if the system refuses."""
         with self._lock, ExitStack() as files:
             for segment in self._growing.values():
                 files.callback(segment.file.close)
@@ -75,12 +76,12 @@ class Recorder:
     def _begin(self, server: str, at: float) -> _Segment:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         growing = {segment.file.path for segment in self._growing.values()}
-        self._sizes = {path: size for path, size in _segments(self._directory) if path not in growing}
+        self._sizes = {path: size for path, size in _segments(self._directory).items() if path not in growing}
         segment = _Segment(_new_file(self._directory, server, at), at)
         self._growing[server] = segment
         return segment
 
-    def _is_done(self, segment: _Segment, at: float) -> bool:
+    def _is_full(self, segment: _Segment, at: float) -> bool:
         room = self._max_bytes / _SEGMENTS / len(self._growing)
         return segment.file.size >= room or abs(at - segment.begun_at) >= _SEGMENT_SECONDS
 
@@ -92,9 +93,9 @@ class Recorder:
             file.path.unlink(missing_ok=True)
 
     def _make_room(self, needed: int, file: RecordingFile) -> None:
-        """Delete the oldest until so many bytes fit into this file."""
+        """Delete the oldest segments until this file can grow by so many bytes."""
         if file.size + needed + END_BYTES > self._max_bytes:
-            raise OSError(errno.EFBIG, "a poll takes more room than all recordings may")
+            raise OSError(errno.EFBIG, "one poll takes more room than all recordings may (record_max_bytes)")
         while self._used() + needed > self._max_bytes:
             if not self._sizes:
                 self._retire_another(file)
@@ -106,19 +107,20 @@ class Recorder:
         return sum(self._sizes.values()) + sum(s.file.size + END_BYTES for s in self._growing.values())
 
     def _retire_another(self, file: RecordingFile) -> None:
-        """Give up the oldest segment that grows, other than this one."""
+        """End the oldest segment that is being written, except this one."""
         server = min((s.begun_at, server) for server, s in self._growing.items() if s.file is not file)[1]
         self._growing[server].file.abandon()
         self._retire(server)
 
 
-def _segments(directory: Path) -> list[tuple[Path, int]]:
+def _segments(directory: Path) -> dict[Path, int]:
+    """Return the size of each segment."""
     with os.scandir(directory) as entries:
-        return [
-            (Path(entry.path), entry.stat().st_size)
+        return {
+            Path(entry.path): entry.stat().st_size
             for entry in entries
             if _SEGMENT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        ]
+        }
 
 
 def _new_file(directory: Path, server: str, at: float) -> RecordingFile:
@@ -126,11 +128,11 @@ def _new_file(directory: Path, server: str, at: float) -> RecordingFile:
     while True:
         try:
             return RecordingFile(directory / f"{begun_at:%Y%m%dT%H%M%S.%fZ}-{_safe(server)}.jsonl.gz")
-        except FileExistsError:  # a clock that was set back came to the same time again
+        except FileExistsError:  # the clock was set back to a time that is already in a name
             begun_at += timedelta(microseconds=1)
 
 
 def _safe(server: str) -> str:
-    """Return a name that any file system takes, and that no two servers share."""
+    """Return a name that any file system accepts and that is different for each server."""
     safe = _UNSAFE.sub("_", server)[:_NAME_LENGTH]
     return safe if safe == server else f"{safe}-{hashlib.sha256(server.encode()).hexdigest()[:8]}"

@@ -1,16 +1,16 @@
-"""Times as text, exact to the microsecond both ways."""
+"""Times as text and back, exact to the microsecond."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
 
-_LONGEST = 64
+_MAX_LENGTH = 64
 
 
-# The times of a session that did not move are the same at each poll.
+# Most times of a session are the same in its next poll.
 @lru_cache(maxsize=8192)
 def seconds_of(text: str) -> float:
-    """Return the seconds since the epoch of an ISO 8601 time; ValueError when it is none, or has no time zone."""
-    if len(text) > _LONGEST:
+    """Return an ISO 8601 time as seconds since the epoch. ValueError if it is invalid or has no time zone."""
+    if len(text) > _MAX_LENGTH:
         raise ValueError("too long for a time")
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
@@ -20,5 +20,5 @@ def seconds_of(text: str) -> float:
 
 @lru_cache(maxsize=8192)
 def text_of(seconds: float) -> str:
-    """Write a time in UTC as PostgreSQL's JSON does."""
+    """Return seconds since the epoch as ISO 8601 in UTC, like PostgreSQL's JSON: 2026-11-21T03:44:31.698236+00:00."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")

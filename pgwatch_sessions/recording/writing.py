@@ -1,4 +1,4 @@
-"""Polls into lines of a recording, keys as PostgreSQL names them; only what is redacted is there to be written."""
+"""Writes polls as lines of a recording. Statements are already redacted: no value has any other text of them."""
 
 import json
 from collections.abc import Iterable
@@ -7,24 +7,23 @@ from typing import Any
 
 from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import NONE, ConnectionLimit, DatabaseCounters, Failure, ServerInfo, Session, Snapshot
+from pgwatch_sessions.recording.format import CLIENT_BACKEND, COUNTER_KEYS
 from pgwatch_sessions.recording.times import text_of
 
-_MILLISECONDS = 1000
 
-
-def written(outcome: Snapshot | Failure, *, server: str, at: float) -> bytes:
-    """Write a look as one line, its end included. `at` is when a poll failed; a snapshot has the server's own time."""
-    document = _failed(outcome, server, at) if isinstance(outcome, Failure) else _seen(outcome, server)
+def encode_poll(outcome: Snapshot | Failure, *, server: str, at: float) -> bytes:
+    """Return a poll as one line, with its newline. `at` dates a failed poll; a snapshot has the server's own time."""
+    document = _failed(outcome, server, at) if isinstance(outcome, Failure) else _succeeded(outcome, server)
     line = json.dumps(document, ensure_ascii=False, separators=(",", ":"), check_circular=False)
     return line.encode("utf-8", "replace") + b"\n"
 
 
 def _failed(failure: Failure, server: str, at: float) -> dict[str, Any]:
-    said = {"reason": failure.reason, "detail": failure.detail, "exhausted_scope": failure.exhausted_scope}
-    return {"taken_at": text_of(at), "server": {"name": server}, "failure": said}
+    fields = {"reason": failure.reason, "detail": failure.detail, "exhausted_scope": failure.exhausted_scope}
+    return {"taken_at": text_of(at), "server": {"name": server}, "failure": fields}
 
 
-def _seen(snapshot: Snapshot, server: str) -> dict[str, Any]:
+def _succeeded(snapshot: Snapshot, server: str) -> dict[str, Any]:
     return {
         "taken_at": text_of(snapshot.taken_at),
         "server": {
@@ -60,7 +59,7 @@ def _session(session: Session) -> dict[str, Any]:
     return {
         "pid": session.id.pid,
         "backend_start": _time(session.id.backend_start),
-        "backend_type": None if session.state is None else "client backend",
+        "backend_type": None if session.state is None else CLIENT_BACKEND,
         "datname": None if database == NONE else database,
         "usename": None if user == NONE else user,
         "application_name": _application_name(
@@ -84,10 +83,14 @@ def _session(session: Session) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _application_name(application: str, tagged: str | None) -> str:
-    """Return a name that reads as this one: where that is hard, with a pooler's suffix, which reading takes away."""
+    """Return a name that is read back as this one.
+
+    Reading cuts a pooler's suffix and fills a blank name from the statement's tags. A name that this would change gets
+    a pooler's suffix of its own, which reading cuts instead.
+    """
     name = "" if application == NONE else application
-    reads_as = client_of(None, None, name, tagged).application
-    return name if reads_as == application else f"{application} - pooler:0"
+    read_back = client_of(None, None, name, tagged).application
+    return name if read_back == application else f"{application} - pooler:0"
 
 
 def _time(seconds: float | None) -> str | None:
@@ -95,17 +98,6 @@ def _time(seconds: float | None) -> str | None:
 
 
 def _counters(database: DatabaseCounters) -> dict[str, Any]:
-    return {
-        "datname": database.database,
-        "sessions": database.established,
-        "sessions_abandoned": database.abandoned,
-        "sessions_fatal": database.fatal,
-        "sessions_killed": database.killed,
-        "session_time": _in_milliseconds(database.session_seconds),
-        "active_time": _in_milliseconds(database.active_seconds),
-        "idle_in_transaction_time": _in_milliseconds(database.idle_in_transaction_seconds),
-    }
-
-
-def _in_milliseconds(seconds: float) -> float:
-    return round(seconds * _MILLISECONDS, 3)  # PostgreSQL counts microseconds
+    row = {key: getattr(database, name) for name, key in COUNTER_KEYS.items()}
+    # In milliseconds, to the microsecond: more precisely PostgreSQL does not count.
+    return {key: round(value * 1000, 3) if isinstance(value, float) else value for key, value in row.items()}

@@ -1,1 +1,1 @@
-"""What can be set, how it is read, and how it is shown."""
+"""The settings: their definition, their sources, and how they are loaded, checked and shown."""

@@ -1,4 +1,4 @@
-"""Connection URIs: what the driver will understand, how to show one, and which server it means."""
+"""Connection URIs: whether the driver will accept one, how to show one without secrets, and the server it names."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ MASK = "***"
 _SCHEMES = ("postgresql", "postgres")
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-# libpq reads these itself; asyncpg passes what it does not know to the server, which then refuses the connection.
+# Parameters that libpq handles itself. asyncpg would send them to the server, which would then refuse the connection.
 _LIBPQ_ONLY = re.compile(
     r"hostaddr|connect_timeout|keepalives\w*|channel_binding|gssencmode|gssdelegation|sslcompression|sslsni|sslcertmode"
     r"|sslcrldir|sslkeylogfile|require\w+|load_balance_hosts|fallback_application_name|(min|max)_protocol_version"
@@ -19,25 +19,23 @@ _HOST = re.compile(r"(?P<host>\[[\w:.%]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?", r
 
 
 def check_dsn(dsn: str) -> None:
-    """Raise ValueError, whose text shows nothing of the DSN's values, when the driver would not understand it."""
+    """Raise ValueError if the driver would not accept the DSN. The message shows none of the DSN's values."""
     if _KEY_VALUE.match(dsn) and "://" not in dsn.partition("=")[0]:
-        raise ValueError(
-            "is a key=value connection string, which the driver does not read; write postgresql://user@host:5432/database"
-        )
+        raise ValueError("key=value connection strings are not supported; write postgresql://user@host:5432/database")
     if re.search(r"[\s\x00-\x1f\x7f]", dsn):
-        raise ValueError("holds white space; percent-encode it (a space is %20)")
+        raise ValueError("contains white space; percent-encode it (a space is %20)")
     parts = _split(dsn)
     if parts is None or parts.scheme not in _SCHEMES or not dsn.startswith(f"{parts.scheme}://"):
-        raise ValueError("is not a connection URI; write postgresql://user@host:5432/database")
-    # A bare / ? # @ in a password moves the rest of the password into the host, and so into a label.
+        raise ValueError("not a connection URI; write postgresql://user@host:5432/database")
+    # An unencoded / ? # or @ in a password would make the rest of the password part of the host, and so of a label.
     if parts.fragment or dsn.endswith("#") or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
-        raise ValueError("is ambiguous; percent-encode @ (%40), / (%2F), ? (%3F) and # (%23) in user and password")
+        raise ValueError("ambiguous; percent-encode @ (%40), / (%2F), ? (%3F) and # (%23) in user and password")
     _check_query(parts.query)
     _check_hosts(parts)
 
 
 def masked_dsn(dsn: str) -> str:
-    """Return the DSN without its secrets; of one that is not understood nothing is shown."""
+    """Return the DSN with its passwords masked; only the mask if the driver would not accept the DSN."""
     try:
         check_dsn(dsn)
     except ValueError:
@@ -51,10 +49,13 @@ def masked_dsn(dsn: str) -> str:
 
 
 def server_name(dsn: str | None, environ: Mapping[str, str]) -> str:
-    """Return `host:port` of the server that the driver will connect to, several joined by commas.
+    """Return `host:port` of the server that the driver will connect to, with commas between several.
 
-    A service stands for its own host. Without any host the driver tries the usual sockets, then localhost.
+    For a DSN with only a service, return the service's name. Without a host the driver tries the usual sockets, then
+    localhost: return localhost. Raises ValueError if the driver would not accept the DSN.
     """
+    if dsn is not None:
+        check_dsn(dsn)
     parts = urlsplit(dsn or "postgresql://")
     query = dict(parse_qsl(parts.query))
     listed = parts.netloc.rpartition("@")[2]
@@ -70,7 +71,7 @@ def server_name(dsn: str | None, environ: Mapping[str, str]) -> str:
 def _split(dsn: str) -> SplitResult | None:
     try:
         return urlsplit(dsn)
-    except ValueError:  # unbalanced brackets; its message shows the host
+    except ValueError:  # unbalanced brackets; the error would show the host
         return None
 
 
@@ -78,12 +79,12 @@ def _check_query(query: str) -> None:
     try:
         pairs = parse_qsl(query, strict_parsing=bool(query), keep_blank_values=True)
     except ValueError:
-        raise ValueError("has a part after ? that is not key=value pairs joined by &") from None
+        raise ValueError("invalid parameters after ?; write key=value pairs with & between them") from None
     for key, value in pairs:
         if _LIBPQ_ONLY.fullmatch(key):
-            raise ValueError(f"has the parameter {key}, which only libpq knows; leave it out")
+            raise ValueError(f"the parameter {key} is not supported by the driver; remove it")
         if key == "sslmode" and value not in _SSLMODES:
-            raise ValueError(f"has an sslmode that is none of {', '.join(_SSLMODES)}")
+            raise ValueError(f"invalid sslmode; write one of {', '.join(_SSLMODES)}")
 
 
 def _check_hosts(parts: SplitResult) -> None:
@@ -95,9 +96,9 @@ def _check_hosts(parts: SplitResult) -> None:
     common = query["port"].split(",") if "port" in query else []
     printable = all(unquote(host).isprintable() for host in hosts)
     if not all(matches) or not printable or not all(map(_is_port, ports + common)):
-        raise ValueError("has a host or port that is none; write host, host:port or [IPv6 address]:port")
+        raise ValueError("invalid host or port; write host, host:port or [IPv6 address]:port")
     if len(common) not in {0, 1, len(hosts)}:
-        raise ValueError("has more or fewer ports than hosts; give one for all or one for each")
+        raise ValueError("numbers of hosts and ports differ; give one port for all hosts, or one for each")
 
 
 def _is_port(text: str) -> bool:

@@ -1,21 +1,21 @@
-"""What is wrong with the settings: every mistake with its place and what to do, and never a secret."""
+"""Errors in the settings. Each has a place, says what is wrong and what to do, and never shows a secret."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-#: Where a value stands: names of mappings, indexes of lists.
-Path = tuple[str | int, ...]
+#: The way to a value in nested settings: names in mappings, indexes in lists. Example: `("servers", 1, "dsn")`.
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingError:
-    """One mistake."""
+    """One error."""
 
-    #: For a person: `--interval`, `environment variable PGWATCH_SESSIONS_INTERVAL`, `config.yaml: line 3: interval`.
+    #: `--interval`, `environment variable PGWATCH_SESSIONS_INTERVAL` or `config.yaml line 3: interval`.
     place: str
-    #: What is wrong and what to do.
+    #: What is wrong and what to do: `unknown setting; did you mean interval?`.
     message: str
 
     def __str__(self) -> str:
@@ -23,15 +23,18 @@ class SettingError:
 
 
 class SettingsError(Exception):
-    """The settings cannot be used, for all of these reasons."""
+    """The settings cannot be used. `errors` has all reasons, not only the first."""
 
     def __init__(self, errors: tuple[SettingError, ...]) -> None:
         super().__init__("\n".join(map(str, errors)))
         self.errors = errors
 
 
-def dotted(path: Path) -> str:
-    """Return `servers[1].dsn`; a key that does not look like one is not shown, since a DSN may have slipped there."""
+def dotted(path: KeyPath) -> str:
+    """Return a key path as text, for example `servers[1].dsn`.
+
+    Keys with unusual characters become `…`: a DSN with its password may have been written where a key belongs.
+    """
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -42,6 +45,10 @@ def dotted(path: Path) -> str:
 
 
 def not_a_setting(name: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Say that a name is unknown, and which one may have been meant; a prefix that all have makes none alike."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"is not a setting; did you mean {prefix}{close[0]}?" if close else "is not a setting; remove it"
+    """Return the message for an unknown name, with the known name that is most similar.
+
+    `prefix` is what all known names begin with. It is not compared, because it would make all names similar.
+    """
+    by_text = {each.removeprefix(prefix).lower(): each for each in known}
+    similar = get_close_matches(name.removeprefix(prefix).lower(), by_text, n=1)
+    return f"unknown setting; did you mean {by_text[similar[0]]}?" if similar else "unknown setting; remove it"

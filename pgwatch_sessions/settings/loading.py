@@ -1,200 +1,114 @@
-"""Settings are read from all their sources, checked at once, and shown.
+"""Load the settings: read all sources, merge them, check them, and report all errors at once.
 
 Precedence: command line, environment, secret files, configuration file, defaults.
 
-The checking is pydantic-settings', the sources are our own: the library's stop at the first that fails, and cannot say
-where a value came from.
+pydantic-settings finds each setting by prefix and section, merges the sources in their order and checks the result.
+Its own sources are not used: none of them can say where a value was given, and those that read files stop at the first
+file that cannot be read, skip missing files, ignore duplicate keys and quote the file in errors.
 """
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
-from pydantic import SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
-from pgwatch_sessions.settings import sources
-from pgwatch_sessions.settings.address import Address
-from pgwatch_sessions.settings.dsn import check_dsn, server_name
-from pgwatch_sessions.settings.errors import SettingError, SettingsError, not_a_setting
-from pgwatch_sessions.settings.model import NAME_LENGTH, SCALARS, Server, Settings
-from pgwatch_sessions.settings.quantities import Quantity
-from pgwatch_sessions.settings.sources import Layer
+from pgwatch_sessions.settings.errors import KeyPath, SettingError, SettingsError, not_a_setting
+from pgwatch_sessions.settings.model import SCALARS, OneServerSettings, ServerSettings, Settings
+from pgwatch_sessions.settings.sources import PREFIX, Layer, Placed, Wrong, read_sources, variable
 
-_MAPPING = "must be a mapping, such as `name: orders`"
+# It logs all values, passwords too, if the environment variable PYDANTIC_SETTINGS_DEBUG is set.
+logging.getLogger("pydantic_settings").disabled = True
+
+#: Paths of settings by their environment variables.
+_KNOWN = {variable(path): path for path in SCALARS}
 _TEXT = "must be text; put it in quotes"
 #: Messages by pydantic's error types.
-_TYPES = {
-    "tuple_type": "must be a list of servers; leave it out to watch the one server of libpq's variables",
-    "model_type": _MAPPING,
-    "model_attributes_type": _MAPPING,
-    "invalid_key": "has a key that is not text; the settings are named in words",
+_MESSAGES = {
+    "tuple_type": "must be a list of servers; remove it to watch the one server of libpq's variables",
+    "model_type": "must be a mapping, such as `name: orders`",
+    "invalid_key": "has a key that is not text; remove it",
     "string_type": _TEXT,
     "path_type": _TEXT,
 }
-#: Of what is no quantity and no choice.
-_PLACEHOLDERS: dict[Any, str] = {str: "TEXT", Path: "PATH", SecretStr: "URI", Address: "ADDRESS"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A setting for help texts and documentation."""
+class _VariablesSource(EnvSettingsSource):
+    """Gives settings by the names of environment variables, wherever they were read."""
 
-    name: str
-    option: str
-    variable: str
-    #: What stands for its value in help texts, such as DURATION.
-    placeholder: str
-    #: As it would be written; None where there is none.
-    default: str | None
-    description: str
+    def __init__(self, variables: Mapping[str, Placed]) -> None:
+        super().__init__(OneServerSettings, case_sensitive=False)
+        self.env_vars = {name.lower(): given.value for name, given in variables.items() if name in _KNOWN}
+        self.places: dict[KeyPath, str] = {_KNOWN[name]: variables[name].place for name in _KNOWN.keys() & variables}
+        self.errors = {
+            place: value if isinstance(value, Wrong) else Wrong(_unknown_variable(name))
+            for name, (value, place) in variables.items()
+            if name not in _KNOWN
+        }
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values, and each error under its place.
+
+        No setting has that name, so validation refuses it and reports it together with all other errors.
+        """
+        return {**super().__call__(), **self.errors}
 
 
-def load(options: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings; `options` are named as in `describe`, besides `config` and `secrets_dir`.
+class _FileSource(InitSettingsSource):
+    """Gives the settings of the configuration file, and its errors in the same way."""
 
-    Raises SettingsError with every mistake there is.
+    def __init__(self, file: Layer) -> None:
+        super().__init__(Settings, {**file.values, **{error.place: Wrong(error.message) for error in file.errors}})
+        self.places = file.places
+
+
+def load(options: Mapping[str, object] | None = None) -> Settings:
+    """Return the settings. `options` are named as in `describe`, and may have `config` and `secrets_dir`.
+
+    Raises SettingsError with all errors.
     """
-    environ = os.environ if environ is None else environ
-    layer = reduce(lambda high, low: high.over(low), _layers(options or {}, environ))
-    values, errors = _settled(layer, environ)
-    found = [*layer.errors, *errors]
+    variables, file = read_sources(options or {}, os.environ, _KNOWN)
+    sources: list[_VariablesSource | _FileSource] = [*map(_VariablesSource, variables), _FileSource(file)]
     try:
-        settings = Settings.model_validate(values)
+        return Settings.model_validate({"sources": sources})
     except ValidationError as invalid:
-        found += [_explained(error, layer) for error in invalid.errors(include_url=False)]
-        raise SettingsError(tuple(found)) from None  # pydantic's own error holds the values
-    if found:
-        raise SettingsError(tuple(found))
-    return settings
+        places = {path: place for source in reversed(sources) for path, place in source.places.items()}
+        errors = tuple(_explained(error, Layer(places=places)) for error in invalid.errors(include_url=False))
+    raise SettingsError(errors)  # outside of `except`: pydantic's error has the values, and so secrets
 
 
-def effective(settings: Settings) -> str:
-    """Return YAML that loads again, except that secrets are masked."""
+def to_yaml(settings: Settings) -> str:
+    """Return a configuration file with these settings. Secrets are masked."""
     text: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
-def describe() -> tuple[Described, ...]:
-    """Return every setting that environment and command line can give, in their order."""
-    return tuple(
-        Described(
-            name=".".join(path),
-            option=sources.option(path),
-            variable=sources.variable(path),
-            placeholder=_placeholder(field),
-            default=_default(path),
-            description=field.description or "",
-        )
-        for path, field in SCALARS.items()
-    )
+def _unknown_variable(name: str) -> str:
+    if name.startswith(variable(("servers",))):
+        return "unknown setting; set several servers with `servers` in the configuration file"
+    return not_a_setting(name, _KNOWN, prefix=PREFIX)
 
 
-def _layers(options: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Layer]:
-    """Yield the sources, the one that wins first."""
-    yield sources.from_options(options)
-    direct, filed = sources.from_variables(environ, known=SCALARS)
-    yield direct
-    yield filed
-    directory, place = _given("secrets_dir", options, environ)
-    if directory:
-        yield sources.from_secrets(Path(directory), known=SCALARS, place=place)
-    file, place = _given("config", options, environ)
-    if file:
-        yield sources.from_file(Path(file), place=place)
-
-
-def _given(name: str, options: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str | None, str]:
-    if options.get(name) is not None:
-        return str(options[name]), sources.option((name,))
-    variable = sources.variable((name,))
-    return environ.get(variable), f"environment variable {variable}"
-
-
-def _settled(layer: Layer, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[SettingError]]:
-    """Make the settings of one server a list of one, and give each server its name."""
-    values = dict(layer.values)
-    one = {name: values.pop(name, None) for name in Server.model_fields}
-    one = {name: value for name, value in one.items() if value is not None}
-    errors = []
-    if "servers" in values:
-        errors = [
-            SettingError(
-                place=layer.place((name,)),
-                message="stands beside `servers`; give one server by dsn, name and password_file, or all in servers",
-            )
-            for name in one
-        ]
+def _explained(error: ErrorDetails, places: Layer) -> SettingError:
+    """Return the error in our words and without the value, which may be a secret."""
+    path, kind, value = error["loc"], error["type"], error["input"]
+    if kind == "extra_forbidden" and isinstance(value, Wrong) and path not in places.places:
+        return SettingError(place=str(path[0]), message=value.message)
+    if path[:2] == ("servers", 0) and path not in places.places and path[2:] in places.places:
+        path = path[2:]  # the one server that is given by name, dsn and password_file
+    if isinstance(value, Wrong):
+        message = value.message
+    elif kind == "value_error":
+        message = str(error["ctx"]["error"])
+    elif kind == "literal_error":
+        message = f"must be {error['ctx']['expected']}"
+    elif kind == "extra_forbidden":
+        known = ServerSettings.model_fields if len(path) == 3 else OneServerSettings.model_fields
+        message = not_a_setting(str(path[-1]), known)
     else:
-        values["servers"] = [one]
-    if isinstance(values["servers"], list):
-        values["servers"] = [_named(server, index, environ) for index, server in enumerate(values["servers"])]
-        errors += _same_names(values["servers"], layer)
-    return values, errors
-
-
-def _named(server: Any, index: int, environ: Mapping[str, str]) -> Any:
-    if not isinstance(server, dict) or server.get("name") is not None:
-        return server
-    dsn = server.get("dsn")
-    try:
-        if dsn is not None:
-            check_dsn(str(dsn))
-        return {**server, "name": server_name(dsn, environ)[:NAME_LENGTH]}
-    except ValueError:  # reported when the DSN itself is checked
-        return {**server, "name": f"servers[{index}]"}
-
-
-def _same_names(servers: list[Any], layer: Layer) -> Iterator[SettingError]:
-    seen = set()
-    for index, server in enumerate(servers):
-        name = server.get("name") if isinstance(server, dict) else None
-        if isinstance(name, str) and name in seen:
-            yield SettingError(
-                place=layer.place(("servers", index, "name")),
-                message=f"another server is called {name} as well; give each server a name of its own",
-            )
-        seen.add(str(name))
-
-
-def _explained(error: ErrorDetails, layer: Layer) -> SettingError:
-    """Say in our words what pydantic found, without the value, which may be a secret."""
-    path = error["loc"]
-    if path[:2] == ("servers", 0) and path not in layer.places and path[2:] in layer.places:
-        path = path[2:]  # the settings of one server
-    return SettingError(place=layer.place(path), message=_message(error))
-
-
-def _message(error: ErrorDetails) -> str:
-    kind = error["type"]
-    if kind == "value_error":
-        return str(error["ctx"]["error"])
-    if kind == "literal_error":
-        return f"must be {error['ctx']['expected']}"
-    if kind == "extra_forbidden":
-        in_server = len(error["loc"]) == 3
-        known = Server.model_fields if in_server else [*Settings.model_fields, *Server.model_fields]
-        return not_a_setting(str(error["loc"][-1]), known)
-    return _TYPES.get(kind, "is not valid")
-
-
-def _placeholder(field: FieldInfo) -> str:
-    for note in field.metadata:
-        if isinstance(note, Quantity):
-            return note.placeholder
-    kind = field.annotation
-    while get_origin(kind) is not Literal and get_args(kind):
-        kind = get_args(kind)[0]  # of X | None, of Annotated[X, ...], of tuple[X, ...]
-    return _PLACEHOLDERS.get(kind) or f"{{{','.join(get_args(kind))}}}"
-
-
-def _default(path: tuple[str, ...]) -> str | None:
-    value: Any = Settings.model_construct(servers=()).model_dump(mode="json")
-    for name in path:
-        value = value.get(name)
-    return None if value is None else str(value)
+        message = _MESSAGES.get(kind, "invalid value")
+    return SettingError(place=places.place(path), message=message)

@@ -1,35 +1,29 @@
-"""The settings: the one home of their names, types, bounds, defaults and descriptions."""
+"""The settings: their names, types, bounds, defaults and descriptions. The thresholds' defaults are those of Policy."""
 
+import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from stat import S_ISREG
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SecretStr,
-    field_serializer,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pgwatch_sessions.core.judging.maintenance_tools import KNOWN_TOOLS
-from pgwatch_sessions.settings.address import DEFAULT_LISTEN
-from pgwatch_sessions.settings.address import Address as Address  # noqa: PLC0414  # the package takes it from here
-from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
+from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn, server_name
 from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
+from pgwatch_sessions.settings.sources import PREFIX, Wrong
 
-#: Of a server; it is a label of every series.
-NAME_LENGTH = 200
-#: libpq's parameters that name files; the driver would find out that one is missing at each connect.
-_FILES_OF_DSN = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+#: In characters. The name is a label of every series.
+_MAX_NAME = 200
+#: libpq's parameters that name files. Without a check, a missing file would be an error at each connect.
+_DSN_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+_POLICY = Policy()
 
 
 def _off(value: object) -> object:
@@ -37,28 +31,28 @@ def _off(value: object) -> object:
 
 
 def _patterns(value: object) -> object:
-    """Read patterns as a list, or as one text with commas."""
+    """Accept a list of patterns, or text with commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _printable(name: str) -> str:
-    if not name.strip() or not name.isprintable() or len(name) > NAME_LENGTH:
-        raise ValueError(f"must be 1 to {NAME_LENGTH} printable characters")
+    if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
+        raise ValueError(f"must be 1 to {_MAX_NAME} printable characters")
     return name
 
 
 def _usable_dsn(dsn: SecretStr) -> SecretStr:
     check_dsn(dsn.get_secret_value())
     for name, value in parse_qsl(urlsplit(dsn.get_secret_value()).query):
-        if name in _FILES_OF_DSN:
+        if name in _DSN_FILES:
             try:
                 Path(value).open("rb").close()
             except OSError as error:
-                raise ValueError(f"has an {name} that cannot be read: {explained(error)}") from None
+                raise ValueError(f"{name}: {explained(error)}") from None
     return dsn
 
 
-def _readable(path: Path) -> Path:
+def _secret_file(path: Path) -> Path:
     try:
         read_secret(path)
     except OSError as error:
@@ -66,134 +60,179 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _a_file(path: Path) -> Path:
+def _regular_file(path: Path) -> Path:
     try:
         kind = path.stat().st_mode
     except OSError as error:
         raise ValueError(explained(error)) from None
-    if not S_ISREG(kind):  # a pipe would keep the daemon waiting
-        raise ValueError(f"{path} is not a file")
+    if not S_ISREG(kind):  # reading a pipe would block the daemon
+        raise ValueError(f"{path} is not a regular file")
     return path
 
 
-def _not_a_file(path: Path) -> Path:
+def _directory(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is not a directory")
     return path
 
 
-class Server(BaseModel):
+def _masked(dsn: SecretStr) -> str:
+    return masked_dsn(dsn.get_secret_value())
+
+
+class ServerSettings(BaseModel):
     """One PostgreSQL server to watch."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
-    name: Annotated[str, AfterValidator(_printable)] = Field(
-        description="How the server is called in metrics, logs and pages. Default: its host:port."
-    )
-    dsn: Annotated[SecretStr, AfterValidator(_usable_dsn)] | None = Field(
-        None,
-        description="Connection URI, postgresql://user@host:5432/database. Default: libpq's variables (PGHOST, PGPORT, "
-        "PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSSLMODE ...).",
-    )
-    password_file: Annotated[Path, AfterValidator(_readable)] | None = Field(
-        None,
-        description="File that holds the password; read again at each connect, so that the password can change.",
-    )
+    name: Annotated[str, AfterValidator(_printable)]
+    """Name of the server in metrics, logs and pages. Default: its host:port."""
 
-    @field_serializer("dsn")
-    def _masked(self, dsn: SecretStr | None) -> str | None:
-        return None if dsn is None else masked_dsn(dsn.get_secret_value())
+    dsn: Annotated[SecretStr, AfterValidator(_usable_dsn), PlainSerializer(_masked)] | None = None
+    """Connection URI, for example postgresql://user@host:5432/database.
+    Default: libpq's variables (PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSSLMODE ...)."""
 
-
-def _some(servers: tuple[Server, ...]) -> tuple[Server, ...]:
-    if not servers:  # pydantic's min_length would not count those that are wrong
-        raise ValueError("must not be empty; leave it out to watch the one server of libpq's variables")
-    return servers
+    password_file: Annotated[Path, AfterValidator(_secret_file)] | None = None
+    """File with the password. It is read at each connect, so the password can change."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """Everything that can be set. The text below a setting is printed by `--help` and by the documentation."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=False,
+        case_sensitive=True,  # in the configuration file
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        enable_decoding=False,  # lists are written with commas, not in JSON
+    )
+
+    servers: tuple[ServerSettings, ...]
+    """The servers to watch, each with name, dsn and password_file.
+    Only in the configuration file, and instead of the name, dsn and password_file of one server."""
+
+    listen: Address = DEFAULT_LISTEN
+    """Address of the web server: host:port, [::1]:9488, or :9488 for all interfaces."""
+
+    metrics_listen: Address | None = None
+    """Second address, which serves only /metrics, /healthz and /readyz, so that the page with its statement texts can
+    stay on 127.0.0.1. Default: none."""
+
+    web_config: Annotated[Path, AfterValidator(_regular_file)] | None = None
+    """YAML file with TLS and passwords for both addresses, in the format of Prometheus exporters. It is read again when
+    it or a certificate changes. Default: plain HTTP without passwords."""
+
+    interval: Annotated[float, duration("100ms", "1h")] = 10.0
+    """Time between polls."""
+
+    timeout: Annotated[float, duration("100ms", "10m")] = 5.0
+    """Deadline of a poll, including connecting."""
+
+    hold_limit: Annotated[float, duration("1s", "168h")] = _POLICY.hold_limit
+    """How long a session may be held before it is reported as a finding."""
+
+    growth_window: Annotated[float, duration("1s", "168h")] = _POLICY.growth_window
+    """Period over which growth is measured for forecasts."""
+
+    horizon: Annotated[float, duration("1s", "168h")] = _POLICY.horizon
+    """If connections are forecast to run out within this time, that is critical."""
+
+    max_clients: Annotated[int, count(1, 10_000)] = _POLICY.max_clients
+    """Number of clients per server with metrics of their own. The others are added up as one client, `other`."""
+
+    tools: Annotated[tuple[str, ...], BeforeValidator(_patterns), PlainSerializer(", ".join)] = _POLICY.tools
+    """Application names (shell patterns, comma-separated) of consoles, dumps, backups and the like.
+    Their sessions are counted, but reported only when they block others or hold back vacuum."""
+
+    statements: Annotated[Literal["redacted", "off"], BeforeValidator(_off)] = "redacted"
+    """Statement texts: redacted (without literals), or off (no statement text anywhere)."""
+
+    record_dir: Annotated[Path, AfterValidator(_directory)] | None = None
+    """Directory in which polls are recorded while running. Default: no recording."""
+
+    record_max_bytes: Annotated[int, size("1MiB", "1024GiB")] = 64 * 2**20
+    """Maximum size of all recordings. The oldest are deleted first."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """Log format: json, console, or auto (console on a terminal, otherwise json)."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log events to write."""
+
+    @property
+    def policy(self) -> Policy:
+        """The thresholds, for the core."""
+        return Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003  # the library's signature
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        *_: Any,
+        **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what `loading` has read: the library's own sources cannot say where a value stood."""
-        return (init_settings,)
+        """Use the sources that `load` passes as the argument `sources`, and no others."""
+        return tuple(init_settings().get("sources", ()))
 
-    servers: Annotated[tuple[Server, ...], AfterValidator(_some)] = Field(
-        description="The servers to watch, each with name, dsn and password_file; in the configuration file only, and "
-        "instead of the name, dsn and password_file of one server.",
-    )
-    listen: Address = Field(
-        DEFAULT_LISTEN,
-        description="Address of the web side: host:port, [::1]:9488, or :9488 for all interfaces.",
-    )
-    metrics_listen: Address | None = Field(
-        None,
-        description="A second address, which answers /metrics, /healthz and /readyz and nothing else, so that the page "
-        "with its statement texts can stay on 127.0.0.1. Default: none.",
-    )
-    web_config: Annotated[Path, AfterValidator(_a_file)] | None = Field(
-        None,
-        description="YAML file that switches on TLS and passwords for both addresses, in the layout of Prometheus "
-        "exporters; used anew when it or a certificate changes. Default: neither.",
-    )
-    interval: Annotated[float, duration("100ms", "1h")] = Field(10.0, description="Time between polls.")
-    timeout: Annotated[float, duration("100ms", "10m")] = Field(
-        5.0, description="Deadline of a poll, connecting included."
-    )
-    hold_limit: Annotated[float, duration("1s", "168h")] = Field(
-        60.0, description="How long a session may be held before it is a finding."
-    )
-    growth_window: Annotated[float, duration("1s", "168h")] = Field(
-        600.0, description="Time over which growth and forecast are judged."
-    )
-    horizon: Annotated[float, duration("1s", "168h")] = Field(
-        3600.0, description="A forecast exhaustion nearer than this is critical."
-    )
-    max_clients: Annotated[int, count(1, 10_000)] = Field(
-        100, description="Clients per server that get metrics of their own; the rest is folded into one, `other`."
-    )
-    tools: Annotated[tuple[str, ...], BeforeValidator(_patterns), PlainSerializer(", ".join)] = Field(
-        KNOWN_TOOLS,
-        description="Application names, as shell patterns separated by commas, of consoles, dumps, backups and the "
-        "like: they are counted like everybody, and judged by the harm that they do only.",
-    )
-    statements: Annotated[Literal["redacted", "off"], BeforeValidator(_off)] = Field(
-        "redacted",
-        description="Statement texts: redacted (without literals), or off (no statement text anywhere).",
-    )
-    record_dir: Annotated[Path, AfterValidator(_not_a_file)] | None = Field(
-        None, description="Directory to record polls into while running. Default: no recording."
-    )
-    record_max_bytes: Annotated[int, size("1MiB", "1024GiB")] = Field(
-        64 * 2**20, description="Size that the recordings are kept under; the oldest go first."
-    )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="Form of the log: json, console, or auto (console on a terminal, else json)."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log events that are written."
-    )
+    @model_validator(mode="before")
+    @classmethod
+    def _list_servers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Make a list of the one server that is given by `name`, `dsn` and `password_file`."""
+        one = {name: values[name] for name in ServerSettings.model_fields if values.get(name) is not None}
+        others = {name: value for name, value in values.items() if name not in ServerSettings.model_fields}
+        if "servers" not in values:
+            return {**others, "servers": _named([one])}
+        conflict = Wrong("conflicts with `servers`; set one server by name, dsn and password_file, or use servers")
+        return {**others, **dict.fromkeys(one, conflict), "servers": _named(values["servers"])}
+
+
+class OneServerSettings(Settings, ServerSettings):  # type: ignore[misc]  # for its fields only, so either's config does
+    """What command line, environment and secret files can set: instead of the list, the settings of one server."""
+
+
+def _named(servers: Any) -> Any:
+    """Give each server a name: its own, else host and port of its DSN. Mark names that are used twice as wrong."""
+    if servers == []:
+        return Wrong("must not be empty; remove it to watch the one server of libpq's variables")
+    if not isinstance(servers, list):
+        return servers
+    named = [
+        {**server, "name": _name(server, index)} if isinstance(server, dict) else server
+        for index, server in enumerate(servers)
+    ]
+    names: set[str] = set()
+    for server in named:
+        if isinstance(server, dict) and isinstance(name := server["name"], str):
+            if name in names:
+                server["name"] = Wrong(f"duplicate server name {name}; give each server a name of its own")
+            names.add(name)
+    return named
+
+
+def _name(server: dict[str, Any], index: int) -> object:
+    if server.get("name") is not None:
+        return server["name"]
+    try:
+        dsn = server.get("dsn")
+        return server_name(None if dsn is None else str(dsn), os.environ)[:_MAX_NAME]
+    except ValueError:  # reported when the DSN itself is checked
+        return f"servers[{index}]"
 
 
 def leaves(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield path and field of each setting that one value can set, sections included, lists of servers not."""
+    """Yield path and field of each setting that is one value, those in sections included; not lists of servers."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, (*above, name))
-        elif kind != tuple[Server, ...]:
+        elif kind != tuple[ServerSettings, ...]:
             yield (*above, name), field
 
 
-#: What environment, command line and secret files can set: one server, and everything else but the list of servers.
-SCALARS: dict[tuple[str, ...], FieldInfo] = {**dict(leaves(Server)), **dict(leaves(Settings))}
+#: Settings that command line, environment and secret files can set.
+SCALARS: dict[tuple[str, ...], FieldInfo] = dict(leaves(OneServerSettings))

@@ -1,4 +1,4 @@
-"""Durations, sizes and counts: read from what people write, bounded, and written back so that they read again."""
+"""Durations, sizes and counts: parse `10s` or `64MiB`, check the bounds, and write them so that they parse again."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,8 +10,8 @@ from math import isfinite
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-# Largest first: the way back takes the first unit that fits a whole number of times. Fractions, because 0.001 * 700 is
-# not 0.7 in floating point.
+# Largest unit first: a number is written in the first unit of which it is a whole multiple. Fractions, because
+# 0.001 * 700 is not 0.7 in floating point.
 _SECONDS: Mapping[str, Fraction] = {
     "h": Fraction(3600),
     "m": Fraction(60),
@@ -29,9 +29,9 @@ _AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([A-Za-z]*)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Annotates a number that people write with a unit; the bounds are included."""
+    """Annotates a field with the unit and the inclusive bounds of its number."""
 
-    #: What stands for it in help texts.
+    #: Stands for the value in help texts.
     placeholder: str
     read: Callable[[object], float]
     write: Callable[[float], object]
@@ -52,12 +52,12 @@ class Quantity:
 
 
 def duration(at_least: str, at_most: str) -> Quantity:
-    """Annotate a float of seconds."""
+    """Annotate a float in seconds."""
     return Quantity("DURATION", read_duration, duration_text, read_duration(at_least), read_duration(at_most))
 
 
 def size(at_least: str, at_most: str) -> Quantity:
-    """Annotate an int of bytes."""
+    """Annotate an int in bytes."""
     return Quantity("SIZE", read_size, size_text, read_size(at_least), read_size(at_most))
 
 
@@ -67,33 +67,33 @@ def count(at_least: int, at_most: int) -> Quantity:
 
 
 def read_duration(value: object) -> float:
-    """Return seconds from a number of seconds, or from text such as `10s`, `5m`, `1h`, `500ms`."""
+    """Return seconds. `value` is a number of seconds, or text such as `10s`, `5m`, `1h`, `500ms`."""
     seconds = _amount(value, _SECONDS, unit="s")
     if seconds is None:
-        raise ValueError("must be a duration: seconds, or a number with a unit such as 500ms, 10s, 5m, 1h")
+        raise ValueError("must be a duration: seconds, or a number with a unit, such as 500ms, 10s, 5m, 1h")
     return float(seconds)
 
 
 def duration_text(seconds: float) -> str:
-    """Return the shortest text that `read_duration` reads back as the same number."""
+    """Return the shortest text that `read_duration` parses to the same number."""
     return _text(seconds, _SECONDS, unit="s")
 
 
 def read_size(value: object) -> int:
-    """Return bytes from a number of bytes, or from text such as `64MiB`."""
+    """Return bytes. `value` is a number of bytes, or text such as `64MiB`."""
     amount = _amount(value, _BYTES, unit="B")
     if amount is None or amount.denominator != 1:
-        raise ValueError("must be a size: bytes, or a number with a unit such as 512KiB, 64MiB, 1GiB")
+        raise ValueError("must be a size: bytes, or a number with a unit, such as 512KiB, 64MiB, 1GiB")
     return int(amount)
 
 
 def size_text(number: float) -> str:
-    """Return the shortest text that `read_size` reads back as the same number."""
+    """Return the shortest text that `read_size` parses to the same number."""
     return _text(number, _BYTES, unit="B")
 
 
 def read_count(value: object) -> int:
-    """Return a whole number; environment and command line give it as text."""
+    """Return a whole number. `value` is a number, or text from the environment or the command line."""
     amount = _amount(value, {"": Fraction(1)}, unit="")
     if amount is None or amount.denominator != 1:
         raise ValueError("must be a whole number of at least 0")
@@ -101,8 +101,8 @@ def read_count(value: object) -> int:
 
 
 def _amount(value: object, units: Mapping[str, Fraction], *, unit: str) -> Fraction | None:
-    """Return the amount in base units, None when it is none; `unit` is meant where none is written."""
-    if isinstance(value, bool):  # a bool is an int to Python, and `interval: yes` a mistake
+    """Return the amount in base units, None if it is invalid. `unit` is used if the text has no unit."""
+    if isinstance(value, bool):  # bool is a subclass of int, but `interval: yes` is an error
         return None
     if isinstance(value, int | float):
         return Fraction(repr(value)) if isfinite(value) and value >= 0 else None

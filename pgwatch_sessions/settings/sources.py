@@ -1,199 +1,188 @@
-"""Where settings come from: each source gives a layer, and the mistakes found in it."""
+"""Where settings come from: options, environment variables, secret files and the configuration file.
+
+Every value keeps its place, so that errors can name it. Nothing is checked here, and pydantic is not imported: the
+health check, which runs every few seconds, reads its few settings with this module alone.
+"""
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from pgwatch_sessions.settings.errors import Path as Place
-from pgwatch_sessions.settings.errors import SettingError, dotted, not_a_setting
+from pgwatch_sessions.settings.errors import KeyPath, SettingError, dotted
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 
 PREFIX = "PGWATCH_SESSIONS_"
-#: Settings of the loading itself, which a file cannot hold.
-LOADING = ("config", "secrets_dir")
 
-# Kubernetes and `docker --link` give these to every container beside a service that is called pgwatch-sessions.
+# Kubernetes and `docker --link` define these in every container beside a service that is called pgwatch-sessions.
 _SERVICE_LINK = re.compile(
     r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
 )
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Takes the place of a value that cannot be used, so that validation reports it together with all other errors."""
+
+    #: What is wrong and what to do.
+    message: str
+
+
+class Placed(NamedTuple):
+    """A value, and the place where it was given."""
+
+    value: Any
+    place: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What one source sets, as nested mappings, and where each part of it stands."""
+    """The content of a configuration file."""
 
+    #: Nested mappings and lists, as the file has them.
     values: Mapping[str, Any] = field(default_factory=dict)
-    places: Mapping[Place, str] = field(default_factory=dict)
+    #: The place of each key and list item.
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
     errors: tuple[SettingError, ...] = ()
 
-    def over(self, lower: "Layer") -> "Layer":
-        """Return both, this one's values winning."""
-        return Layer(
-            values=_merged(lower.values, self.values),
-            places={**lower.places, **self.places},
-            errors=self.errors + lower.errors,
-        )
-
-    def place(self, path: Place) -> str:
-        """Return where a value stands, or else what it stands in."""
+    def place(self, path: KeyPath) -> str:
+        """Return the place of a value, or of the nearest mapping or list around it."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, "settings")
 
 
 def variable(path: tuple[str, ...]) -> str:
-    """Return the name of the environment variable of a setting."""
+    """Return the name of a setting's environment variable."""
     return PREFIX + "__".join(path).upper()
 
 
 def option(path: tuple[str, ...]) -> str:
-    """Return the command line option of a setting."""
+    """Return a setting's command line option."""
     return "--" + "-".join(path).replace("_", "-")
 
 
-def from_options(options: Mapping[str, object]) -> Layer:
-    """Read command line options by the dotted names of their settings; None means not given."""
-    layer = Layer()
-    for name, value in options.items():
-        if value is not None and name not in LOADING:
-            path = tuple(name.split("."))
-            layer = _value(path, value, option(path)).over(layer)
-    return layer
+def read_sources(
+    options: Mapping[str, object], environ: Mapping[str, str], known: Collection[str]
+) -> tuple[tuple[Mapping[str, Placed], ...], Layer]:
+    """Return what options, environment, secret files and secrets directory give, in this order, and the file.
+
+    All but the file are by the names of environment variables. The first source that has a setting wins. `options` are
+    named as settings, with dots for sections; None means not given. Secret files are read for `known` variables only.
+    """
+    given = {
+        variable(path): Placed(value, option(path))
+        for path, value in ((tuple(name.split(".")), value) for name, value in options.items())
+        if value is not None
+    }
+    direct, from_files = _environment(environ, known)
+    directory = _take(variable(("secrets_dir",)), given, direct)
+    config = _take(variable(("config",)), given, direct)
+    secrets = _secrets_directory(directory, known) if directory else {}
+    file = from_file(Path(config.value), place=config.place) if config else Layer()
+    return (given, direct, from_files, secrets), file
 
 
-def from_variables(
-    variables: Mapping[str, str], *, known: Collection[tuple[str, ...]], place: str = "environment variable"
-) -> tuple[Layer, Layer]:
-    """Read variables with our prefix: what they set, and what the files that `..._FILE` ones name set."""
-    by_name = {variable(path): path for path in known}
-    direct, filed = Layer(), Layer()
-    for name, value in variables.items():
-        upper = name.upper()
-        if not upper.startswith(PREFIX) or not value or _is_not_for_us(upper, value):
-            continue
-        here = f"{place} {name}"
-        if upper in by_name:
-            direct = _value(by_name[upper], value, here).over(direct)
-        elif upper.endswith("_FILE") and upper.removesuffix("_FILE") in by_name:
-            filed = _file_value(by_name[upper.removesuffix("_FILE")], Path(value), here).over(filed)
-        else:
-            direct = _wrong(here, _unknown(upper, by_name)).over(direct)
-    return direct, filed
-
-
-def from_secrets(directory: Path, *, known: Collection[tuple[str, ...]], place: str) -> Layer:
-    """Read a directory of files that are named, in either case, as the environment variables; others are let be."""
-    by_name = {variable(path): path for path in known}
-    layer = Layer()
-    try:
-        files = sorted(directory.iterdir())
-    except OSError as error:
-        return _wrong(place, explained(error))
-    for file in files:
-        upper = file.name.upper()
-        if upper in by_name:
-            layer = _file_value(by_name[upper], file, f"secret file {file}").over(layer)
-        elif upper.startswith(PREFIX):
-            layer = _wrong(f"secret file {file}", _unknown(upper, by_name)).over(layer)
-    return layer
+def _take(name: str, *sources: dict[str, Placed]) -> Placed | None:
+    """Remove a name from all sources, and return the value of the first source that had it."""
+    found = [source.pop(name) for source in sources if name in source]
+    return found[0] if found else None
 
 
 def from_file(path: Path, *, place: str) -> Layer:
     """Read a YAML file; `place` is where its path was given."""
+    import yaml  # noqa: PLC0415  # 50 ms of CPU time, which a health check without a file saves
+
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        return _wrong(place, explained(error))
+        return _broken(place, explained(error))
     except UnicodeDecodeError:
-        return _wrong(str(path), "is not UTF-8 text")
-    places: dict[Place, str] = {(): str(path)}
+        return _broken(str(path), "not UTF-8 text; save the file as UTF-8")
+    places: dict[KeyPath, str] = {(): str(path)}
     try:
         values = yaml.safe_load(text)
-        wrong = _places(yaml.compose(text, Loader=yaml.SafeLoader), (), str(path), places)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of the 31st of February
-        return _wrong(*_broken(path, error))
+        duplicates = _note_places(yaml.compose(text, Loader=yaml.SafeLoader), (), str(path), places)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-31
+        return _broken(*_syntax_error(path, error))
     except RecursionError:
-        return _wrong(str(path), "is nested too deeply, or in itself by an alias")
+        return _broken(str(path), "nested too deeply, or inside itself by an alias; remove that")
     if values is not None and not isinstance(values, dict):
-        return _wrong(str(path), "must be a mapping of settings")
-    named = {key: value for key, value in (values or {}).items() if isinstance(key, str)}
-    if len(named) < len(values or {}):
-        wrong.append(
-            SettingError(place=str(path), message="has a key that is not text; the settings are named in words")
-        )
-    return Layer(values=named, places=places, errors=tuple(wrong))
+        return _broken(str(path), "must be a mapping of settings, such as `interval: 10s`")
+    named = {str(name): value for name, value in (values or {}).items()}
+    return Layer(values=named, places=places, errors=tuple(duplicates))
 
 
-def _places(node: Any, above: Place, file: str, places: dict[Place, str]) -> list[SettingError]:
-    """Note where each key and item stands, and return the keys that stand twice, of which YAML would take the last."""
-    twice: list[SettingError] = []
-    if isinstance(node, yaml.MappingNode):
-        children = [(key.value, key, child) for key, child in node.value if isinstance(key, yaml.ScalarNode)]
-    elif isinstance(node, yaml.SequenceNode):
+def _environment(environ: Mapping[str, str], known: Collection[str]) -> tuple[dict[str, Placed], dict[str, Placed]]:
+    """Return what variables with our prefix give, and what the files give that `..._FILE` variables name."""
+    direct, from_files = {}, {}
+    for name, text in environ.items():
+        upper, place = name.upper(), f"environment variable {name}"
+        if not upper.startswith(PREFIX) or not text or _is_service_link(upper.removeprefix(PREFIX), text):
+            continue
+        if upper not in known and (setting := upper.removesuffix("_FILE")) in known:
+            from_files[setting] = Placed(_secret(Path(text)), place)
+        else:
+            direct[upper] = Placed(text, place)
+    return direct, from_files
+
+
+def _is_service_link(rest: str, text: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(rest) or (rest.endswith("PORT") and _SERVICE_URL.match(text)))
+
+
+def _secrets_directory(directory: Placed, known: Collection[str]) -> dict[str, Placed]:
+    """Read the files that are named as our environment variables, in upper or lower case. Other files are ignored."""
+    try:
+        files = sorted(Path(directory.value).iterdir())
+    except OSError as error:
+        return {directory.place: Placed(Wrong(explained(error)), directory.place)}
+    return {
+        name: Placed(_secret(file) if name in known else None, f"secret file {file}")
+        for name, file in ((file.name.upper(), file) for file in files)
+        if name.startswith(PREFIX)
+    }
+
+
+def _secret(file: Path) -> str | Wrong:
+    try:
+        return read_secret(file)
+    except OSError as error:
+        return Wrong(explained_secret(error))
+
+
+def _note_places(node: Any, above: KeyPath, file: str, places: dict[KeyPath, str]) -> list[SettingError]:
+    """Note the place of each key and list item. Return duplicate keys, of which YAML would silently use the last."""
+    duplicates: list[SettingError] = []
+    kind = node.id if node else "nothing"
+    if kind == "mapping":
+        children = [(key.value, key, child) for key, child in node.value if key.id == "scalar"]
+    elif kind == "sequence":
         children = [(index, child, child) for index, child in enumerate(node.value)]
     else:
         children = []
-    seen: set[str | int] = set()
+    lines: dict[str | int, int] = {}
     for step, marked, child in children:
-        path = (*above, step)
-        places[path] = f"{file}: line {marked.start_mark.line + 1}: {dotted(path)}"
-        if step in seen:
-            twice.append(SettingError(place=places[path], message="stands here a second time; keep one"))
-        seen.add(step)
-        twice += _places(child, path, file, places)
-    return twice
+        path, line = (*above, step), marked.start_mark.line + 1
+        places[path] = f"{file} line {line}: {dotted(path)}"
+        if step in lines:
+            message = f"duplicate key, also on line {lines[step]}; remove one"
+            duplicates.append(SettingError(place=places[path], message=message))
+        lines[step] = line
+        duplicates += _note_places(child, path, file, places)
+    return duplicates
 
 
-def _broken(path: Path, error: Exception) -> tuple[str, str]:
-    """Say where and why; the parser's own words stop before it quotes the file, which may hold a secret."""
+def _syntax_error(path: Path, error: Exception) -> tuple[str, str]:
+    """Return place and message. The parser's own message is cut before it quotes the file, which may have secrets."""
     mark = getattr(error, "problem_mark", None)
     problem = re.split("['\"]", getattr(error, "problem", None) or "a character or value that YAML does not allow")[0]
-    place = f"{path}: line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+    place = f"{path} line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
     reason = problem.strip().removesuffix(", but found")
-    return place, f"is not YAML ({reason}); mind the indentation, and quote text that has special characters"
+    return place, f"invalid YAML ({reason}); check the indentation, and quote text with special characters"
 
 
-def _value(path: tuple[str, ...], value: object, place: str) -> Layer:
-    *above, last = path
-    nested = {last: value}
-    for name in reversed(above):
-        nested = {name: nested}
-    return Layer(values=nested, places={path: place})
-
-
-def _file_value(path: tuple[str, ...], file: Path, place: str) -> Layer:
-    try:
-        return _value(path, read_secret(file), place)
-    except OSError as error:
-        return _wrong(place, explained_secret(error))
-
-
-def _wrong(place: str, message: str) -> Layer:
+def _broken(place: str, message: str) -> Layer:
     return Layer(errors=(SettingError(place=place, message=message),))
-
-
-def _unknown(name: str, by_name: Mapping[str, object]) -> str:
-    if name.startswith(variable(("servers",))):
-        return "is not a setting; several servers are given as `servers` in the configuration file"
-    known = [other.removeprefix(PREFIX) for other in by_name]
-    return not_a_setting(name.removeprefix(PREFIX), known, prefix=PREFIX)
-
-
-def _is_not_for_us(name: str, value: str) -> bool:
-    rest = name.removeprefix(PREFIX)
-    url = rest.rpartition("_")[2] == "PORT" and _SERVICE_URL.match(value)
-    return bool(rest.lower() in LOADING or _SERVICE_LINK.fullmatch(rest) or url)
-
-
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name: _merged(low[name], high[name]) for name in low.keys() & high.keys() if _nested(low[name], high[name])}
-    return {**low, **high, **both}
-
-
-def _nested(*values: object) -> bool:
-    return all(isinstance(value, dict) for value in values)

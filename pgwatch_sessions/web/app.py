@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -21,11 +20,10 @@ from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_P
 from pgwatch_sessions.web.page.page import Link, page_of
 from pgwatch_sessions.web.render_cache import RenderCache
 
-if TYPE_CHECKING:
-    from pgwatch_sessions.exposition.access import Access  # loaded only if there is a web configuration
-
 #: Returns the published states by server: the same object until the next poll of any server.
 States = Callable[[], Mapping[str, ServerState]]
+#: Wraps an application in one that refuses some requests.
+Guard = Callable[[ASGIApp], ASGIApp]
 
 #: Selections of metrics by `name[]` that are rendered for one published state.
 _MAX_SELECTIONS = 16
@@ -59,9 +57,9 @@ def web_app(
     states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
-    access: "Access | None" = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
-    """Return the application. Without `access`, every client may use it.
+    """Return the application. Without a `guard`, every request is answered.
 
     An error in a collector or a probe is answered with 500 and raised to the HTTP server, which logs it.
     """
@@ -79,7 +77,7 @@ def web_app(
     addresses = (metrics, *documents, *probes)
     links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
     page = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
-    return _application((page, *addresses), access)
+    return _application((page, *addresses), guard)
 
 
 def metrics_app(
@@ -88,10 +86,10 @@ def metrics_app(
     states: States,
     health: Callable[[], Health],
     readiness: Callable[[], Health],
-    access: "Access | None" = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
     """Return an application with the metrics and probes only: nothing that shows a statement or a finding."""
-    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), access)
+    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), guard)
 
 
 def _for_machines(
@@ -104,7 +102,7 @@ def _for_machines(
     )
 
 
-def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGIApp:
+def _application(addresses: Sequence[_Address], guard: Guard | None) -> ASGIApp:
     known = ", ".join(each.path for each in addresses)
     app = Starlette(
         routes=[Route(each.path, each.answer) for each in addresses],
@@ -116,7 +114,7 @@ def _application(addresses: Sequence[_Address], access: "Access | None") -> ASGI
     )
     # A redirect from /metrics/ would use the client's Host header. The 404 names the right address instead.
     app.router.redirect_slashes = False
-    return _guarded(app, access)
+    return _with_common_headers(guard(app) if guard else app)
 
 
 def _metrics(registry: CollectorRegistry, states: States) -> Callable[[Request], Awaitable[Response]]:
@@ -201,11 +199,11 @@ def _short(status: int, text: str) -> Callable[[Request, Exception], Awaitable[R
     return answer
 
 
-def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
-    """Refuse requests with a body and those that `access` refuses, and add the common headers to every answer."""
+def _with_common_headers(app: ASGIApp) -> ASGIApp:
+    """Refuse requests with a body, and add the common headers to every answer."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_guarded(message: Message) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Date"] = formatdate(usegmt=True)
@@ -213,17 +211,12 @@ def _guarded(app: ASGIApp, access: "Access | None") -> ASGIApp:
                 headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                if access is not None:
-                    headers.update(access.headers())
             await send(message)
 
-        asked = Headers(scope=scope)
-        refusal: ASGIApp | None = _refuse_body if _announces_body(asked) else None
-        if refusal is None and access is not None:
-            refusal = await access.refusal(scope["path"], asked, asker=(scope.get("client") or ("",))[0])
-        await (refusal or app)(scope, receive, send_guarded)
+        chosen = _refuse_body if _announces_body(Headers(scope=scope)) else app
+        await chosen(scope, receive, send_with_headers)
 
-    return guarded
+    return answer
 
 
 #: This answer closes the connection, so that the body is never read.

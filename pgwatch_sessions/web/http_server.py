@@ -1,26 +1,28 @@
-"""The HTTP server inside the daemon's own event loop, bounded whatever its clients do.
+"""The HTTP server inside the daemon's event loop. Its clients can hold only a bounded part of the daemon.
 
-uvicorn's protocol speaks HTTP; its `Server` is not used: it takes over the process's signals, ticks ten times a
-second, and at its end waits for clients. What uvicorn leaves unbounded is bounded here:
+uvicorn's protocol on h11 speaks HTTP, and asyncio speaks TLS. uvicorn's `Server` is not used: it takes over the
+process's signals, wakes up ten times a second, and waits for clients when it stops. Its faster protocol, on httptools,
+is not used either, because it does not limit the size of a request's head. What both leave unbounded is bounded here:
 
-* time: an exchange (request and response together, and the handshake where there is TLS) has one deadline. That covers
-  slow handshakes, slow headers, slow bodies, clients that do not read, and idle connections alike.
-* number: at the limit, a new connection displaces the one whose exchange is the oldest. Refusing the new one would
-  let idle clients lock Prometheus out, as leaked sessions lock out an exporter. Connections count from the moment that
-  they are accepted, before any handshake.
-* bytes: a request's head by h11; of responses no more than one is buffered beyond the transport's high-water mark.
-* log: warnings about clients are not logged, and errors of ours ten times a minute at most.
+* Time: each exchange has one deadline, 10 s by default. It covers the TLS handshake, the request, the response, and
+  the idle time before the next request.
+* Number: when there are too many connections, the one whose exchange began first is closed. If the new connection were
+  refused instead, 64 idle clients could keep Prometheus out. A connection counts from the moment it is accepted, so
+  TLS handshakes count too.
+* Memory: h11 limits a request's head to 16 KiB. At most one response per connection is buffered. With TLS, asyncio
+  adds a buffer of 256 KiB per connection.
+* Log: nothing that a client does is logged. Errors of the program are logged at most ten times a minute.
 """
 
 import asyncio
 import logging
 import os
 import socket
-from asyncio import Transport
+import ssl
+from asyncio import Task
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import h11
 from starlette.types import ASGIApp
@@ -28,17 +30,19 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from pgwatch_sessions.exposition.tls import Tls, TlsConnection
-
 _MAX_HEAD_BYTES = 16 * 1024
 _STOP_SECONDS = 0.4
+_ACCEPT_AGAIN_SECONDS = 1.0
+_LOG = logging.getLogger("uvicorn.error")
+
+_Tls = Callable[[], ssl.SSLContext | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """How much of the daemon clients can hold."""
 
-    #: Seconds from the connection, or the last response, to the end of the next response.
+    #: Seconds from the start of the connection, or from the last response, to the end of the next response.
     deadline: float = 10.0
     connections: int = 64
 
@@ -60,8 +64,9 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise CannotListenError(f"cannot listen on {place}: {_reason(error)}") from error
-    # Inherited by what is accepted. asyncio sets it only on sockets that name TCP as their protocol, which
-    # create_server's do not. Without it a body waits 40 ms for the acknowledgement of its head, which is written apart.
+    # Accepted sockets inherit this. asyncio sets it only on sockets that name TCP as their protocol, which
+    # create_server's do not. Without it a response waits 40 ms: its head and body are written apart, and the kernel
+    # would keep the body until the client acknowledges the head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -78,19 +83,21 @@ async def serving(
     listener: socket.socket,
     bounds: Bounds = Bounds(),
     *,
-    tls: Callable[[], Tls] | None = None,
+    tls: _Tls | None = None,
 ) -> AsyncIterator[None]:
-    """Answer requests in the running loop while inside: plain ones, or through what `tls` gives for each connection.
+    """Answer requests in the running loop until the block ends: over plain HTTP, or with the context `tls` returns.
+
+    `tls` is called for each connection, so that new certificates need no restart. It may return None for plain HTTP.
 
     Leaving closes the socket and every connection within a second, whatever the clients do.
     """
     config = Config(
         app,
-        http=_BoundedProtocol,
+        http=_Connection,
         interface="asgi3",
         ws="none",
         lifespan="off",
-        workers=1,  # else uvicorn reads WEB_CONCURRENCY, and fails on what is no number
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY, and fails if that is not a number
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,
@@ -99,136 +106,141 @@ async def serving(
     )
     config.load()
     state = ServerState()
-    connections: set[_Connection] = set()
+    connections: dict[_Connection, None] = {}
+    log_limit = _LogLimit(10)
+    _LOG.addFilter(log_limit)
 
-    def protocol() -> asyncio.Protocol:
-        http = _BoundedProtocol(config, state, {}, connections=connections, bounds=bounds)
-        return TlsConnection(http, tls()) if tls else http
+    def connect(client: socket.socket) -> None:
+        _Connection(config, state, client, among=connections, bounds=bounds, tls=tls)
 
-    log_limit = _AtMostPerMinute(10)
-    logger = logging.getLogger("uvicorn.error")
-    logger.addFilter(log_limit)
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
+    acceptor = asyncio.create_task(_accept(listener, connect))
     try:
         yield
     finally:
-        server.close()
+        acceptor.cancel()
+        await asyncio.wait([acceptor])
+        listener.close()
         await _stop(state.tasks, connections)
-        logger.removeFilter(log_limit)
+        _LOG.removeFilter(log_limit)
 
 
-async def _stop(tasks: Collection[asyncio.Task[None]], connections: "Collection[_Connection]") -> None:
-    """Let responses that are under way end, then abort what is left, which ends the tasks that wait for clients."""
-    await _ended(tasks)
-    for connection in list(connections):
-        connection.abort()
-    await _ended(tasks)
+async def _accept(listener: socket.socket, connect: Callable[[socket.socket], None]) -> None:
+    loop = asyncio.get_running_loop()
+    listener.setblocking(False)
+    while True:
+        try:
+            client, _ = await loop.sock_accept(listener)
+        except ConnectionAbortedError:  # the client has already gone
+            continue
+        except OSError as error:  # too many open files, for example; this may pass
+            _LOG.error("cannot accept connections, trying again in %g s: %s", _ACCEPT_AGAIN_SECONDS, _reason(error))
+            await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
+        else:
+            connect(client)
+            await asyncio.sleep(0)  # the connection's task begins, so that it will close the socket in any case
 
 
-async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
+async def _stop(responses: Collection[Task[None]], connections: "Collection[_Connection]") -> None:
+    """Give responses under way a moment to finish, then end the connections, then the responses that still wait."""
+    await _wait_for(responses)
+    for tasks in ([connection.task for connection in connections], responses):
+        for task in tasks:
+            task.cancel()
+        await _wait_for(tasks)
+
+
+async def _wait_for(tasks: Collection[Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=_STOP_SECONDS)
 
 
-class _Connection:
-    """One client's connection as the bounds see it, from its acceptance to its end."""
+class _Connection(H11Protocol):
+    """One client's connection, from its acceptance to its end: uvicorn's protocol with a deadline for each exchange.
 
-    def __init__(self, transport: Transport, among: set["_Connection"], bounds: Bounds) -> None:
-        """Make room for it among the others."""
-        self._transport = transport
-        self._among = among
-        self._loop = asyncio.get_running_loop()
-        self._seconds = bounds.deadline
-        self._deadline: asyncio.TimerHandle | None = None
-        self._exchange_began = 0.0
-        self.begin_exchange()
-        among.add(self)
-        if len(among) > bounds.connections:
-            min(among, key=lambda each: each._exchange_began).abort()  # noqa: SLF001  # of this very class
-
-    def begin_exchange(self) -> None:
-        """Count the deadline from now on."""
-        self._stop_clock()
-        self._exchange_began = self._loop.time()
-        self._deadline = self._loop.call_later(self._seconds, self.abort)
-
-    def abort(self) -> None:
-        """End it at once, whatever is under way."""
-        self._among.discard(self)
-        self._transport.abort()
-
-    def ended(self) -> None:
-        """Forget it."""
-        self._among.discard(self)
-        self._stop_clock()
-
-    def _stop_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-
-class _BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with a deadline for each exchange and a bounded number of connections."""
+    `task` lives as long as the connection. Cancelling it closes the connection at once.
+    """
 
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
+        state: ServerState,
+        client: socket.socket,
         *,
-        connections: set[_Connection],
+        among: "dict[_Connection, None]",
         bounds: Bounds,
+        tls: _Tls | None,
     ) -> None:
-        super().__init__(config, server_state, app_state)
-        self._all = connections
+        """Join the others. They are ordered by the start of their exchange; if there are too many, close the first."""
+        super().__init__(config, state, {})
+        self._among = among
         self._bounds = bounds
-        self._connection: _Connection | None = None
+        self._lost = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self.task = self.loop.create_task(self._serve(client, tls))
+        self._begin_exchange()
+        if len(among) > bounds.connections:
+            oldest = next(iter(among))
+            del among[oldest]
+            oldest.task.cancel()
 
-    def accepted(self, transport: Transport) -> None:
-        """Bound the connection from now on, which is before its handshake where there is TLS."""
-        self._connection = _Connection(transport, self._all, self._bounds)
+    async def _serve(self, client: socket.socket, tls: _Tls | None) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: self, client, ssl=tls() if tls else None)
+            await self._lost.wait()
+        except (OSError, asyncio.CancelledError) as error:  # the TLS handshake failed, or the connection must end
+            # The traceback is part of a cycle with asyncio's buffer of 256 KiB. Without this line the memory is free
+            # only when Python's garbage collector comes to it, and until then 1,000 such connections take 130 MB.
+            error.__traceback__ = None
+        finally:
+            self._stop_timer()
+            self._among.pop(self, None)
+            if self.transport is not None:
+                self.transport.abort()
 
-    def ended(self) -> None:
-        """Forget the connection, whether its handshake ever was over or not."""
-        if self._connection is not None:
-            self._connection.ended()
+    def _begin_exchange(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(self._bounds.deadline, self.task.cancel)
+        self._among.pop(self, None)
+        self._among[self] = None
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        if self._connection is None:
-            self.accepted(transport)
-        super().connection_made(transport)
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended()
+        self._lost.set()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        if self._connection is not None:
-            self._connection.begin_exchange()
+        if not self.task.done():
+            self._begin_exchange()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        # A request whose body turns out to be nonsense has a task, which must not answer after the 400.
+        # The application may still be answering a request whose body turned out to be invalid. Its answer must not
+        # follow the 400.
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
-        # Once a response has begun and waits for its client to read, no other can be sent.
+        # Once a response has begun, no other can be sent.
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             super().send_400_response(msg)
         else:
             self.transport.abort()
 
 
-class _AtMostPerMinute(logging.Filter):
-    """Passes so many records of each minute and drops the rest."""
+class _LogLimit(logging.Filter):
+    """Passes so many records of each minute, and none about tasks that `_stop` cancelled."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, per_minute: int) -> None:
         super().__init__()
-        self._limit = limit
+        self._limit = per_minute
         self._minute = 0
         self._passed = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return False
         minute = int(record.created // 60)
         if minute != self._minute:
             self._minute, self._passed = minute, 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pgwatch_sessions.demo.kept import kept, temporary_folder
+from pgwatch_sessions.demo.child_process import child_process, temporary_folder
 from pgwatch_sessions.demo.postgres import ENVIRONMENT
 from pgwatch_sessions.web.http_server import bind, url
 from tests.support.waiting import until
@@ -40,7 +40,7 @@ def exporter(dsn: str) -> Iterator[Exporter | None]:
     address = free_address()
     command = [program, f"--web.listen-address={address}"]
     environment = {**ENVIRONMENT, "DATA_SOURCE_NAME": dsn}
-    with temporary_folder() as folder, kept(command, env=environment, log=folder.path / "log") as process:
+    with temporary_folder() as folder, child_process(command, env=environment, log=folder.path / "log") as process:
         running = Exporter(pid=process.pid, address=address)
         until(lambda: _up(running))
         yield running

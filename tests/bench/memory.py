@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 import pgwatch_sessions.command_line
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.demo.kept import kept, temporary_folder
+from pgwatch_sessions.demo.child_process import child_process, temporary_folder
 from pgwatch_sessions.demo.postgres import ENVIRONMENT, Postgres, running_postgres
 from pgwatch_sessions.metrics.collector import registry_of
 from pgwatch_sessions.poller import Poller
@@ -83,7 +83,7 @@ def _daemon(server: Postgres) -> Iterator[tuple[str, int, int]]:
     program = [sys.executable, "-c", _AS_INSTALLED]
     subprocess.run([*program, "--version"], check=True, stdout=subprocess.DEVNULL)
     command = [*program, "run", "--dsn", server.dsn(), "--listen", address, "--interval", "100ms"]
-    with temporary_folder() as folder, kept(command, env=ENVIRONMENT, log=folder.path / "log") as process:
+    with temporary_folder() as folder, child_process(command, env=ENVIRONMENT, log=folder.path / "log") as process:
         for polls in (1, 100):
             _until_polled(address, polls)
             yield f"after {polls} polls", resident_kib(process.pid), resident_peak_kib(process.pid)

@@ -19,7 +19,7 @@ def after(*polls: Snapshot) -> History:
 
 
 def counters(database: str, *, fatal: int) -> DatabaseCounters:
-    """Return counters of a database that ended so many sessions."""
+    """Return the counters of a database that has terminated this number of sessions."""
     return DatabaseCounters(
         database=database,
         established=0,
@@ -33,14 +33,14 @@ def counters(database: str, *, fatal: int) -> DatabaseCounters:
 
 
 def resting(*rests: tuple[float, str]) -> list[Snapshot]:
-    """Return polls, 10 s apart, at one session that came to rest at these times with these statements."""
+    """Return polls, 10 s apart, of one session that became idle at these times after these statements."""
     return [
         snapshot(session(1, IDLE, since=since, query=query), at=NOW + 10 * i) for i, (since, query) in enumerate(rests)
     ]
 
 
 def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
-    """The longest one, to within the time between two polls."""
+    """The longest hold counts, accurate to the time between two polls."""
     history = after(
         snapshot(session(1, HELD, since=NOW - 50, query=READ)),
         snapshot(session(1, ACTIVE, since=NOW + 5, query_start=NOW + 5), at=NOW + 10),
@@ -51,8 +51,8 @@ def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
     assert history.longest_hold(Cohort(ORDERS, "SELECT stock")) == 0
 
 
-def test_a_lesson_is_forgotten_after_some_weeks() -> None:
-    """What a garbage collector gave back late excuses no leak for ever; a weekly batch stays known."""
+def test_the_longest_hold_is_forgotten_after_some_weeks() -> None:
+    """A connection that was returned late does not excuse a leak for ever. A weekly batch is still remembered."""
     day = 86_400.0
     held, ended = session(1, HELD, since=NOW - 500, query=READ), session(1, IDLE, since=NOW + 1)
     known = after(snapshot(held), snapshot(ended, at=NOW + 10))
@@ -69,16 +69,16 @@ def test_a_lesson_is_forgotten_after_some_weeks() -> None:
     assert 0 < later.longest_hold(SITE) < 500
 
 
-def test_holds_that_ended_with_their_whole_origin_teach_nothing() -> None:
-    """A restart of the application frees what it leaked as well."""
+def test_nothing_is_learned_from_holds_that_ended_with_their_whole_origin() -> None:
+    """A restart of the application frees its leaked sessions too."""
     held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(5)]
     elsewhere = session(9, IDLE, client_addr="10.0.0.8")
     assert after(snapshot(*held), snapshot(elsewhere, at=NOW + 10)).longest_hold(SITE) == 0
     assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_hold(SITE) == 500
 
 
-def test_a_leaked_session_that_is_gone_teaches_nothing() -> None:
-    """A rolling restart frees the leaks of one process after the other."""
+def test_nothing_is_learned_from_a_leaked_session_that_is_gone() -> None:
+    """A rolling restart frees the leaked sessions of one process after the other."""
     held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(2)]
     before, _ = History().follow(snapshot(*held), rest_limit=30)
     gone = snapshot(held[0], at=NOW + 10)
@@ -87,8 +87,8 @@ def test_a_leaked_session_that_is_gone_teaches_nothing() -> None:
         assert history.longest_hold(SITE) == longest
 
 
-def test_a_hold_that_the_server_killed_is_no_norm() -> None:
-    """`idle_in_transaction_session_timeout` ended it: the counter of fatal endings rose."""
+def test_a_hold_that_the_server_killed_is_not_normal() -> None:
+    """`idle_in_transaction_session_timeout` ended it: the counter of sessions ended by a fatal error rose."""
     held = snapshot(session(1, HELD, since=NOW - 60, query=READ), session(2), databases=[counters("shop", fatal=3)])
     gone = snapshot(session(2), at=NOW + 10, databases=[counters("shop", fatal=4)])
     history = after(held, gone)
@@ -97,13 +97,13 @@ def test_a_hold_that_the_server_killed_is_no_norm() -> None:
 
 
 def test_a_restart_of_the_server_ends_no_hold() -> None:
-    """Every session is new."""
+    """After a restart every session is new."""
     restarted = snapshot(session(2), at=NOW + 10, server=ServerInfo(started_at=NOW + 5))
     assert after(snapshot(session(1, HELD, since=NOW - 60, query=READ)), restarted).longest_hold(SITE) == 0
 
 
-def test_a_client_that_resets_its_sessions_hands_back() -> None:
-    """As soon as it did a few times; what a session was not used again after says nothing."""
+def test_a_client_that_resets_its_sessions_returns_them_to_a_pool() -> None:
+    """It is known after three resets. A session that is not used again tells nothing."""
     polls = resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(4)))
     assert not after(*polls[:3]).returns_to_pool(ORDERS)
     assert after(*polls).returns_to_pool(ORDERS)
@@ -115,16 +115,16 @@ def _kept(pids: Iterable[int]) -> list[Session]:
     return [session(pid, IDLE, since=NOW, query=READ) for pid in pids]
 
 
-def test_a_client_that_leaves_its_statements_does_not_hand_back() -> None:
-    """pgx, node-postgres, Django, AUTOCOMMIT: the application's statement is what a free session shows."""
+def test_a_client_that_leaves_its_statements_has_no_pool_with_resets() -> None:
+    """pgx, node-postgres, Django and AUTOCOMMIT: a free session shows the application's statement."""
     polls = resting(*((NOW + 10 * i - 1, READ) for i in range(10)))
     history = after(*polls)
     assert not history.returns_to_pool(ORDERS)
     assert not history.is_held(session(1, IDLE, query=READ))
 
 
-def test_an_idle_session_is_held_where_its_client_hands_back() -> None:
-    """Unless its statement was a reset, or it waits by design as a leader does."""
+def test_an_idle_session_of_a_client_that_returns_them_is_held() -> None:
+    """Unless its last statement was a reset, or it is meant to wait, like a listener or an elected leader."""
     history = after(*resting(*((NOW + 10 * i - 1, "ROLLBACK") for i in range(5))))
     assert history.is_held(session(1, IDLE, query=READ))
     assert not history.is_held(session(1, IDLE, query="COMMIT"))
@@ -136,14 +136,14 @@ def test_an_idle_session_is_held_where_its_client_hands_back() -> None:
 
 
 def test_a_long_rest_that_ended_is_normal_for_as_long_as_it_is_recent() -> None:
-    """A quiet night must not make everything normal for ever."""
+    """A quiet night must not make long rests normal for ever."""
     history = after(*resting((NOW - 200, READ), (NOW + 9, READ), (NOW + 19, READ)))
     assert history.longest_rest(ORDERS, since=NOW) == 209
     assert history.longest_rest(ORDERS, since=NOW + 11) == 0
 
 
 def test_a_blank_application_keeps_the_name_that_its_tags_gave() -> None:
-    """A hand-back carries no tags; the session is the same client all the same."""
+    """A pool's reset carries no tags, but the session still belongs to the same client."""
     named, blank = Client("shop", "app", "tagged"), Client("shop", "app", "(none)")
     history = after(snapshot(session(1, client=named)), snapshot(session(1, client=blank), at=NOW + 10))
     assert {track.session.client for track in history.tracks.values()} == {named}
@@ -151,8 +151,8 @@ def test_a_blank_application_keeps_the_name_that_its_tags_gave() -> None:
     assert {each.client for each in history.with_known_applications(other).sessions} == {blank}
 
 
-def test_a_session_is_hidden_for_a_moment_and_has_not_moved() -> None:
-    """Privileges come and go; a hold goes on."""
+def test_a_session_that_is_hidden_for_a_while_has_not_moved() -> None:
+    """If a privilege is revoked and granted again, the hold continues."""
     held = session(1, HELD, since=NOW - 60, query=READ)
     hidden = replace(held, state=None, state_change=None)
     history = after(snapshot(held), snapshot(hidden, at=NOW + 10), snapshot(held, at=NOW + 20))

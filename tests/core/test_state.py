@@ -24,7 +24,7 @@ TIMEOUT = Failure(reason=FailureReason.TIMEOUT)
 
 
 def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[ServerState, list[tuple[Event, ...]]]:
-    """Take in these polls, one after the other; the events are those of the poll itself, verdicts apart."""
+    """Return the state after these polls, and the events of each poll without changes of the diagnosis."""
     state, events = ServerState(server="db"), list[tuple[Event, ...]]()
     for i, outcome in enumerate(outcomes):
         state, changes = advance(state, outcome, policy=policy or Policy(), at=NOW + i, duration=0.01)
@@ -32,14 +32,14 @@ def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[
     return state, events
 
 
-def test_up_and_down_are_told_once_per_change() -> None:
-    """A server that stays down is told again only when the reason changes."""
+def test_up_and_down_are_reported_once_per_change() -> None:
+    """A server that stays down is reported again only when the reason changes."""
     _, events = after(snapshot(), snapshot(), NETWORK, NETWORK, TIMEOUT, snapshot())
     assert events == [(ServerUp(),), (), (ServerDown(NETWORK),), (), (ServerDown(TIMEOUT),), (ServerUp(),)]
 
 
-def test_a_failed_poll_withdraws_the_view_and_keeps_what_was_learned() -> None:
-    """Not seeing is neither zero nor the last number."""
+def test_a_failed_poll_removes_the_sessions_and_keeps_the_history() -> None:
+    """After a failed poll the sessions are neither zero nor what they were before."""
     state, _ = after(snapshot(session()), NETWORK)
     assert state.summary is None
     assert state.failure == NETWORK
@@ -49,16 +49,16 @@ def test_a_failed_poll_withdraws_the_view_and_keeps_what_was_learned() -> None:
     assert len(state.memory.history.tracks) == 1
 
 
-def test_missing_privilege_and_folding_are_told_once() -> None:
-    """A blind moment in between does not repeat them."""
+def test_missing_privilege_and_folding_are_reported_once() -> None:
+    """A failed poll in between does not repeat the reports."""
     hidden = snapshot(*(session(i, None, client=Client("shop", "app", str(i))) for i in range(3)))
     _, events = after(hidden, NETWORK, hidden, hidden, policy=Policy(max_clients=1))
     assert events[0] == (ServerUp(), PrivilegeMissing("pgwatch_sessions", 3), ClientsFolded(2))
     assert events[2:] == [(ServerUp(),), ()]
 
 
-def test_a_managed_service_keeps_its_own_sessions_to_itself() -> None:
-    """No GRANT opens them, so they do not make us blind."""
+def test_sessions_of_a_managed_service_itself_do_not_count_as_hidden() -> None:
+    """No GRANT makes them visible, so they are not reported as a missing privilege."""
     service = session(1, None, client=Client("rdsadmin", "rdsadmin", "(none)"))
     for others, hidden in (((session(2),), 0), ((session(2, None),), 1)):
         state, events = after(snapshot(service, *others))
@@ -68,7 +68,7 @@ def test_a_managed_service_keeps_its_own_sessions_to_itself() -> None:
 
 
 def test_every_session_is_in_exactly_one_summary() -> None:
-    """Clients beyond the budget are one client; nobody is lost or counted twice."""
+    """Clients beyond the budget are combined into one; no session is lost or counted twice."""
     sessions = [session(i, SessionState.IDLE, client=Client("shop", "app", str(i % 5))) for i in range(50)]
     state, _ = after(snapshot(*sessions), policy=Policy(max_clients=2))
     assert state.summary is not None
@@ -101,14 +101,14 @@ def test_slots_are_those_that_ordinary_roles_can_use() -> None:
 
 
 def test_a_server_is_exhausted_when_the_ordinary_slots_are_gone() -> None:
-    """The slots that remain are reserved."""
+    """The slots that remain are reserved for privileged roles."""
     state, _ = after(snapshot(*(session(i) for i in range(4)), server=LIMITED))
     assert state.summary is not None
     assert state.summary.exhausted
 
 
 def test_unknown_limits_have_no_slots() -> None:
-    """A recording may not say how many connections are allowed."""
+    """A recording may lack the limits."""
     state, _ = after(snapshot(session(), server=ServerInfo()))
     assert state.summary is not None
     assert state.summary.slots == ()
@@ -131,14 +131,14 @@ IDLE_IN_TRANSACTION = SessionState.IDLE_IN_TRANSACTION
     ],
 )
 def test_a_hold_is_observed_when_it_ends(later: list[object], seconds: float) -> None:
-    """A session held for ten seconds at one poll is somewhere else at the next."""
+    """A session is held for ten seconds at one poll and has moved at the next."""
     held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
     state, _ = after(held, snapshot(*later, at=NOW + 10))  # type: ignore[arg-type]  # sessions, as parametrised
     assert state.hold_durations["shop"].sum == pytest.approx(seconds)
 
 
 def test_a_hold_that_goes_on_is_not_observed() -> None:
-    """Nor is one that a restart of the server ended, nor one that merely cannot be seen any more."""
+    """Nor is a hold that a restart of the server ended, nor one of a session that was hidden."""
     held = session(1, IDLE_IN_TRANSACTION, since=NOW - 10)
     hidden = replace(held, state=None, state_change=None)
     restarted = snapshot(server=ServerInfo(started_at=NOW + 5), at=NOW + 10)
@@ -148,7 +148,7 @@ def test_a_hold_that_goes_on_is_not_observed() -> None:
 
 
 def test_a_hold_is_followed_over_a_failed_poll() -> None:
-    """What ended while nobody could see is observed when sight returns."""
+    """A hold that ended during failed polls is observed at the next successful one."""
     held = snapshot(session(1, IDLE_IN_TRANSACTION, since=NOW - 10))
     moved = snapshot(session(1, SessionState.IDLE, since=NOW + 15, query_start=NOW + 15), at=NOW + 20)
     state, _ = after(held, NETWORK, moved)
@@ -156,7 +156,7 @@ def test_a_hold_is_followed_over_a_failed_poll() -> None:
 
 
 def test_databases_with_a_histogram_are_bounded() -> None:
-    """Names of databases are labels too."""
+    """Database names are labels too, so their number is bounded."""
     policy = Policy(max_clients=2)
     polls = []
     for i in range(5):

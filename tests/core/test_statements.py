@@ -69,7 +69,7 @@ REDACTED = [
 
 @pytest.mark.parametrize(("sql", "expected"), REDACTED)
 def test_redact(sql: str, expected: str) -> None:
-    """Literals become `?`, names and parameters stay, and doing it again changes nothing."""
+    """Literals become `?`, names and parameters stay, and redacting again changes nothing."""
     assert _redact(sql) == expected
     assert _redact(expected) == expected
 
@@ -92,7 +92,7 @@ def _plain(body: str, *, conforming: bool) -> str:
 
 @st.composite
 def statements(draw: st.DrawFn) -> str:
-    """Make a text that PostgreSQL's scanner could read, under either `standard_conforming_strings`."""
+    """Generate a text that PostgreSQL's scanner could read, with `standard_conforming_strings` on or off."""
     conforming = draw(st.booleans())
     literal = st.one_of(
         _noise.map(lambda body: _plain(f"þ{body}ð", conforming=conforming)),
@@ -119,7 +119,7 @@ def statements(draw: st.DrawFn) -> str:
 @example(r"SELECT 'it\'s þð' , 'œ'")
 @example("SELECT E'a' \n'b\\' þð'")
 def test_no_cut_lets_a_literal_through(sql: str) -> None:
-    """Wherever the server cuts a text, no character of a literal or a comment is printed, by no way."""
+    """Wherever the server cuts a text, no character of a literal or a comment appears in any output."""
     for cut in range(len(sql) + 1):
         statement = parse_statement(sql[:cut])
         printed = _redact(sql[:cut]) + statement.text + statement.summary + statement.site
@@ -140,7 +140,7 @@ anything = st.one_of(
 @example('"a""')
 @example("-\x01- 'x'")
 def test_any_text_is_redacted_once(sql: str) -> None:
-    """Any text is taken; the redacted one is printable and stays as it is."""
+    """Any text can be redacted. The result is printable and does not change when it is redacted again."""
     once = _redact(sql)
     assert _redact(once) == once
     assert once.isprintable()
@@ -151,7 +151,7 @@ def test_any_text_is_redacted_once(sql: str) -> None:
 @example("/*route='\\x1b'*/")
 @example("/*route='%0a',job='%ED%A0%80',file='%27'*/ SELECT 1")
 def test_any_text_makes_a_statement(sql: str) -> None:
-    """Whatever the text, the site is fit for a label, and the recorded form parses to the same statement."""
+    """For any text, the site can be a label, and the recorded form parses to the same statement."""
     statement = parse_statement(sql)
     assert 0 < len(statement.summary) <= 60
     assert 0 < len(statement.site) <= 120
@@ -210,7 +210,7 @@ def test_tags(sql: str, expected: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("sql", [sql for sql, pairs in TAGGED if pairs])
 def test_a_cut_invents_no_tag(sql: str) -> None:
-    """A cut text has no pair that the whole one lacks."""
+    """A cut text never yields a tag that the whole text does not have."""
     whole = set(parse_statement(sql).tags)
     for cut in range(len(sql)):
         assert set(parse_statement(sql[:cut]).tags) <= whole, sql[:cut]
@@ -247,7 +247,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("sql", "kind"), [(sql, kind) for kind, texts in KINDS.items() for sql in texts])
 def test_kind(sql: str, kind: StatementKind) -> None:
-    """A last statement is classified by its text, comments aside, and so is its recorded form."""
+    """A statement is classified by its text without comments, and its recorded form in the same way."""
     statement = parse_statement(sql)
     assert statement.kind is kind
     assert parse_statement(statement.recordable).kind is kind
@@ -291,14 +291,14 @@ def test_site(sql: str, site: str) -> None:
 
 
 def test_unknown_text() -> None:
-    """What the monitoring role may not see is unknown, not empty."""
+    """A text that is hidden from the monitoring role is unknown, not empty."""
     assert parse_statement(None) is UNKNOWN_STATEMENT
     assert UNKNOWN_STATEMENT.recordable is None
     assert parse_statement("") != UNKNOWN_STATEMENT
 
 
 def test_long_text_is_cut_first() -> None:
-    """No text can fill the memory: 8192 characters are looked at, and the end never shows a literal."""
+    """At most 8192 characters are parsed, so that no text fills the memory, and the cut shows no literal."""
     statement = parse_statement("SELECT a, '" + "secret" * 100_000 + "'")
     assert statement.text == "SELECT a, ?"
     assert len(parse_statement("SELECT a" + " , b" * 100_000).text) <= 8192

@@ -1,1 +1,1 @@
-"""Tests of the demonstration."""
+"""Tests of the demo."""

@@ -1,4 +1,4 @@
-"""The sample service as a process of its own, on a real server."""
+"""The sample service as a process, on a real server."""
 
 import contextlib
 import os
@@ -23,14 +23,14 @@ BAD = f"/orders?customer={BAD_CUSTOMER}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A running service, and its sessions as the server sees them."""
+    """A running service, and a connection that observes its sessions."""
 
     process: subprocess.Popen[str]
     http: httpx.Client
     observer: psycopg.Connection
 
     def statuses(self, *paths: str) -> list[int]:
-        """Request each path in turn."""
+        """Request each path in turn and return the status codes."""
         return [self.http.get(path).status_code for path in paths]
 
     def sessions(self) -> list[tuple[str, str]]:
@@ -65,11 +65,11 @@ def running_service(database: Database, *options: str, **environment: str) -> It
         )
 
 
-def test_the_mistake_holds_one_connection_per_bad_request_until_none_is_left(database: Database) -> None:
-    """Each bad request leaves its session idle in a transaction for good; then every route fails."""
+def test_mistake_leaks_one_connection_per_bad_request(database: Database) -> None:
+    """Each bad request leaves its session idle in transaction; when all connections have leaked, every route fails."""
     with running_service(database) as service:
         assert service.statuses(*[BAD] * (LIMIT - 1)) == [500] * (LIMIT - 1)
-        # Healthy traffic on the last connection, enough for many rounds of the garbage collector.
+        # Healthy requests on the last connection, enough for many runs of the garbage collector.
         assert service.statuses(*["/customers", "/orders?customer=1", "/orders/1"] * 50) == [200] * 150
         assert len(service.held()) == LIMIT - 1
         assert service.statuses(BAD, "/customers") == [500, 503]
@@ -79,8 +79,8 @@ def test_the_mistake_holds_one_connection_per_bad_request_until_none_is_left(dat
     assert pool["wait_p95"] < 1.0
 
 
-def test_a_held_statement_names_its_route_and_carries_no_value(database: Database) -> None:
-    """What the server shows of a held session leads to the route, in a tag that does not change."""
+def test_held_statement_names_its_route(database: Database) -> None:
+    """The server shows the route of a held session in a tag; the tags have no values that change per request."""
     with running_service(database) as service:
         service.statuses(BAD, BAD)
         [statement] = set(service.held())
@@ -89,16 +89,16 @@ def test_a_held_statement_names_its_route_and_carries_no_value(database: Databas
     assert "traceparent" not in statement
 
 
-def test_the_fix_hands_every_connection_back(database: Database) -> None:
-    """With the fix the same requests fail in the same way and hold nothing."""
+def test_fix_returns_every_connection_to_the_pool(database: Database) -> None:
+    """With the fix, the same requests fail with the same status and leak nothing."""
     with running_service(database, ORDERS_FIXED="1") as service:
         assert service.statuses(*[BAD] * (2 * LIMIT), "/customers") == [500] * (2 * LIMIT) + [200]
         assert service.held() == []
         assert service.http.get("/pool").json()["checked_out"] == 0
 
 
-def test_posting_the_fix_mends_a_service_without_a_free_connection(database: Database) -> None:
-    """Held sessions go, and further bad requests add none."""
+def test_post_fix_frees_the_leaked_connections(database: Database) -> None:
+    """The sessions that leaked are closed, and further bad requests leak none."""
     with running_service(database) as service:
         assert service.statuses(*[BAD] * LIMIT, "/customers") == [500] * LIMIT + [503]
         assert service.http.post("/fix").status_code == 200
@@ -108,7 +108,7 @@ def test_posting_the_fix_mends_a_service_without_a_free_connection(database: Dat
 
 
 def test_sigterm_ends_the_service_and_its_sessions(database: Database) -> None:
-    """A held session does not hold up the end, and does not outlive the process."""
+    """A leaked session neither delays the end nor outlives the process."""
     with running_service(database) as service:
         service.statuses(BAD, "/customers")
         service.process.send_signal(signal.SIGTERM)
@@ -116,16 +116,16 @@ def test_sigterm_ends_the_service_and_its_sessions(database: Database) -> None:
         until(lambda: service.sessions() == [])
 
 
-def test_a_second_start_finds_the_tables_as_they_are(database: Database) -> None:
-    """Starting again on the same database adds no rows."""
+def test_second_start_keeps_the_tables(database: Database) -> None:
+    """A second start on the same database adds no rows."""
     with running_service(database) as service:
         first = service.http.get("/orders?customer=1").json()
     with running_service(database) as service:
         assert service.http.get("/orders?customer=1").json() == first
 
 
-def test_it_listens_where_it_is_told_to(database: Database) -> None:
-    """On this machine alone by default; on all addresses where a container's network is around it."""
+def test_listens_on_the_given_address(database: Database) -> None:
+    """By default it listens on 127.0.0.1 only; in a container it can listen on all addresses."""
     with running_service(database) as service, pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.2:{service.http.base_url.port}/customers")
     with running_service(database, "--host=0.0.0.0") as service:

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
-from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from tests.support.daemons import logged
 from tests.support.programs import PROGRAM
 from tests.support.servers import OwnPostgres
@@ -105,7 +105,7 @@ class Stage:
         log = self.folder / f"{name}.log"
         log.write_text("")
         command = self.command((*service["entrypoint"], *service["command"]), service)
-        with kept(command, env=self.environment(service), log=log) as process:
+        with child_process(command, env=self.environment(service), log=log) as process:
             yield log
             assert process.poll() is None, log.read_text()
 
@@ -122,7 +122,7 @@ class Stage:
         log.touch()
         ours = {"PGWATCH_SESSIONS_LISTEN": "127.0.0.1:0", "PGWATCH_SESSIONS_LOG_FORMAT": "json"}
         command = self.command(("pgwatch-sessions", *service["command"]), service)
-        with kept(command, env=self.environment(service) | ours, log=log) as process:
+        with child_process(command, env=self.environment(service) | ours, log=log) as process:
             address = until(lambda: _started(process, log), within=20)
             self.stand_ins[service["environment"]["PGWATCH_SESSIONS_LISTEN"]] = address.removeprefix("http://")
             with httpx.Client(base_url=address, timeout=5) as http:
@@ -159,6 +159,6 @@ def _first_line(log: Path, start: str) -> str:
     return line if end and line.startswith(start) else ""
 
 
-def _started(process: Kept, log: Path) -> str:
+def _started(process: ChildProcess, log: Path) -> str:
     assert process.poll() is None, log.read_text()
     return next((str(event["address"]) for event in logged(log) if event["event"] == "started"), "")

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from pgwatch_sessions.demo.kept import kept
+from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.settings.quantities import read_duration
 from tests.alerts.rules import ROOT
 from tests.conftest import OwnPostgresFactory
@@ -170,7 +170,7 @@ def test_alertmanager_reaches_the_receiver(webhook: tuple[str, Path], tmp_path: 
         "--web.listen-address=127.0.0.1:0",
     ]  # fmt: skip
     theirs = tmp_path / "alertmanager.log"
-    with kept(command, log=theirs):
+    with child_process(command, log=theirs):
         [port] = until(lambda: re.findall(r'Listening on.* address="?127\.0\.0\.1:(\d+)', theirs.read_text()))
         httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=[ALERT]).raise_for_status()
         assert "wake: FIRING critical DatabaseConnectionLeak" in until(lambda: log.read_text().partition("\n")[2])

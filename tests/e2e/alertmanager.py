@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from pgwatch_sessions.demo.kept import kept
+from pgwatch_sessions.demo.child_process import child_process
 from tests.e2e.prometheus import ready
 from tests.support.answering import answering
 from tests.support.ports import free_port
@@ -107,7 +107,7 @@ def running_alertmanager(configuration: Mapping[str, Any]) -> Iterator[httpx.Cli
             "--log.level=warn",
         )
         with (
-            kept(command, cwd=Path(folder), log=log) as process,
+            child_process(command, cwd=Path(folder), log=log) as process,
             httpx.Client(base_url=f"http://{address}", timeout=10) as http,
         ):
             until(lambda: ready(process, log, http), within=20)

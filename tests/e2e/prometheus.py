@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -81,12 +81,15 @@ def running_prometheus(configuration: Mapping[str, Any], *flags: str) -> Iterato
             *flags,
         )
         address = f"http://127.0.0.1:{port}"
-        with kept(command, cwd=Path(folder), log=log) as process, httpx.Client(base_url=address, timeout=30) as http:
+        with (
+            child_process(command, cwd=Path(folder), log=log) as process,
+            httpx.Client(base_url=address, timeout=30) as http,
+        ):
             until(lambda: ready(process, log, http), within=20)
             yield Prometheus(http=http)
 
 
-def ready(process: Kept, log: Path, http: httpx.Client) -> bool:
+def ready(process: ChildProcess, log: Path, http: httpx.Client) -> bool:
     """Tell whether Prometheus or Alertmanager serves; AssertionError with its log if it has ended."""
     assert process.poll() is None, log.read_text()
     with contextlib.suppress(httpx.HTTPError):

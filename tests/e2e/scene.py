@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from pgwatch_sessions.demo import deployment
+from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
 from tests.conftest import OwnPostgresFactory
 from tests.e2e import scaled
@@ -36,7 +36,12 @@ ABSENT = "ledger"
 APPLICATION = "orders-api"
 SITE = "/orders"
 #: The client whose leaks are investigated.
-CLIENT = {"server": ORDERS, "database": deployment.DATABASE, "user": deployment.ROLE, "application": APPLICATION}
+CLIENT = {
+    "server": ORDERS,
+    "database": service_process.DATABASE,
+    "user": service_process.ROLE,
+    "application": APPLICATION,
+}
 #: More than the service's pool opens, so that a slow leak has an hour until the limit; the demo's own later.
 ROOMY = 100
 
@@ -53,7 +58,7 @@ class Service:
     def deploy(self, *, fixed: bool) -> None:
         """End the process there is, with its sessions, and start another with the mistake or with the fix."""
         self.stop()
-        run = self._process.enter_async_context(deployment.deployed(self._server.server, fixed=fixed))
+        run = self._process.enter_async_context(service_process.running_service(self._server.server, is_fixed=fixed))
         self._address = self._runner.run(run)
 
     def stop(self) -> None:
@@ -112,8 +117,8 @@ def matchers(labels: Mapping[str, str]) -> str:
 def let_orders_connect(server: OwnPostgres, limit: int) -> None:
     """Set the connection limits of the service's role and database; daemons see them half a minute later."""
     with psycopg.connect(server.dsn(), autocommit=True) as superuser:
-        superuser.execute(f"ALTER ROLE {deployment.ROLE} CONNECTION LIMIT {limit}".encode())
-        superuser.execute(f"ALTER DATABASE {deployment.DATABASE} CONNECTION LIMIT {limit + 8}".encode())
+        superuser.execute(f"ALTER ROLE {service_process.ROLE} CONNECTION LIMIT {limit}".encode())
+        superuser.execute(f"ALTER DATABASE {service_process.DATABASE} CONNECTION LIMIT {limit + 8}".encode())
 
 
 @contextlib.contextmanager
@@ -128,7 +133,7 @@ def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
     }
     with contextlib.ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        runner.run(deployment.create_database(servers[ORDERS].server))
+        runner.run(service_process.create_database(servers[ORDERS].server))
         let_orders_connect(servers[ORDERS], ROOMY)
         service = Service(servers[ORDERS], runner)
         stack.callback(service.stop)

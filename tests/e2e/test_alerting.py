@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pgwatch_sessions.demo import deployment
+from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.postgres import SUPERUSER
 from tests.conftest import OwnPostgresFactory
 from tests.e2e import alertmanager, prometheus
@@ -106,14 +106,16 @@ def leaking(scene: Scene) -> None:
     page = arrived(scene, "firing", since=begun, severity="warning")
     assert page.receiver == "attention"
     assert page.annotations["summary"] == f"{APPLICATION} leaks connections of {ORDERS} at {SITE}"
-    assert f"user {deployment.ROLE}, database {deployment.DATABASE}" in page.annotations["description"]
+    assert f"user {service_process.ROLE}, database {service_process.DATABASE}" in page.annotations["description"]
     assert page.annotations["runbook_url"] == RUNBOOK
     assert httpx.get(page.annotations["page_url"]).status_code == 200
     assert scene.pages.all("firing", {**LEAK, "severity": "critical"}) == []
     bitten = scene.pages.first("firing", {"application": LEAKER, "site": LEAKY_SITE})
     assert bitten.annotations["summary"] == f"{LEAKER} leaks connections of {BILLING} at {LEAKY_SITE}"
     scene.timeline.tell(f"firing at the webhook /{bitten.receiver}: {bitten.annotations['summary']}", at=bitten.at)
-    with idle_in_transaction(scene.servers[ORDERS].dsn(database=deployment.DATABASE)):  # which ends, unlike the leaks
+    with idle_in_transaction(
+        scene.servers[ORDERS].dsn(database=service_process.DATABASE)
+    ):  # which ends, unlike the leaks
         age = f'pgwatch_sessions_idle_in_transaction_age_max_seconds{{user="{SUPERUSER}",database="shop"}}'
         until(lambda: scene.prometheus.ask(age))
     until_all_answer(scene)
@@ -125,7 +127,7 @@ def fixed(scene: Scene) -> None:
     """Deploy the fix: the finding closes, the alert resolves."""
     begun = time.time()
     scene.timeline.begin("fixed", "the fixed service is deployed")
-    let_orders_connect(scene.servers[ORDERS], deployment.CONNECTIONS)
+    let_orders_connect(scene.servers[ORDERS], service_process.CONNECTIONS)
     scene.service.deploy(fixed=True)
     scene.timeline.tell("fixed: the old process has ended, the new one serves")
     logged(scene, "leak_closed", since=begun)
@@ -134,12 +136,14 @@ def fixed(scene: Scene) -> None:
 
 def critical(scene: Scene) -> None:
     """Lose sessions until the role has no connection left: somebody is woken, and not told of the warning."""
-    scene.timeline.begin("critical", f"the mistake is back, and faster; the role may have {deployment.CONNECTIONS}")
+    scene.timeline.begin(
+        "critical", f"the mistake is back, and faster; the role may have {service_process.CONNECTIONS}"
+    )
     capacity = f"max(pgwatch_sessions_capacity_slots{{{matchers({'server': ORDERS, 'scope': 'role'})}}})"
-    until(lambda: scene.prometheus.one(capacity) == deployment.CONNECTIONS, within=40)
+    until(lambda: scene.prometheus.one(capacity) == service_process.CONNECTIONS, within=40)
     scene.service.deploy(fixed=False)
-    begun = lose(scene, deployment.CONNECTIONS, every=2)
-    scene.timeline.tell(f"the role {deployment.ROLE} has no connection left")
+    begun = lose(scene, service_process.CONNECTIONS, every=2)
+    scene.timeline.tell(f"the role {service_process.ROLE} has no connection left")
     logged(scene, "leak_opened", since=begun)
     page = arrived(scene, "firing", since=begun, severity="critical")
     assert page.receiver == "wake"

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from tests.e2e.scaled import DAEMON
 from tests.support.daemons import logged
 from tests.support.ports import free_port
@@ -25,12 +25,12 @@ class Watcher:
         self.log = log
         self._command = (*PROGRAM, "run", "--config", str(configuration), "--listen", self.address)
         self._run = contextlib.ExitStack()
-        self._process: Kept | None = None
+        self._process: ChildProcess | None = None
 
     def start(self) -> None:
         """Start the daemon, and wait until it listens."""
         before = len(self.events("started")) if self.log.exists() else 0
-        process = self._run.enter_context(kept(self._command, env=environment(**DAEMON), log=self.log))
+        process = self._run.enter_context(child_process(self._command, env=environment(**DAEMON), log=self.log))
         self._process = process
 
         def started() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgwatch_sessions.recording import open_recording
+from pgwatch_sessions.recording import RecordingFile
 from tests.support.leaking.watching import Watch
 from tests.support.servers import Database
 
@@ -24,5 +24,5 @@ def shop(database: Database) -> Database:
 @pytest.fixture
 def watch(shop: Database, tmp_path: Path) -> Iterator[Watch]:
     """Return a watch of the shop. Its polls stay in pytest's own folder, for `pgwatch-sessions replay`."""
-    with open_recording(tmp_path / "polls.jsonl") as recording:
+    with RecordingFile(tmp_path / "polls.jsonl") as recording:
         yield Watch(database=shop, recording=recording)

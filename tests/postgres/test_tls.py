@@ -198,5 +198,5 @@ def test_a_file_that_the_dsn_names_and_is_not_there_is_found_at_the_start(name: 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
         "pgwatch-sessions: error: environment variable PGWATCH_SESSIONS_DSN: "
-        f"has an {name} that cannot be read: cannot use /not/there.pem: no such file or directory\n"
+        f"{name}: cannot use /not/there.pem: no such file or directory\n"
     )

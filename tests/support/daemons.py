@@ -16,7 +16,7 @@ import psycopg
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.support.programs import PROGRAM, environment
 from tests.support.proxy import Proxy
@@ -73,7 +73,7 @@ class Scrape:
 class Daemon:
     """A daemon at work."""
 
-    process: Kept
+    process: ChildProcess
     #: Everything it wrote, to standard output and standard error.
     log: Path
     #: http://host:port
@@ -126,7 +126,7 @@ def daemon(*arguments: str, dsn: str | None = None, interval: str = "100ms", tim
         log = Path(folder, "log")
         log.touch()
         command = (*PROGRAM, "run", *arguments)
-        with kept(command, env=environment(**variables), log=log) as process:
+        with child_process(command, env=environment(**variables), log=log) as process:
             started = until(lambda: _started(process, log), within=20)
             yield Daemon(process=process, log=log, address=started["address"])
         assert process.poll() == 0, log.read_text()
@@ -134,7 +134,7 @@ def daemon(*arguments: str, dsn: str | None = None, interval: str = "100ms", tim
         assert [event for event in logged(log) if "logger" in event] == []
 
 
-def _started(process: Kept, log: Path) -> dict[str, Any]:
+def _started(process: ChildProcess, log: Path) -> dict[str, Any]:
     assert process.poll() is None, log.read_text()
     return next((event for event in logged(log) if event["event"] == "started"), {})
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from pgwatch_sessions.demo.keeper import descendants, send
-from pgwatch_sessions.demo.kept import temporary_folder
+from pgwatch_sessions.demo.child_process import temporary_folder
 from pgwatch_sessions.demo.postgres import (
     INSTALL_FOLDERS,
     Cluster,
@@ -21,6 +20,7 @@ from pgwatch_sessions.demo.postgres import (
     put_first,
     serving,
 )
+from pgwatch_sessions.demo.supervisor import descendants, send_signal
 
 
 def installed() -> dict[int, Path]:
@@ -111,9 +111,9 @@ class OwnPostgres:
 
     def _signal(self, number: signal.Signals) -> None:
         # The postmaster first: stopped, it starts no further child.
-        send(self.server.pid, number)
+        send_signal(self.server.pid, number)
         for pid in descendants(self.server.pid):
-            send(pid, number)
+            send_signal(pid, number)
 
 
 @contextlib.contextmanager

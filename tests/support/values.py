@@ -1,4 +1,4 @@
-"""Values for tests of the core: sessions and snapshots that say only what matters."""
+"""Sessions and snapshots for tests: a test names only the fields that matter to it."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ def session(
     query: str = "SELECT 1",
     **fields: object,
 ) -> Session:
-    """Make a session that is in its state `since`; None hides the state."""
+    """Return a session that entered its state at `since`; a state of None is hidden."""
     values: dict[str, object] = {
         "id": SessionId(pid, born),
         "client": client_of(*client, None),
@@ -47,7 +47,7 @@ def snapshot(
     server: ServerInfo | None = None,
     databases: Iterable[DatabaseCounters] = (),
 ) -> Snapshot:
-    """Make what a look at these sessions sees."""
+    """Return the snapshot of a poll that returned these sessions."""
     return Snapshot(
         taken_at=at,
         server=server or ServerInfo(version_num=180004, in_recovery=False, started_at=NOW - 1e6, max_connections=100),

@@ -19,11 +19,11 @@ from pgwatch_sessions.commands.command import (
     positive_count,
     positive_duration,
 )
-from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
-from pgwatch_sessions.commands.wiring import connections_of, policy_of
+from pgwatch_sessions.commands.wiring import connections_of
 from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.terminal import Progress, bar, paint_for
 
 _POLLS = 3
 _INTERVAL = 2.0
@@ -48,7 +48,7 @@ async def _poll(settings: Settings, polls: int, interval: float, progress: Progr
         connections_of(settings),
         polls=polls,
         interval=interval,
-        policy=policy_of(settings),
+        policy=settings.policy,
         on_poll=lambda number: progress.show(f"{bar(number / polls)}  poll {number} of {polls}"),
     )
 

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from pgwatch_sessions.commands.check.result import CheckResult, TooYoung
-from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint, folded, table
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import LimitScope, Session, SessionState
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.settings.quantities import duration_text
+from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, Paint, folded, table
 from pgwatch_sessions.wording.advice import advice_of
 from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import grant_statement

@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pgwatch_sessions.commands.command import (
     EXIT_FOUND,
@@ -23,11 +23,11 @@ from pgwatch_sessions.commands.replay.polls import ReplayedPoll, replay, replay_
 from pgwatch_sessions.commands.replay.report import PAGING, ReplayReport
 from pgwatch_sessions.commands.replay.summary import summary_lines
 from pgwatch_sessions.commands.replay.timeline import Timeline
-from pgwatch_sessions.commands.terminal import Progress, bar, paint_for
-from pgwatch_sessions.commands.wiring import parse_of, policy_of
+from pgwatch_sessions.commands.wiring import parse_of
 from pgwatch_sessions.recording import BadLine, read_polls
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.terminal import Progress, bar, paint_for
 from pgwatch_sessions.wording.amounts import counted
 
 STDIN = "-"
@@ -49,23 +49,24 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def _opened(file: str) -> Iterator[BufferedReader]:
     if file != STDIN:
         with Path(file).open("rb") as source:
             yield source
     elif sys.stdin is None:
         raise CommandError("standard input is closed")
     else:
-        yield sys.stdin.buffer
+        with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as source:
+            yield source
 
 
-def _replay_file(source: BinaryIO, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
+def _replay_file(source: BufferedReader, settings: Settings, options: argparse.Namespace, progress: Progress) -> int:
     """Judge and write poll by poll, then the summary; return the exit code."""
     report, bad_lines = ReplayReport(), 0
     paint = paint_for(sys.stdout)
     lines_of = _json_lines if options.format == "json" else Timeline(paint).lines
     share_read = _share_read(source)
-    for poll in replay(read_polls(source, parse=parse_of(settings)), policy_of(settings)):
+    for poll in replay(read_polls(source, parse=parse_of(settings)), settings.policy):
         if isinstance(poll, BadLine):
             bad_lines += 1
             if bad_lines <= _MAX_REPORTED_LINES:
@@ -97,7 +98,7 @@ def _json_lines(poll: ReplayedPoll) -> Iterator[str]:
         yield json.dumps({"at": text_of(poll.at), "event": name, "server": poll.state.server, **fields})
 
 
-def _share_read(source: BinaryIO) -> Callable[[], float] | None:
+def _share_read(source: BufferedReader) -> Callable[[], float] | None:
     """Return a function that returns which part of a long file was read, from 0 to 1; None for other input."""
     status = os.fstat(source.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size < _LONG_FILE_BYTES:
@@ -126,7 +127,7 @@ examples:
   pgwatch-sessions replay night.jsonl.gz
   pgwatch-sessions replay night.jsonl.gz --hold-limit 5m --growth-window 30m
   pgwatch-sessions replay --format json night.jsonl.gz | jq 'select(.event == "leak_opened")'
-  cat recordings/*-shop-db.jsonl.gz | pgwatch-sessions replay -
+  for file in recordings/*-shop-db.jsonl.gz; do zcat "$file"; done | pgwatch-sessions replay -
 
 exit codes:
   0  no finding of severity warning or worse

@@ -13,7 +13,7 @@ from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.recording import BadLine, Poll
+from pgwatch_sessions.recording import BadLine, RecordedPoll
 from pgwatch_sessions.wording.events import event_fields, event_name
 
 #: Polls are missing if the time between two polls is this many times the usual one.
@@ -64,7 +64,7 @@ class _ReplayedServer:
     intervals: tuple[float, ...] = ()
 
 
-def replay(polls: Iterable[Poll | BadLine], policy: Policy) -> Iterator[ReplayedPoll | BadLine]:
+def replay(polls: Iterable[RecordedPoll | BadLine], policy: Policy) -> Iterator[ReplayedPoll | BadLine]:
     """Judge each poll in the order of the recording. Bad lines are passed on."""
     servers: dict[str, _ReplayedServer] = {}
     for poll in polls:
@@ -94,7 +94,7 @@ def replay_event_fields(event: ReplayEvent) -> tuple[str, dict[str, Any]]:
             return event_name(event), event_fields(event)
 
 
-def _judge(server: _ReplayedServer, poll: Poll, policy: Policy) -> tuple[_ReplayedServer, ReplayedPoll]:
+def _judge(server: _ReplayedServer, poll: RecordedPoll, policy: Policy) -> tuple[_ReplayedServer, ReplayedPoll]:
     state, events = advance(server.state, poll.outcome, policy=policy, at=poll.taken_at, duration=0.0)
     jumps: list[ReplayEvent] = []
     intervals = server.intervals
@@ -115,7 +115,7 @@ def _is_gap(interval: float, intervals: tuple[float, ...]) -> bool:
     return len(intervals) >= _MIN_INTERVALS and interval > _GAP * median(intervals) > 0
 
 
-def _was_restarted(before: ServerState, poll: Poll) -> bool:
+def _was_restarted(before: ServerState, poll: RecordedPoll) -> bool:
     if isinstance(poll.outcome, Failure) or before.last_summary is None:
         return False
     known, now = before.last_summary.snapshot.server.started_at, poll.outcome.server.started_at

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.commands.replay.report import FindingSummary, ReplayReport, ServerTally
-from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint, table
 from pgwatch_sessions.core.findings import Verdict
+from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, Paint, table
 from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.labels import HOW_HELD, client_name, printable
 from pgwatch_sessions.wording.sentences import diagnosis_text

@@ -10,7 +10,6 @@ from pgwatch_sessions.commands.replay.polls import (
     ServerRestarted,
 )
 from pgwatch_sessions.commands.replay.report import PAGING, ServerFindingId
-from pgwatch_sessions.commands.terminal import SEVERITY_COLOURS, Colour, Paint
 from pgwatch_sessions.core.events import (
     ClientsFolded,
     DiagnosisChanged,
@@ -22,6 +21,7 @@ from pgwatch_sessions.core.events import (
     ServerUp,
 )
 from pgwatch_sessions.core.findings import Finding
+from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, Paint
 from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
 from pgwatch_sessions.wording.failures import failure_text

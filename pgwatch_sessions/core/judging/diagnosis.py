@@ -119,7 +119,7 @@ def diagnose_client(client: Client, evidence: ClientEvidence) -> Diagnosis:
 
 def _hidden(evidence: ClientEvidence) -> str:
     hidden = sum(track.session.state is None for track in evidence.tracks)
-    return f"the state of {hidden} sessions is hidden from the monitoring role" if hidden else ""
+    return f"hidden from the monitoring role: {hidden} of {len(evidence.tracks)} sessions" if hidden else ""
 
 
 def _leaking(evidence: ClientEvidence) -> str:

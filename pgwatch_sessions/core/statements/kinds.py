@@ -1,25 +1,25 @@
-"""What a session's last statement says about its holder, by its text alone."""
+"""Classifies a session's last statement by its text alone."""
 
 import re
 from enum import StrEnum
 
 
 class StatementKind(StrEnum):
-    """The class of a last statement; whether it matters depends on the session's state."""
+    """The class of a last statement. What it means depends on the session's state."""
 
-    #: Nothing was sent yet, or nothing but the settings that drivers make when they connect.
+    #: No statement yet, or only the settings that drivers send when they connect.
     NEVER_USED = "never_used"
-    #: A pool's reset or pre-ping, or the end of a transaction.
+    #: A pool's reset or pre-ping, or the end of a transaction: the session was returned to its pool.
     RETURNED = "handed_back"
-    #: A transaction was opened and nothing done in it.
+    #: A transaction was opened and nothing was done in it.
     TRANSACTION_OPENED = "transaction_opened"
-    #: LISTEN, or an advisory lock as a leader takes it: the session waits by intent.
+    #: LISTEN, or an advisory lock for leader election: the session is meant to wait.
     LISTENING = "listening"
     #: `SELECT 1`: pools, balancers and applications all send it, so it proves nothing.
     PROBED = "probed"
     #: The application's own statement.
     APPLICATION = "application"
-    #: The text may not be seen, or was not recorded.
+    #: The text is hidden from the monitoring role, or missing from a recording.
     UNKNOWN = "unknown"
 
 
@@ -40,7 +40,7 @@ _RETURN = (
 
 _LEADERSHIP = r"SELECT (?:PG_CATALOG\.)?PG_(?:TRY_)?ADVISORY_LOCK(?:_SHARED)?\([^()]*\)(?: (?:AS )?[A-Z_]+)?"
 
-# One statement each, upper-case and without its literals; the first that matches counts.
+# Each matches one whole statement in upper case, without its literals. The first match counts.
 _PATTERNS = (
     (StatementKind.RETURNED, "|".join(_RETURN)),
     (StatementKind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
@@ -52,7 +52,7 @@ _STATEMENT = re.compile("|".join(f"(?P<{kind.name}>{pattern})" for kind, pattern
 
 
 def kind_of(redacted: str) -> StatementKind:
-    """Classify a redacted text; several statements count as the last one unless any is the application's own."""
+    """Classify a redacted text. Of several statements the last one counts, unless any is the application's own."""
     if not redacted:
         return StatementKind.NEVER_USED
     kind = StatementKind.RETURNED  # a lone `;` is a pre-ping

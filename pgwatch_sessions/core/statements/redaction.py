@@ -1,19 +1,19 @@
-"""SQL text without its literals, whatever the text: complete, cut anywhere, or not SQL at all.
+"""Removes literals from SQL text, whether it is complete, cut anywhere, or not SQL at all.
 
-The tokens are those of PostgreSQL's scan.l, with these doubts settled towards printing less:
+The tokens are those of PostgreSQL's scan.l. Where the text is ambiguous, less is printed:
 
-* Whether a backslash escapes inside a plain '…' depends on `standard_conforming_strings`, which is not known
-  here. Where the two readings end such a literal in different places, the rest of the text is left out (`…`). Strings
-  continued on the next line, which inherit the escapes of an E'…', are covered by the same test.
-* The server cuts the text at `track_activity_query_size`: the end of the text ends every state. A "name" that is
-  not closed is left out, since only a broken statement or a cut has one.
-* People write "values" in double quotes by mistake: what is longer than a name can be is left out.
+* Whether a backslash escapes inside a plain '…' depends on `standard_conforming_strings`, which is not known here. If
+  the literal would end in different places with and without escapes, the rest of the text is left out (`…`). The same
+  test covers strings that continue on the next line and inherit the escapes of an E'…'.
+* The server cuts the text at `track_activity_query_size`, so any token may be cut. A "name" without its closing quote
+  is left out, because only a cut or broken statement has one.
+* People write "values" in double quotes by mistake. A quoted name that is longer than names can be is left out.
 """
 
 import re
 from typing import NamedTuple
 
-#: What a name may begin and go on with: to PostgreSQL every byte beyond ASCII is a letter.
+#: The characters of a name. To PostgreSQL every byte above ASCII is a letter.
 _START = r"A-Za-z_\x80-\U0010ffff"
 _PART = rf"{_START}0-9$"
 
@@ -29,8 +29,9 @@ _CODE = rf"""(?![ ])(?:
     | "[^"]{{1,63}}"(?!")
 )+"""
 
-# Time is linear, since no text can make the scanner go back: what follows a repetition takes whatever ends it. There
-# are no possessive quantifiers: before 3.11.5 Python matches them wrongly (github.com/python/cpython/issues/106052).
+# The scanner takes linear time, because it never backtracks: whatever ends a repetition matches what follows it.
+# Possessive quantifiers would say so, but Python before 3.11.5 matches them wrongly
+# (github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     rf"""
       (?P<code>{_CODE})
@@ -51,7 +52,7 @@ _PLAIN_STRING = re.compile(r"(?:[^']+|'')*(?:'|\Z)")
 _ESCAPE_STRING = re.compile(r"(?:[^'\\]+|\\.|'')*(?:'|\\?\Z)", re.DOTALL)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
-# One value as redacted: with its sign and a simple cast, if any.
+# One redacted value, with its sign and a simple cast if there is one.
 _VALUE = r"[-+]?\?(?:::[\w.]+(?:\[\])?)?(?=[ ,)\];]|\Z)"
 _VALUES = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
 _ROWS = re.compile(r'(\((?:[^()"]|\([^()"]*\))*\))(?: ?, ?\1)+')
@@ -63,22 +64,22 @@ _NAME_AND_QUOTES = 65
 
 
 class Comment(NamedTuple):
-    """What stands between the marks of a comment."""
+    """The text of a comment, without its marks."""
 
     body: str
-    #: False when the text ended first.
+    #: False if the statement's text ended before the comment did.
     complete: bool
 
 
 class Scan(NamedTuple):
-    """A text taken apart."""
+    """A redacted statement and its comments."""
 
     redacted: str
     comments: tuple[Comment, ...]
 
 
 def scan(sql: str) -> Scan:
-    """Redact a text and collect its comments, in one pass."""
+    """Replace each literal by `?`, remove comments, and collapse white space and lists of values."""
     out = [""]
     comments: list[Comment] = []
     position, after_string = 0, False
@@ -108,7 +109,7 @@ def scan(sql: str) -> Scan:
 
 
 def collapse_lists(text: str) -> str:
-    """Make one value of `?, ?, ?` and one row of `(?), (?)`, so that their number does not matter."""
+    """Reduce `?, ?, ?` to one value and `(?), (?)` to one row, so that texts do not differ by their number."""
     return _ROWS.sub(r"\1", _VALUES.sub(r"\1", text))
 
 
@@ -116,7 +117,7 @@ def _tidy(text: str) -> str:
     text = collapse_lists(text.strip(" "))
     if text.isprintable():
         return text
-    # Such characters are left in names only; `_` keeps the name whole for whoever scans this text again.
+    # Only names can still hold such characters. With `_` the name stays one name if this text is scanned again.
     return "".join(character if character.isprintable() else "_" for character in text)
 
 
@@ -131,7 +132,7 @@ def _is_whole_name(token: re.Match[str]) -> bool:
 
 
 def _end_of_string(sql: str, token: re.Match[str]) -> int | None:
-    """Return where a string ends whose opening, or all of it, is the token; None where that is in doubt."""
+    """Return the position where the string that begins with this token ends; None if that is in doubt."""
     if (opening := token["dollar_quote"]) is not None:
         closing = sql.find(opening, token.end())
         return len(sql) if closing < 0 else closing + len(opening)
@@ -143,7 +144,7 @@ def _end_of_string(sql: str, token: re.Match[str]) -> int | None:
 
 
 def _end_of_blank(sql: str, opening: str, position: int, comments: list[Comment]) -> int:
-    """Return where white space ends whose first piece, or its opening, ends at `position`; keep its comment."""
+    """Return where the white space or comment that begins with `opening` ends, and collect the comment."""
     if opening == "/*":
         position = _end_of_block_comment(sql, position, comments)
     elif opening.startswith("--"):

@@ -1,4 +1,4 @@
-"""A session's last statement, taken apart once and remembered, since each poll sees the same texts again."""
+"""A session's last statement, parsed. Results are cached, because polls return the same texts again and again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,12 +9,12 @@ from pgwatch_sessions.core.statements.redaction import scan
 from pgwatch_sessions.core.statements.summary import shortened, summary_of
 from pgwatch_sessions.core.statements.tags import Tags, tags_of, written
 
-#: What is longer is cut first; the server's own default is 1023 bytes.
+#: Longer texts are cut before they are parsed. The server's default is 1023 bytes.
 MAX_INPUT_LENGTH = 8192
 MAX_SITE_LENGTH = 120
 _ORDINARY_LENGTH = 1024
 
-#: What the server shows in place of a text.
+#: What the server shows instead of a text.
 _HIDDEN_TEXTS = frozenset(
     {"<insufficient privilege>", "<backend information not available>", "<command string not enabled>"}
 )
@@ -22,9 +22,9 @@ _HIDDEN_TEXTS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What is known of a last statement. Nothing in it comes from a literal."""
+    """A parsed last statement. Nothing in it comes from a literal."""
 
-    #: Redacted.
+    #: The redacted text.
     text: str
     kind: StatementKind
     tags: Tags
@@ -33,7 +33,7 @@ class Statement:
 
     @property
     def site(self) -> str:
-        """Where the statement comes from, as closely as it shows: fit for a label, at most 120 characters."""
+        """Its origin: route, controller, file or job, else verb and tables. At most 120 characters."""
         tags = dict(self.tags)
         controller, file = tags.get("controller"), tags.get("file")
         site = (
@@ -48,18 +48,18 @@ class Statement:
 
     @property
     def recordable(self) -> str | None:
-        """The text with its tags as a comment, which parses to an equal statement; None when unknown or withheld."""
+        """The text with its tags as a comment. It parses to an equal statement. None if the text is not known."""
         if self.kind is StatementKind.UNKNOWN or (self.kind is not StatementKind.NEVER_USED and not self.text):
             return None
         return " ".join(filter(None, (written(self.tags), self.text)))
 
 
-#: The monitoring role may not see the text, or a recording lacks it.
+#: The text is hidden from the monitoring role, or missing from a recording.
 UNKNOWN_STATEMENT = Statement(text="", kind=StatementKind.UNKNOWN, tags=(), summary="(unknown)")
 
 
 def parse_statement(sql: str | None) -> Statement:
-    """Take a text apart; None means not known."""
+    """Parse a statement's text; None means that it is not known."""
     if sql is None or sql in _HIDDEN_TEXTS:
         return UNKNOWN_STATEMENT
     return _parse(sql) if len(sql) <= _ORDINARY_LENGTH else _parse_long(sql[:MAX_INPUT_LENGTH])
@@ -67,7 +67,7 @@ def parse_statement(sql: str | None) -> Statement:
 
 def _parse_anew(sql: str) -> Statement:
     scanned = scan(sql)
-    # A comment alone (pgx's `-- ping`) does nothing, as `;` does, and is not the same as nothing sent.
+    # A comment alone (pgx's `-- ping`) does nothing, like `;`. But unlike an empty text it was sent.
     shape = _shape(scanned.redacted or (";" if sql else ""))
     return Statement(
         text=shape.text,
@@ -77,21 +77,20 @@ def _parse_anew(sql: str) -> Statement:
     )
 
 
-# Two caches, so that a server with a large track_activity_query_size cannot fill the memory.
+# Two caches, because long texts (a large track_activity_query_size) must not fill the memory.
 _parse = lru_cache(maxsize=4096)(_parse_anew)
 _parse_long = lru_cache(maxsize=256)(_parse_anew)
 
 
 class _Shape(NamedTuple):
-    """What follows from a redacted text alone."""
+    """The part of a statement that depends on the redacted text only."""
 
     text: str
     kind: StatementKind
     summary: str
 
 
-# Texts that differ in literals only share one: where an application writes values into its statements, every text
-# is new.
+# Texts that differ only in their literals share an entry. Some applications write values into every statement.
 @lru_cache(maxsize=1024)
 def _shape(redacted: str) -> _Shape:
     return _Shape(redacted, kind_of(redacted), summary_of(redacted) or "(none)")

@@ -1,4 +1,4 @@
-"""A redacted text in a few words: its verb and its tables."""
+"""Summarises a redacted statement by its verb and tables: `SELECT orders, customers`."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ MAX_LENGTH = 60
 
 _NAME = r'(?:"[^"]+"|[^\W\d][\w$]*(?![\w$]))'
 _TABLE = rf"{_NAME}(?:\.{_NAME})*"
-# A table, not a function; then, after an alias or none, further tables of the same list.
+# A table (not a function), its alias if there is one, and further tables of the same list.
 _FROM = rf"{_TABLE}(?![.(])(?:(?: (?:AS )?{_NAME})? ?, ?{_TABLE}(?![.(]))*"
 _SOURCES = re.compile(
     rf'(?<![\w."])(?:(?:(?<!DISTINCT )FROM|JOIN|USING) (?:ONLY )?(?P<many>{_FROM})'
@@ -16,7 +16,7 @@ _SOURCES = re.compile(
 )
 _TABLES = re.compile(rf"(?:^|, ?)({_TABLE})")
 _QUALIFIED = re.compile(rf'(?<![\w.$"])({_NAME})\.{_NAME}(?![.(])')
-# `extract(year FROM …)` and its like have a FROM of their own.
+# `extract(year FROM …)` and similar calls contain a FROM that names no table.
 _KEYWORD_CALLS = re.compile(r"\b(?:EXTRACT|SUBSTRING|TRIM|OVERLAY|POSITION) ?\([^()]*\)", re.IGNORECASE)
 _CTE = re.compile(rf'(?<![\w."])({_NAME}) ?(?:\([^()]*\) ?)?AS (?:(?:NOT )?MATERIALIZED ?)?\(', re.IGNORECASE)
 _NESTING = re.compile(r'"[^"]*"|[()]|\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE)\b', re.IGNORECASE)
@@ -24,16 +24,16 @@ _FIRST_WORD = re.compile(r"[^\W\d]\w*")
 _NUMBER = re.compile(r"[0-9]+")
 
 _VERBS_WITH_TABLES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "DECLARE"})
-#: Verbs that come before the statement that matters, in one text.
+#: Verbs of statements that only prepare for the one that matters, if a text holds several.
 _PREAMBLE = frozenset({"BEGIN", "START", "SET", "COMMIT", "ROLLBACK", "END"})
-#: Verbs whose object's name is often generated, with a number that differs from call to call.
+#: Verbs whose object often has a generated name, with a number that differs from call to call.
 _GENERATED = frozenset(
     {"SAVEPOINT", "RELEASE", "ROLLBACK", "DECLARE", "FETCH", "MOVE", "CLOSE", "PREPARE", "EXECUTE", "DEALLOCATE"}
 )
 
 
 def summary_of(redacted: str) -> str:
-    """Say what a redacted text does in at most 60 characters: `SELECT orders, customers`."""
+    """Summarise a redacted text in at most 60 characters."""
     main = _main_statement(redacted)
     first = _FIRST_WORD.search(main)
     if first is None:
@@ -51,12 +51,12 @@ def summary_of(redacted: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut a text to `length` characters, an ellipsis included."""
+    """Cut a text to `length` characters, including the ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip(" ,.(") + "…"
 
 
 def _main_statement(redacted: str) -> str:
-    """Leave out what precedes the first statement of a text that is more than preparation."""
+    """Return the first statement of the text that does more than prepare for others."""
     parts = [part.strip(" ") for part in redacted.split(";")]
     for part in parts:
         first = _FIRST_WORD.search(part)
@@ -66,7 +66,7 @@ def _main_statement(redacted: str) -> str:
 
 
 def _tables(statement: str) -> Iterator[str]:
-    """Name each table once, in order, without its schema; common table expressions are none."""
+    """Yield each table once, in order, without its schema. Common table expressions are left out."""
     if "(" in statement:
         statement = _KEYWORD_CALLS.sub("", statement)
     named = {_bare(name[1]).lower() for name in _CTE.finditer(statement)}
@@ -79,7 +79,7 @@ def _tables(statement: str) -> Iterator[str]:
 
 
 def _qualifiers(statement: str) -> Iterator[str]:
-    """Name the tables of `table.column`, for a text cut before its FROM."""
+    """Yield the tables of each `table.column`, for a text that was cut before its FROM."""
     yield from dict.fromkeys(_bare(column[1]) for column in _QUALIFIED.finditer(statement))
 
 
@@ -88,7 +88,7 @@ def _bare(table: str) -> str:
 
 
 def _behind_ctes(statement: str) -> tuple[str, str]:
-    """Return the verb that follows the common table expressions, and the text turned so that it comes first."""
+    """Return the verb after the common table expressions, and the text rearranged to begin with it."""
     depth = 0
     for token in _NESTING.finditer(statement):
         if token[0] in "()":

@@ -1,4 +1,4 @@
-"""Tags that libraries write into comments of statements: who sent this, from where.
+"""Reads the tags that libraries write into comments of statements: which application sent it, from which place.
 
 Two written forms are known: sqlcommenter's `key='value',…` (URL-encoded, then quoted; OpenTelemetry writes Python
 reprs of it and doubles each `%` for drivers that interpolate) and Rails' older `key:value,…`.
@@ -13,13 +13,13 @@ from pgwatch_sessions.core.statements.redaction import Comment
 #: Pairs of key and value, sorted by key.
 Tags = tuple[tuple[str, str], ...]
 
-#: A closed set, so that nothing that changes with each request (traceparent) is ever kept.
+#: A closed set. Tags that change with each request, such as traceparent, are never kept.
 KEYS = frozenset(
     {"route", "controller", "action", "application", "app_name", "framework", "db_driver", "job", "file", "func"}
 )
 MAX_VALUE_LENGTH = 200
 
-# A pair ends at a comma or at the end of its comment; one without quotes that a cut ends may be half of it.
+# A pair ends at a comma or at the end of its comment. An unquoted value at the end of a cut comment may be incomplete.
 _PAIR = re.compile(
     r"""\s*(?P<key>[\w.%-]+)\s*
         (?:=\s*(?:'(?P<single>(?:[^'\\]|\\.)*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,'"]+))
@@ -31,7 +31,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def tags_of(comments: Iterable[Comment]) -> Tags:
-    """Return the known tags of comments; the first of a key counts, as a later one may be cut off another time."""
+    """Return the known tags of comments. The first of a key counts, because the server may cut off later ones."""
     found: dict[str, str] = {}
     for comment in comments:
         for key, value in _pairs(comment):
@@ -41,7 +41,7 @@ def tags_of(comments: Iterable[Comment]) -> Tags:
 
 
 def written(tags: Tags) -> str:
-    """Write tags as a comment in sqlcommenter's form; nothing for none."""
+    """Return the tags as a comment in the form of sqlcommenter; an empty text if there are none."""
     pairs = ",".join(f"{key}='{quote(value, safe='/')}'" for key, value in tags)
     return f"/*{pairs}*/" if pairs else ""
 

@@ -12,8 +12,8 @@ def waiting(queue: dict[int, tuple[int, ...]]) -> list[Session]:
     return [session(pid, blocked_by=queue.get(pid, ())) for pid in pids]
 
 
-def test_those_who_wait_behind_others_wait_for_the_first() -> None:
-    """2 waits for 1, 3 and 4 wait for 2; 5 has nothing to do with it."""
+def test_sessions_that_wait_behind_others_wait_for_the_first() -> None:
+    """2 waits for 1; 3 and 4 wait for 2; 5 waits for nobody."""
     blocking = Blocking([*waiting({2: (1,), 3: (2,), 4: (2, 3)}), session(5)])
     assert set(blocking.waiting_for({1})) == {2, 3, 4}
     assert set(blocking.waiting_for({2})) == {3, 4}
@@ -23,7 +23,7 @@ def test_those_who_wait_behind_others_wait_for_the_first() -> None:
 
 
 def test_held_sessions_do_not_harm_each_other() -> None:
-    """Two of a finding may block one another; others are counted once."""
+    """Sessions of one finding may block each other. Others that wait are counted once."""
     sessions = waiting({2: (1,), 3: (1, 2)})
     harm = harm_of(sessions[:2], Blocking(sessions))
     assert harm.blocked == 1
@@ -31,14 +31,14 @@ def test_held_sessions_do_not_harm_each_other() -> None:
 
 
 def test_the_oldest_snapshot_and_transaction_count() -> None:
-    """None where no session has one."""
+    """None if no session has one."""
     sessions = [session(1, backend_xmin_age=5, backend_xid_age=None), session(2, backend_xmin_age=9)]
     harm = harm_of(sessions, Blocking(sessions))
     assert (harm.xmin_age_max, harm.xid_age_max) == (9, None)
 
 
-def test_a_deadlock_has_no_head() -> None:
-    """And ends the search."""
+def test_a_deadlock_has_no_first_session() -> None:
+    """The search for it ends."""
     blocking = Blocking(waiting({1: (2,), 2: (1,)}))
     assert blocking.roots_of(1) == frozenset()
     assert set(blocking.waiting_for({1})) == {2}

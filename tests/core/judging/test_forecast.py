@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 from itertools import accumulate
 
 import pytest
@@ -15,56 +16,49 @@ WINDOW = 600.0
 
 
 def usage(*used: int, every: float = 10.0) -> UsageHistory:
-    """Return the usage after polls that saw so many slots used."""
+    """Return the usage after polls, `every` so many seconds, that saw this number of used slots."""
     after = UsageHistory()
     for i, count in enumerate(used):
         after = after.add(NOW + i * every, [SlotUsage(LimitScope.SERVER, "db", 100, count)], window=WINDOW)
     return after
 
 
-def test_a_steady_rise_is_a_trend() -> None:
-    """One connection every ten seconds."""
-    assert usage(*range(10, 70)).trend(SERVER, window=WINDOW) == pytest.approx(0.1)
+TRENDS: Mapping[str, tuple[UsageHistory, float]] = {
+    "one connection more every ten seconds": (usage(*range(10, 70)), 0.1),
+    "the same with noise": (usage(*(10 + i + 4 * (i % 3 - 1) for i in range(60))), 0.1),
+    "flat": (usage(*[20] * 60), 0.0),
+    "up and down": (usage(*(20 + 5 * (i % 2) for i in range(60))), 0.0),
+    "more noise than rise": (usage(*(20 + i // 15 + 20 * (i % 4) for i in range(60))), 0.0),
+    "falling": (usage(*(60 - i // 2 for i in range(60))), 0.0),
+    "a clear rise, but five polls": (usage(10, 20, 30, 40, 50, every=40), 0.0),
+    "a clear rise, but over less than a fifth of the window": (usage(*range(10, 30, 2)), 0.0),
+    "a step that is over: a deploy, a morning rush": (usage(*[20] * 30 + [40] * 30), 0.0),
+    "a rise by one connection": (usage(*(20 + (i > 40) for i in range(60))), 0.0),
+}
 
 
-def test_noise_on_a_rise_does_not_hide_it() -> None:
-    """Half of the pairs may be anything."""
-    noisy = [10 + i + 4 * (i % 3 - 1) for i in range(60)]
-    assert usage(*noisy).trend(SERVER, window=WINDOW) == pytest.approx(0.1, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    "used",
-    [
-        pytest.param([20] * 60, id="flat"),
-        pytest.param([20 + 5 * (i % 2) for i in range(60)], id="to and fro"),
-        pytest.param([60 - i // 2 for i in range(60)], id="falling"),
-        pytest.param([10, 20, 30, 40], id="too few polls"),
-        pytest.param([20] * 30 + [40] * 30, id="a step that ended: a deploy, a rush"),
-        pytest.param([20 + (i > 40) for i in range(60)], id="one more"),
-    ],
-)
-def test_what_is_not_a_rise_is_no_trend(used: list[int]) -> None:
-    """Nobody is told of an end that is not coming."""
-    assert usage(*used).trend(SERVER, window=WINDOW) == 0.0
+@pytest.mark.parametrize(("history", "per_second"), TRENDS.values(), ids=TRENDS)
+def test_the_trend_of_the_used_slots(history: UsageHistory, per_second: float) -> None:
+    """Growth in connections per second; 0 unless the rise is clear."""
+    assert history.trend(SERVER, window=WINDOW) == pytest.approx(per_second, rel=0.1)
 
 
 def test_usage_is_thinned_but_keeps_its_ends() -> None:
-    """Polls every 100 ms for ten minutes are not 6,000 points."""
+    """Polls every 100 ms for ten minutes leave at most 42 points."""
     dense = usage(*[i // 100 for i in range(6000)], every=0.1)
     assert len(dense.points) <= 42
     assert dense.points[-1][0] == pytest.approx(NOW + 599.9)
     assert dense.trend(SERVER, window=WINDOW) == pytest.approx(0.1, rel=0.05)
 
 
-def test_a_clock_that_steps_back_begins_anew() -> None:
-    """What was seen at times to come says nothing."""
+def test_usage_starts_anew_when_the_clock_is_set_back() -> None:
+    """Points that lie in the future are dropped."""
     stepped = usage(*range(30)).add(NOW - 3600, [SlotUsage(LimitScope.SERVER, "db", 100, 5)], window=WINDOW)
     assert [at for at, _ in stepped.points] == [NOW - 3600]
 
 
-def test_leaks_tell_sooner_and_better_than_the_trend() -> None:
-    """Sixty connections a minute leaked into 50 free slots are 50 s."""
+def test_the_rate_of_leaks_counts_more_than_the_trend() -> None:
+    """Sixty connections per minute leak into 50 free slots: they are used up in 50 s."""
     slots = [
         SlotUsage(LimitScope.SERVER, "db", 100, 50),
         SlotUsage(LimitScope.ROLE, "app", 60, 50),
@@ -77,37 +71,33 @@ def test_leaks_tell_sooner_and_better_than_the_trend() -> None:
     }
 
 
-def test_what_is_full_is_reached() -> None:
-    """Growing or not."""
+def test_a_limit_without_free_slots_is_reached_now() -> None:
+    """Whether or not its use grows."""
     assert forecast([SlotUsage(LimitScope.SERVER, "db", 10, 10)], {}, UsageHistory(), window=WINDOW) == {SERVER: 0.0}
 
 
 def rate(starts: list[float], now: float) -> float:
-    """Return the rate a minute at a time after these starts."""
+    """Return the rate per minute at the time `now`."""
     return 60 * rate_per_second(starts, now=now, window=WINDOW, grace=15.0)
 
 
-def test_a_rate_is_that_of_the_starts() -> None:
-    """Twelve a minute."""
-    assert rate([NOW + 5 * i for i in range(20)], NOW + 100) == pytest.approx(12)
+RATES: Mapping[str, tuple[list[float], float, float]] = {
+    "one start every five seconds": ([5.0 * i for i in range(20)], 100, 12),
+    "one every twenty minutes: the window holds one, so the latest six count": (
+        [1200.0 * i for i in range(4)], 3700, 0.05,
+    ),
+    "two close together do not make a slow leak fast": ([0, 1200, 2400, 3600, 3650], 3700, 60 / 912.5),
+    "a pause of three usual gaps does not end it": ([10.0 * i for i in range(10)], 90 + 30, 6),
+    "a longer pause does": ([10.0 * i for i in range(10)], 90 + 31, 0),
+    "one start is no rate": ([0.0], 1, 0),
+    "nor are several at the same instant": ([0.0] * 5, 1, 0),
+}  # fmt: skip
 
 
-def test_a_slow_leak_has_a_rate_although_the_window_holds_one_start() -> None:
-    """One every twenty minutes, judged by the latest few."""
-    assert rate([NOW + 1200 * i for i in range(4)], NOW + 3700) == pytest.approx(0.05)
-
-
-def test_a_leak_that_paused_for_long_has_stopped() -> None:
-    """Three of its usual gaps, and a moment of grace, are no end yet."""
-    starts = [NOW + 10 * i for i in range(10)]
-    assert rate(starts, NOW + 90 + 30) == pytest.approx(6)
-    assert rate(starts, NOW + 90 + 31) == 0
-
-
-def test_one_start_is_no_rate() -> None:
-    """Nor are several at the same instant."""
-    assert rate([NOW], NOW + 1) == 0
-    assert rate([NOW] * 5, NOW + 1) == 0
+@pytest.mark.parametrize(("starts", "now", "per_minute"), RATES.values(), ids=RATES)
+def test_the_rate_of_a_leak(starts: list[float], now: float, per_minute: float) -> None:
+    """From the seconds at which its holds began."""
+    assert rate([NOW + start for start in starts], NOW + now) == pytest.approx(per_minute)
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=50), st.floats(0, 1000))

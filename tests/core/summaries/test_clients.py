@@ -34,12 +34,12 @@ def test_an_application_is_named_by_itself_else_by_its_tags(
 
 
 def test_a_session_without_database_and_user_has_a_name_for_them() -> None:
-    """PostgreSQL 18 shows sessions that still authenticate; an empty label would be no label."""
+    """PostgreSQL 18 shows sessions that are still authenticating. An empty label value means no label in Prometheus."""
     assert client_of(None, None, "", None) == Client("(none)", "(none)", "(none)")
 
 
 def test_ages_are_by_state_and_by_what_they_measure() -> None:
-    """A state's age is from state_change, a transaction's from xact_start, a query's only while it runs."""
+    """Ages count from state_change, xact_start, and, while a query runs, from query_start."""
     summary = summarise(
         ORDERS,
         [
@@ -67,7 +67,7 @@ def test_ages_are_by_state_and_by_what_they_measure() -> None:
 
 
 def test_what_has_no_age_is_absent_and_every_state_is_counted() -> None:
-    """A client without sessions has zeros to count and nothing to measure."""
+    """A client without sessions has zero counts and no ages."""
     summary = empty_summary(ORDERS)
     assert summary.states == dict.fromkeys(SessionState, 0)
     assert summary.state_age_max == {}
@@ -78,7 +78,7 @@ def test_what_has_no_age_is_absent_and_every_state_is_counted() -> None:
 
 
 def test_hidden_sessions_are_counted_but_never_as_a_state() -> None:
-    """Not to be allowed to see a state is not to be in none."""
+    """A hidden session is not a session without a state."""
     summary = summarise(ORDERS, [session(1, None), session(2, SessionState.IDLE)], at=NOW)
     assert (summary.sessions, summary.hidden, sum(summary.states.values())) == (2, 1, 1)
 
@@ -92,13 +92,13 @@ def _admit(labelled: LabelledClients, *, at: float = NOW, budget: int = 2, **cou
 
 
 def test_the_largest_clients_get_the_labels() -> None:
-    """What is beyond the budget is shown as other."""
+    """Clients beyond the budget are shown as other."""
     labelled = _admit(NO_CLIENTS, a=1, b=5, c=9)
     assert [labelled.label(_named(name)) for name in "abc"] == [OTHER_CLIENT, _named("b"), _named("c")]
 
 
 def test_a_client_keeps_its_labels_until_one_is_more_than_twice_its_size() -> None:
-    """Series do not change hands with each small change of the ranking."""
+    """Small changes of the ranking do not move labels from client to client."""
     labelled = _admit(_admit(NO_CLIENTS, a=4, b=5), a=4, b=5, c=8)
     assert set(labelled.seen_at) == {_named("a"), _named("b")}
     labelled = _admit(labelled, a=4, b=5, c=9)
@@ -106,7 +106,7 @@ def test_a_client_keeps_its_labels_until_one_is_more_than_twice_its_size() -> No
 
 
 def test_a_client_without_sessions_is_remembered_for_a_while() -> None:
-    """One that connects per request keeps its series between requests, and loses them when it stays away."""
+    """A client that connects per request keeps its series between requests, and loses them when it stays away."""
     labelled = _admit(NO_CLIENTS, a=1)
     assert _named("a") in _admit(labelled, at=NOW + 59).seen_at
     assert _named("a") not in _admit(labelled, at=NOW + 60).seen_at
@@ -114,7 +114,7 @@ def test_a_client_without_sessions_is_remembered_for_a_while() -> None:
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 20)), max_size=8), st.integers(1, 4))
 def test_there_are_never_more_labels_than_the_budget(polls: list[dict[str, int]], budget: int) -> None:
-    """Whatever comes and goes, the labels are bounded, and full when there is enough to fill them."""
+    """There are never more labelled clients than the budget, and no place stays free while clients are folded."""
     labelled = NO_CLIENTS
     for i, counts in enumerate(polls):
         labelled = _admit(labelled, at=NOW + i, budget=budget, **counts)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgwatch_sessions.demo.kept import kept
+from pgwatch_sessions.demo.child_process import child_process
 from tests.support.waiting import until
 
 #: Program and Debian package.
@@ -110,7 +110,7 @@ def machine(folder: Path) -> Iterator[Machine]:
         mounts = [f"mount -t tmpfs tmpfs {path}" for path in (*_OF_THE_SYSTEM, folder / "run")]
         script = " && ".join([*mounts, f"touch {folder}/run/mounted", "exec sleep infinity"])
         command = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
-        holder = stack.enter_context(kept(command, log=folder / "log"))
+        holder = stack.enter_context(child_process(command, log=folder / "log"))
         mounted = Path(f"/proc/{holder.pid}/root{folder}/run/mounted")
         until(lambda: mounted.exists() or holder.poll() is not None)
         assert holder.poll() is None, (folder / "log").read_text()

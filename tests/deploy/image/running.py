@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from pgwatch_sessions.demo.kept import Kept, kept
+from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
 from tests.support.daemons import Scrape, logged
@@ -29,7 +29,7 @@ class Container:
 
     machine: Machine
     name: str
-    process: Kept
+    process: ChildProcess
     log: Path
     #: time.monotonic() when its start was asked for.
     started: float
@@ -104,7 +104,7 @@ def running(
     log.touch()
     command = machine.command(*machine.podman_run("--rm", "--replace", *AS_DOCKER, *options, image, *words))
     started = time.monotonic()
-    with kept(command, env=machine.environment(env), log=log, patience=20) as process:
+    with child_process(command, env=machine.environment(env), log=log, patience=20) as process:
         yield Container(machine=machine, name=name, process=process, log=log, started=started)
 
 

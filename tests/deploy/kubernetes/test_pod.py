@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import trustme
 
-from pgwatch_sessions.demo.kept import kept
+from pgwatch_sessions.demo.child_process import child_process
 from tests.conftest import OwnPostgresFactory
 from tests.deploy.kubernetes.manifests import (
     KUBERNETES,
@@ -112,7 +112,7 @@ def running(container: Container, *, port: int) -> Iterator[Daemon]:
     log.touch()
     # The port of the pod may be in use on this machine.
     env["PGWATCH_SESSIONS_LISTEN"] = "127.0.0.1:0"
-    with kept((*PROGRAM, *container.arguments), env=env, log=log) as process:
+    with child_process((*PROGRAM, *container.arguments), env=env, log=log) as process:
         started = until(lambda: [event for event in logged(log) if event["event"] == "started"], within=20)
         yield Daemon(process=process, log=log, address=started[0]["address"])
 

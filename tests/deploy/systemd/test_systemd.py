@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.commands.command import EXIT_USAGE
-from pgwatch_sessions.demo.kept import kept
-from pgwatch_sessions.settings.loading import describe
+from pgwatch_sessions.demo.child_process import child_process
+from pgwatch_sessions.settings.listing import describe
 from tests.conftest import OwnPostgresFactory
 from tests.deploy.systemd import sandbox
 from tests.deploy.systemd.unit import (
@@ -140,10 +140,10 @@ def started(
     assert program == "/opt/pgwatch-sessions/bin/pgwatch-sessions"
     log = tmp_path / "log"
     log.touch()
-    with kept((*inside, *PROGRAM, *arguments), env=env, log=log) as process:
+    with child_process((*inside, *PROGRAM, *arguments), env=env, log=log) as process:
         begun = until(lambda: [event for event in logged(log) if event["event"] == "started"], within=20)
         yield Daemon(process=process, log=log, address=begun[0]["address"])
-        process.keeper.terminate()
+        process.supervisor.terminate()
         assert process.wait(timeout=10) == 0
     assert PASSWORD not in log.read_text()
 

@@ -12,7 +12,7 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.postgres.connection import HeldConnection
-from pgwatch_sessions.recording import RecordingFile, written
+from pgwatch_sessions.recording import RecordingFile, encode_poll
 from tests.support.polling import held, seen
 from tests.support.servers import Database
 
@@ -69,7 +69,7 @@ class Watch:
     async def _poll(self, connection: HeldConnection, until: Callable[["Watch"], T | None]) -> T | None:
         before = time.monotonic()
         snapshot = seen(await connection.poll())
-        self.recording.write(written(snapshot, server="db", at=time.time()))
+        self.recording.write(encode_poll(snapshot, server="db", at=time.time()))
         duration = time.monotonic() - before
         self.state, events = advance(self.state, snapshot, policy=POLICY, at=time.time(), duration=duration)
         self.events += events

@@ -1,0 +1,193 @@
+"""Each row is one rule of detection: sessions as plain values, and what is suspected."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from pgwatch_sessions.core.findings import LeakKind
+from pgwatch_sessions.core.history import ClientHabits, Cohort, History, Kill, KnownState, Track
+from pgwatch_sessions.core.history.habits import LongestHold, LongRest
+from pgwatch_sessions.core.judging.detection import (
+    UNKNOWN_SITE,
+    VARIOUS_SITES,
+    detect,
+    hold_limit_of,
+    is_leak,
+)
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import Client, Session, SessionState
+from tests.support.values import NOW, ORDERS, session
+
+IDLE, HELD, ABORTED = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED
+ACTIVE = SessionState.ACTIVE
+POLICY = Policy(hold_limit=60.0, growth_window=600.0)
+READ = "SELECT * FROM orders"
+SITE = "SELECT orders"
+#: A client that returns its sessions to a pool, and one that leaves its statements on idle sessions.
+RETURNS = ClientHabits(seen_at=NOW, returned=10)
+LEAVES = ClientHabits(seen_at=NOW, left=10)
+
+
+def history_of(
+    sessions: Sequence[Session], habits: ClientHabits | None = None, *, moves: int = 5, birth_seen: bool = True
+) -> History:
+    """Return what is remembered of these sessions, each of which has moved so often."""
+    tracks = {
+        each.id: Track(each, birth_seen=birth_seen, moves=moves, known=KnownState(each.state, each.state_change))
+        for each in sessions
+    }
+    return History(first_poll_at=NOW - 1000, last_poll_at=NOW, tracks=tracks, habits={ORDERS: habits} if habits else {})
+
+
+def sessions(
+    state: SessionState, *ages: float, query: str = READ, born: Sequence[float] = (), client: Client = ORDERS
+) -> list[Session]:
+    """Return one session for each age: how many seconds ago it entered its state."""
+    births = born or [1000.0] * len(ages)
+    return [
+        session(pid, state, since=NOW - age, born=NOW - birth, query=query, client=client)
+        for pid, (age, birth) in enumerate(zip(ages, births, strict=True), start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ages", "limit", "expected"),
+    [
+        pytest.param([100, 80, 62], 60, True, id="three holds with starts 38 s apart are a leak"),
+        pytest.param([70, 65, 62], 60, False, id="three holds with starts 8 s apart may be a batch"),
+        pytest.param([185, 184, 183], 60, True, id="a batch that has lasted three limits is a leak"),
+        pytest.param([179, 178, 177], 60, False, id="a batch just below three limits is not yet"),
+        pytest.param([185, 120], 60, True, id="two holds one limit apart, the oldest three limits old, recur"),
+        pytest.param([185, 130], 60, False, id="two holds less than a limit apart do not recur"),
+        pytest.param([170, 100], 60, False, id="two holds that are younger than three limits do not recur yet"),
+        pytest.param([10_000], 60, False, id="a single session is never a leak"),
+        pytest.param([400, 380, 350], 600, False, id="with a limit of 600 s the same starts are together"),
+    ],
+)
+def test_starts_and_lengths_tell_a_leak_from_a_batch(ages: list[float], limit: float, expected: bool) -> None:
+    """Ages in seconds, oldest first."""
+    assert is_leak([NOW - age for age in ages], now=NOW, limit=limit) is expected
+
+
+@pytest.mark.parametrize(
+    ("longest_ended", "kills", "limit"),
+    [
+        pytest.param(0.0, [], 60.0, id="nothing known: the hold limit"),
+        pytest.param(20.0, [], 60.0, id="a short hold ended: the hold limit"),
+        pytest.param(50.0, [], 100.0, id="a hold of 50 s ended: twice as long is normal"),
+        pytest.param(0.0, [40.0, 40.0], 60.0, id="two kills do not make a time-out"),
+        pytest.param(0.0, [40.0, 40.0, 44.0], 20.0, id="a time-out of 40 s: holds are seen from 20 s on"),
+        pytest.param(500.0, [40.0, 40.0, 44.0], 20.0, id="the time-out counts, whatever ended before it"),
+    ],
+)
+def test_how_long_a_hold_may_last(longest_ended: float, kills: list[float], limit: float) -> None:
+    """From the longest hold that ended at the site, and from holds that the server killed there."""
+    habits = ClientHabits(
+        seen_at=NOW,
+        longest_holds={SITE: LongestHold(NOW - 1000, longest_ended)},
+        kills={SITE: tuple(Kill(NOW - 10, seconds) for seconds in kills)},
+    )
+    assert hold_limit_of(Cohort(ORDERS, SITE), history_of([], habits), POLICY) == limit
+
+
+HELD_ROWS: Mapping[str, tuple[list[Session], ClientHabits | None, list[tuple[object, ...]]]] = {
+    "idle in transaction beyond the limit, starts spread": (
+        sessions(HELD, 100, 80, 62), None, [(LeakKind.TRANSACTION_HELD, SITE, 3, True)],
+    ),
+    "an aborted transaction is held as well": (
+        sessions(ABORTED, 100, 80, 62), None, [(LeakKind.TRANSACTION_HELD, SITE, 3, True)],
+    ),
+    "a single one is suspected, but is no leak": (
+        sessions(HELD, 100), None, [(LeakKind.TRANSACTION_HELD, SITE, 1, False)],
+    ),
+    "below the limit nothing is suspected": (sessions(HELD, 59, 40, 10), None, []),
+    "active sessions are not held, however old": (sessions(ACTIVE, 5000, 4000, 3000), None, []),
+    "idle after an application statement, of a client that returns its sessions": (
+        sessions(IDLE, 100, 80, 62), RETURNS, [(LeakKind.CONNECTION_HELD, SITE, 3, True)],
+    ),
+    "the same of a client that always leaves its statements": (sessions(IDLE, 100, 80, 62), LEAVES, []),
+    "the same of a client that is not known yet": (sessions(IDLE, 100, 80, 62), None, []),
+    "returned sessions may be of any age": (sessions(IDLE, 90_000, 80_000, 70_000, query="ROLLBACK"), RETURNS, []),
+    "LISTEN waits by intent": (sessions(IDLE, 90_000, 80_000, 70_000, query="LISTEN jobs"), RETURNS, []),
+    "sites with fewer than three sessions each are joined": (
+        [
+            *sessions(HELD, 100, query="SELECT * FROM a"),
+            session(12, HELD, since=NOW - 80, query="SELECT * FROM b"),
+            session(13, HELD, since=NOW - 62, query="SELECT * FROM c"),
+        ],
+        None,
+        [(LeakKind.TRANSACTION_HELD, VARIOUS_SITES, 3, True)],
+    ),
+    "two sites are too few to join": (
+        [*sessions(HELD, 100, query="SELECT * FROM a"), session(12, HELD, since=NOW - 80, query="SELECT * FROM b")],
+        None,
+        [(LeakKind.TRANSACTION_HELD, "SELECT a", 1, False), (LeakKind.TRANSACTION_HELD, "SELECT b", 1, False)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "habits", "expected"), HELD_ROWS.values(), ids=HELD_ROWS)
+def test_held_sessions(own: list[Session], habits: ClientHabits | None, expected: list[tuple[object, ...]]) -> None:
+    """Kind, site, number of sessions, and whether it is a leak."""
+    found = detect(history_of(own, habits), POLICY)
+    assert sorted((each.key.kind, each.key.site, len(each.tracks), each.is_leak) for each in found) == sorted(expected)
+
+
+def test_a_whole_pool_that_is_held_is_a_leak_sooner() -> None:
+    """All sessions of a client that was busy are held for 1.3 limits: together they are its pool, and it is gone."""
+    held = sessions(HELD, 80, 80, 80)
+    busy = ClientHabits(seen_at=NOW, returned=20)
+    (all_held,) = detect(history_of(held, busy), POLICY)
+    (one_free,) = detect(history_of([*held, session(9, IDLE, query="ROLLBACK")], busy), POLICY)
+    (never_busy,) = detect(history_of(held), POLICY)
+    assert (all_held.is_leak, one_free.is_leak, never_busy.is_leak) == (True, False, False)
+
+
+def test_holds_that_a_time_out_keeps_killing_are_a_leak() -> None:
+    """Few exist at any time, but new ones have come for three limits. Without new ones it was a stall, and is over."""
+    kills = tuple(Kill(NOW - ago, 40.0) for ago in (200, 150, 100))
+    habits = ClientHabits(seen_at=NOW, kills={SITE: kills})
+    (going_on,) = detect(history_of(sessions(HELD, 25), habits), POLICY)
+    assert going_on.is_leak
+    stalled = ClientHabits(seen_at=NOW, kills={SITE: tuple(Kill(NOW - 5, 40.0) for _ in range(3))})
+    (over,) = detect(history_of(sessions(HELD, 25), stalled), POLICY)
+    assert not over.is_leak
+
+
+#: Idle for so long, opened so long ago (seconds).
+GROWTH_ROWS: Mapping[str, tuple[list[float], list[float], bool]] = {
+    "each new session leaves the one before it unused": (
+        [500, 400, 300, 200, 100, 1], [510, 410, 310, 210, 110, 2], True,
+    ),
+    "all were opened before the first one rested": ([500, 499, 498, 497, 496, 495], [600] * 6, False),
+    "only two turns: two pools that each opened their own": (
+        [500, 500, 300, 300, 1, 1], [510, 510, 310, 310, 2, 2], False,
+    ),
+    "all were used within the hold limit": ([50, 40, 30, 20, 10, 1], [60, 50, 40, 30, 20, 2], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("idle", "opened", "grows"), GROWTH_ROWS.values(), ids=GROWTH_ROWS)
+def test_an_origin_that_opens_sessions_and_does_not_use_the_earlier_ones(
+    idle: list[float], opened: list[float], grows: bool
+) -> None:
+    """Of a client that returns its sessions, a session used once after it was opened counts."""
+    history = history_of(sessions(IDLE, *idle, query="ROLLBACK", born=opened), RETURNS, moves=1)
+    found = [each for each in detect(history, POLICY) if each.key.kind is LeakKind.ORIGIN_GROWTH]
+    assert bool(found) is grows
+    if grows:
+        assert (found[0].key.site, found[0].is_leak) == (UNKNOWN_SITE, True)
+
+
+def test_a_rest_that_ended_makes_long_rests_normal() -> None:
+    """A session was used again after 400 s: rests of up to 800 s are normal."""
+    idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, query="ROLLBACK", born=[510, 410, 310, 210, 110, 2])
+    rested = ClientHabits(seen_at=NOW, returned=10, long_rests=(LongRest(NOW - 20, 400.0),))
+    assert detect(history_of(idle, rested, moves=1), POLICY) == ()
+    assert detect(history_of(idle, RETURNS, moves=1), POLICY) != ()
+
+
+def test_sessions_without_state_change_are_not_judged() -> None:
+    """A recording that was made by hand may lack it."""
+    unknown = [session(pid, HELD, state_change=None) for pid in range(3)]
+    assert detect(history_of(unknown), POLICY) == ()

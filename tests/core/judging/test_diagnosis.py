@@ -1,0 +1,251 @@
+"""Each row is one rule of diagnosis: what a client's sessions do, as plain values, and the verdict."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import pytest
+
+from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingKey, Harm, LeakKind, Severity, Verdict
+from pgwatch_sessions.core.history import History, KnownState, Track
+from pgwatch_sessions.core.judging.blocking import Blocking
+from pgwatch_sessions.core.judging.diagnosis import (
+    Activity,
+    ClientEvidence,
+    DiagnosisMemory,
+    diagnose,
+    diagnose_client,
+    diagnose_failure,
+    diagnose_server,
+)
+from pgwatch_sessions.core.judging.forecast import UsageHistory
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.limits import SlotUsage
+from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionState
+from tests.support.values import NOW, ORDERS, session
+
+ACTIVE, IDLE = SessionState.ACTIVE, SessionState.IDLE
+POLICY = Policy(hold_limit=60.0)
+KEY = FindingKey(ORDERS, LeakKind.TRANSACTION_HELD, "SELECT orders")
+LEAK = Finding(
+    key=KEY,
+    opened_as=KEY,
+    severity=Severity.WARNING,
+    is_leak=True,
+    is_tool=False,
+    sessions=tuple(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(4)),
+    origins=(),
+    since=NOW - 100,
+    opened_at=NOW,
+    total=4,
+    rate_per_minute=0.0,
+    exhaustion_seconds=math.inf,
+    harm=Harm(slots=4),
+)
+
+
+def history_of(sessions: Sequence[Session], at: float = NOW) -> History:
+    """Return a history that has just seen these sessions."""
+    tracks = {
+        each.id: Track(each, birth_seen=True, moves=1, known=KnownState(each.state, each.state_change))
+        for each in sessions
+    }
+    return History(first_poll_at=NOW - 1000, last_poll_at=at, tracks=tracks)
+
+
+def context_of(sessions: Sequence[Session], *, now: float = NOW, slots: tuple[SlotUsage, ...] = ()) -> PollContext:
+    """Return the context of a poll that saw these sessions, and the same ones before."""
+    history = history_of(sessions, now)
+    return PollContext(
+        now=now,
+        history_before=history,
+        history=history,
+        blocking=Blocking(sessions),
+        slots=slots,
+        usage=UsageHistory(),
+        policy=POLICY,
+    )
+
+
+def active(pid: int, age: float, **fields: object) -> Session:
+    """Return a session whose statement has run for so many seconds."""
+    return session(pid, ACTIVE, since=NOW - age, **fields)  # type: ignore[arg-type]  # fields of `session`
+
+
+def waiting(pid: int, age: float, *, behind: int) -> Session:
+    """Return a session that waits for a lock of another one."""
+    return active(pid, age, wait_event_type="Lock", blocked_by=(behind,))
+
+
+def polls(number: int, *, sessions: int, busy: int, turned_over: int) -> list[Activity]:
+    """Return the same activity at several polls."""
+    return [Activity(NOW - 10 * i, sessions, busy, turned_over) for i in reversed(range(number))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is seen of a client, and the verdict on it."""
+
+    sessions: Sequence[Session] = ()
+    activity: Sequence[Activity] = ()
+    leaks: Sequence[Finding] = ()
+    verdict: Verdict
+    #: A part of the reason.
+    reason: str = ""
+
+
+ROWS: Mapping[str, Row] = {
+    "idle sessions": Row(sessions=[session(pid, IDLE) for pid in range(5)], verdict=Verdict.OK),
+    "a hidden session: whatever else is seen may be half of the truth": Row(
+        sessions=[session(1, None)], leaks=[LEAK],
+        verdict=Verdict.UNKNOWN, reason="hidden from the monitoring role: 1 of 1 sessions",
+    ),
+    "an open finding": Row(leaks=[LEAK], verdict=Verdict.LEAKING, reason="4 held at SELECT orders"),
+    "half of the statements wait for a lock": Row(
+        sessions=[waiting(1, 20, behind=9), active(2, 1)],
+        verdict=Verdict.BLOCKED, reason="1 wait for locks held by pid 9, the longest for 20 s",
+    ),
+    "less than half wait": Row(sessions=[waiting(1, 20, behind=9), active(2, 1), active(3, 1)], verdict=Verdict.OK),
+    "the lock is waited for briefly": Row(sessions=[waiting(1, 9, behind=9)], verdict=Verdict.OK),
+    "a leak that is also blocked is a leak": Row(
+        sessions=[waiting(1, 20, behind=9)], leaks=[LEAK], verdict=Verdict.LEAKING,
+    ),
+    "half of the sessions run one query beyond the limit": Row(
+        sessions=[active(1, 61), active(2, 70), session(3, IDLE), session(4, IDLE)],
+        verdict=Verdict.SLOW, reason="2 of 4 sessions have run one query for over 60 s",
+    ),
+    "a single slow query": Row(sessions=[active(1, 600)], verdict=Verdict.OK),
+    "slow queries of a few": Row(
+        sessions=[active(1, 61), active(2, 70), *(session(pid, IDLE) for pid in range(3, 8))], verdict=Verdict.OK,
+    ),
+    "all sessions busy and turning over, at most polls": Row(
+        activity=polls(5, sessions=10, busy=10, turned_over=6),
+        verdict=Verdict.SATURATED, reason="all of up to 10 sessions are busy",
+    ),
+    "busy, but the same transactions: a batch": Row(
+        activity=polls(5, sessions=10, busy=10, turned_over=3), verdict=Verdict.OK,
+    ),
+    "busy at two polls only": Row(activity=polls(2, sessions=10, busy=10, turned_over=6), verdict=Verdict.OK),
+    "two of ten sessions are free": Row(activity=polls(5, sessions=10, busy=8, turned_over=6), verdict=Verdict.OK),
+    "one session is no pool": Row(activity=polls(5, sessions=1, busy=1, turned_over=1), verdict=Verdict.OK),
+    "the pool grows: its limit is not reached": Row(
+        activity=[Activity(NOW - 50 + 10 * i, 2 * i + 1, 2 * i + 1, 2 * i + 1) for i in range(5)], verdict=Verdict.OK,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_the_verdict_on_a_client(row: Row) -> None:
+    """The first rule that finds a reason decides."""
+    context = context_of(row.sessions)
+    evidence = ClientEvidence(
+        tracks=tuple(context.history.tracks.values()), activity=row.activity, leaks=row.leaks, context=context
+    )
+    diagnosis = diagnose_client(ORDERS, evidence)
+    assert diagnosis.verdict is row.verdict, diagnosis.reason
+    assert row.reason in diagnosis.reason
+
+
+def verdict(on: Verdict, application: str = "orders", reason: str = "why") -> Diagnosis:
+    """Return the verdict on a client."""
+    return Diagnosis(client=Client("shop", "app", application), verdict=on, reason=reason)
+
+
+FULL = (SlotUsage(LimitScope.SERVER, "db", 100, 90),)
+ROOMY = (SlotUsage(LimitScope.SERVER, "db", 100, 89), SlotUsage(LimitScope.ROLE, "app", 5, 5))
+
+
+class ServerRow(NamedTuple):
+    """The verdicts on the clients, the use of the slots, and the verdict on the server."""
+
+    clients: Sequence[Diagnosis]
+    slots: Sequence[SlotUsage]
+    verdict: Verdict
+    reason: str
+
+
+SERVER_ROWS: Mapping[str, ServerRow] = {
+    "no client": ServerRow([], ROOMY, Verdict.OK, ""),
+    "all are well": ServerRow([verdict(Verdict.OK)], ROOMY, Verdict.OK, ""),
+    "a leak is worst": ServerRow(
+        [verdict(Verdict.BLOCKED), verdict(Verdict.LEAKING, "stock")], ROOMY, Verdict.LEAKING, "stock: why",
+    ),
+    "blocked is worse than slow": ServerRow(
+        [verdict(Verdict.SLOW), verdict(Verdict.BLOCKED)], ROOMY, Verdict.BLOCKED, "orders: why",
+    ),
+    "nine tenths of the slots are in use without a leak": ServerRow(
+        [verdict(Verdict.BLOCKED)], FULL, Verdict.SATURATED, "90 of 100 slots are in use",
+    ),
+    "a leak explains a full server": ServerRow([verdict(Verdict.LEAKING)], FULL, Verdict.LEAKING, "orders: why"),
+    "most clients are hidden": ServerRow(
+        [verdict(Verdict.UNKNOWN), verdict(Verdict.UNKNOWN, "stock"), verdict(Verdict.OK, "web")],
+        ROOMY, Verdict.UNKNOWN, "most sessions are hidden",
+    ),
+    "half of the clients are hidden": ServerRow(
+        [verdict(Verdict.UNKNOWN), verdict(Verdict.OK, "web")], ROOMY, Verdict.OK, "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", SERVER_ROWS.values(), ids=SERVER_ROWS)
+def test_the_verdict_on_the_server(row: ServerRow) -> None:
+    """The worst verdict on a client counts, and a server without free slots is too small."""
+    diagnosis = diagnose_server(row.clients, row.slots)
+    assert (diagnosis.verdict, diagnosis.reason) == (row.verdict, row.reason)
+
+
+def test_a_verdict_takes_effect_when_it_is_steady() -> None:
+    """BLOCKED takes effect after 6 s, a tenth of the hold limit; a leak at once, and its end as well."""
+    memory, blocked = DiagnosisMemory(), [waiting(1, 20, behind=9)]
+
+    def poll(seconds: float, sessions: Sequence[Session], findings: Sequence[Finding] = ()) -> Verdict:
+        nonlocal memory
+        context = context_of(sessions, now=NOW + seconds)
+        memory, _ = diagnose(memory, context, clients=[ORDERS], findings=findings)
+        return memory.diagnoses[ORDERS].verdict
+
+    idle = [session(1, IDLE)]
+    assert poll(0, idle) is Verdict.OK
+    assert poll(5, blocked) is Verdict.OK
+    assert poll(10.9, blocked) is Verdict.OK
+    assert poll(11, blocked) is Verdict.BLOCKED
+    assert poll(12, idle, [LEAK]) is Verdict.LEAKING
+    assert poll(13, idle) is Verdict.OK
+
+
+def test_a_notice_is_no_verdict() -> None:
+    """A client leaks from WARNING on, and while sessions are held."""
+    notice = [replace(LEAK, severity=Severity.NOTICE)]
+    gone = [replace(LEAK, sessions=())]
+    for findings, expected in ((notice, Verdict.OK), (gone, Verdict.OK), ([LEAK], Verdict.LEAKING)):
+        memory, _ = diagnose(DiagnosisMemory(), context_of([]), clients=[ORDERS], findings=findings)
+        assert memory.diagnoses[ORDERS].verdict is expected
+
+
+def test_changes_are_reported_once() -> None:
+    """Nothing is said of a new client that is well. A client that leaves is reported if something was wrong with it."""
+    memory, events = diagnose(DiagnosisMemory(), context_of([]), clients=[ORDERS], findings=[])
+    assert events == ()
+    memory, events = diagnose(memory, context_of([]), clients=[ORDERS], findings=[LEAK])
+    assert [(event.diagnosis.client, event.diagnosis.verdict, event.before) for event in events] == [
+        (ORDERS, Verdict.LEAKING, Verdict.OK),
+        (None, Verdict.LEAKING, Verdict.OK),
+    ]
+    memory, events = diagnose(memory, context_of([]), clients=[ORDERS], findings=[LEAK])
+    assert events == ()
+    _, events = diagnose(memory, context_of([]), clients=[], findings=[])
+    assert {(event.diagnosis.client, event.diagnosis.verdict) for event in events} == {
+        (ORDERS, Verdict.OK),
+        (None, Verdict.OK),
+    }
+
+
+def test_after_a_failed_poll_nothing_is_known() -> None:
+    """The verdicts on clients are withdrawn; the server is UNKNOWN, reported once."""
+    memory, _ = diagnose(DiagnosisMemory(), context_of([]), clients=[ORDERS], findings=[LEAK])
+    memory, events = diagnose_failure(memory, "timeout")
+    assert [(event.diagnosis.verdict, event.before) for event in events] == [(Verdict.UNKNOWN, Verdict.LEAKING)]
+    assert set(memory.diagnoses) == {None}
+    assert diagnose_failure(memory, "timeout")[1] == ()

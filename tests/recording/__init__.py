@@ -1,0 +1,1 @@
+"""Tests of recordings: reading, writing, files and segments."""
