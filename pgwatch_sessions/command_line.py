@@ -22,7 +22,7 @@ CHECK_HEALTH = Command(
     description=check_health.DESCRIPTION,
     epilog=check_health.EPILOG,
     add_options=check_health.add_options,
-    obey=check_health.obey,
+    run=check_health.run,
 )
 COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
 
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
         options.fail(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command = options.command
     try:
-        return command.obey(options)
+        return command.run(options)
     except SettingsError as error:
         _report(*(str(each) for each in error.errors))
     except CannotListenError as error:

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
-    return obey(parser.parse_args(arguments))
+    return run(parser.parse_args(arguments))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option((name,)), dest=name, metavar=placeholder, help=text)
 
 
-def obey(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Ask the daemon, print one line, and return the exit code."""
     try:
         address, may_be_tls = _target({name: getattr(options, name) for name in _OPTIONS}, os.environ)

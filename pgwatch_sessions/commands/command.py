@@ -47,7 +47,7 @@ class Command:
     settings: Collection[str] = ()
     add_options: Callable[[argparse.ArgumentParser], None] = _none
     #: Returns the exit code; raises SettingsError, CommandError and CannotListenError.
-    obey: Callable[[argparse.Namespace], int]
+    run: Callable[[argparse.Namespace], int]
 
 
 def every_setting() -> tuple[str, ...]:

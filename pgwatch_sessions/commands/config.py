@@ -21,7 +21,7 @@ CONFIG = Command(
     name="config",
     purpose="check the configuration and print the settings in effect, secrets masked",
     settings=every_setting(),
-    obey=_config,
+    run=_config,
     epilog="""\
 example:
   pgwatch-sessions config --config pgwatch-sessions.yaml

@@ -22,7 +22,7 @@ DEMO = Command(
 Starts an embedded PostgreSQL and a small FastAPI service that leaks connections, runs the daemon, and shows what it
 detects. Removes everything at the end. It needs the extra: pip install 'pgwatch-sessions[demo]'.""",
     add_options=_add_options,
-    obey=_demo,
+    run=_demo,
     epilog="""\
 exit codes:
   0  the demo ended, or SIGTERM or SIGINT ended it

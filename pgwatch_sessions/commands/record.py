@@ -146,7 +146,7 @@ Polls the servers on schedule, and writes one line per poll, failed polls includ
 redacted before they are written. Ctrl-C or SIGTERM ends the recording. `pgwatch-sessions replay` reads the file.""",
     settings=(*CONNECTION, "interval", "statements"),
     add_options=_add_options,
-    obey=_record,
+    run=_record,
     epilog="""\
 examples:
   pgwatch-sessions record --out night.jsonl.gz --dsn postgresql://pgwatch_sessions@db/postgres

@@ -51,7 +51,7 @@ RUN = Command(
     name="run",
     purpose="run the daemon: poll the servers until SIGTERM or SIGINT",
     settings=every_setting(),
-    obey=_run,
+    run=_run,
     epilog="""\
 examples:
   pgwatch-sessions run --config pgwatch-sessions.yaml

@@ -2,9 +2,9 @@
 
 import math
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Verdict
 from pgwatch_sessions.wording.amounts import counted, duration, until_full
-from pgwatch_sessions.wording.labels import HOW_HELD, printable
+from pgwatch_sessions.wording.labels import HOW_HELD, client_name, printable
 
 
 def finding_text(finding: Finding, *, at: float) -> str:
@@ -30,6 +30,12 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     """Return the verdict with its reason: `leaking (12 held at /orders)`."""
     reason = f" ({printable(diagnosis.reason)})" if diagnosis.reason else ""
     return f"{diagnosis.verdict}{reason}"
+
+
+def diagnosis_change_text(diagnosis: Diagnosis, before: Verdict | None) -> str:
+    """Return the new verdict and the one before: `diagnosis of the server: leaking (12 held at /orders), was ok`."""
+    subject = client_name(diagnosis.client) if diagnosis.client else "the server"
+    return f"diagnosis of {subject}: {diagnosis_text(diagnosis)}{f', was {before}' if before else ''}"
 
 
 def hidden_text(sessions: int) -> str:

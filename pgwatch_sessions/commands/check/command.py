@@ -109,7 +109,7 @@ As a gate after a load test, when the application has nothing left to do, it fai
 transaction for longer than the hold limit. PATTERN is a shell pattern such as 'orders-*'.""",
     settings=(*CONNECTION, *JUDGEMENT),
     add_options=_add_options,
-    obey=_check,
+    run=_check,
     epilog="""\
 examples:
   pgwatch-sessions check --dsn postgresql://pgwatch_sessions@db/postgres

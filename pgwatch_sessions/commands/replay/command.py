@@ -121,7 +121,7 @@ Judges a recording as the daemon would have, by the recording's clock. It shows 
 when, whether anybody would have been paged last night, and with which settings.""",
     settings=JUDGEMENT,
     add_options=_add_options,
-    obey=_replay,
+    run=_replay,
     epilog="""\
 examples:
   pgwatch-sessions replay night.jsonl.gz

@@ -26,7 +26,7 @@ from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.labels import client_name, printable
-from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text, folded_text, hidden_text
+from pgwatch_sessions.wording.sentences import diagnosis_change_text, finding_text, folded_text, hidden_text
 
 #: While its severity stays the same, a finding gets another line when it has this many times the sessions.
 _NOTABLE_GROWTH = 2
@@ -57,8 +57,7 @@ class Timeline:
             case LeakClosed(finding):
                 return self._closed(finding, poll)
             case DiagnosisChanged(diagnosis, before):
-                who = client_name(diagnosis.client) if diagnosis.client else "the server"
-                return f"diagnosis of {who}: {diagnosis_text(diagnosis)}{f', was {before}' if before else ''}"
+                return diagnosis_change_text(diagnosis, before)
             case ServerUp():
                 return "the server can be polled"
             case _:
