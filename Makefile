@@ -11,6 +11,8 @@ UV := .tools/bin/uv
 export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
+# Without compiled files every process that a test starts would compile all libraries again, which takes a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 SYNCED := .venv/.synced
@@ -24,13 +26,20 @@ MATRIX_INSTALLED := $(MATRIX)/node_modules/.installed
 demo: $(SYNCED) ## watch a leaking service on an embedded PostgreSQL (ONCE=1 ends after about 30 s)
 	@.venv/bin/pgwatch-sessions demo $(if $(ONCE),--once)
 
+# Two workers per core: half of the time a test waits for other processes. Each worker starts its own PostgreSQL servers.
+PARALLEL := -n auto --dist worksteal
+
 .PHONY: test
-test: $(SYNCED) ## run the tests (ARGS='-k word -x' goes to pytest)
-	@.venv/bin/pytest $(ARGS)
+test: $(SYNCED) ## run the tests in parallel (ARGS='-k word -x' goes to pytest)
+	@.venv/bin/pytest $(PARALLEL) $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(SYNCED) ## run the tests that need no PostgreSQL server and start no program (takes 20 s)
+	@.venv/bin/pytest -n logical --dist worksteal -m "not slow and not e2e and not image" $(ARGS)
 
 .PHONY: test-matrix
 test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
-	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest -k pg1 $(ARGS)
+	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest $(PARALLEL) -k pg1 $(ARGS)
 
 .PHONY: manifests
 manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kubernetes, from alerts/ and grafana/
@@ -70,7 +79,7 @@ format: $(SYNCED) ## format the code and mend what the linter can mend
 .PHONY: coverage
 coverage: $(SYNCED) ## run the tests and show which lines they miss
 	@.venv/bin/coverage erase
-	@.venv/bin/coverage run -m pytest $(ARGS)
+	@.venv/bin/coverage run -m pytest $(PARALLEL) $(ARGS)
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 

@@ -2,35 +2,85 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pgwatch_sessions.demo.postgres import Cluster, Postgres, cluster, runnable, serving
 from pgwatch_sessions.demo.supervisor import descendants
 from tests.support.leftovers import processes_of
-from tests.support.servers import Database, OwnPostgres, copied, fresh_database, installed, own_server
+from tests.support.servers import (
+    Database,
+    OwnPostgres,
+    OwnPostgresFactory,
+    copied,
+    fresh_database,
+    installed,
+    own_server,
+)
 from tests.support.waiting import until
 
-
-class OwnPostgresFactory(Protocol):
-    """Starts a server of the test's own: `own_postgres(settings={"max_connections": "20"})`."""
-
-    def __call__(self, *, major: int = ..., settings: Mapping[str, str] = ..., hba: Sequence[str] = ...) -> OwnPostgres:
-        """Return the running server; the test's end stops it."""
+# How many examples a property gets: in continuous integration hypothesis' own number, 100, elsewhere a quarter of that.
+# An example has no deadline, because other workers may have the processor.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("full"), max_examples=25)
+settings.load_profile("full" if "CI" in os.environ else "quick")
 
 
 def pytest_configure() -> None:
     """Let programs that tests start take Ctrl-C: whatever a script runs with `&` inherits that it is ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers to start: one per core for `-n logical`, and for `-n auto` two, since most tests wait."""
+    cores = os.cpu_count() or 1
+    return cores if config.option.numprocesses == "logical" else 2 * cores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses a PostgreSQL server, and the tests of every module that can start programs."""
+    for item in items:
+        if isinstance(item, pytest.Function) and (
+            "template_of" in item.fixturenames or _can_start_programs(item.module)
+        ):
+            item.add_marker("slow")
+
+
+@functools.cache
+def _can_start_programs(module: ModuleType) -> bool:
+    """Tell whether a test module defines or imports a function whose module starts programs."""
+    modules = [getattr(inspect.unwrap(value), "__globals__", {}) for value in vars(module).values() if callable(value)]
+    return any("subprocess" in names or "kept" in names for names in modules)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, as the daemon does."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def only_slow_tests_start_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep `make test-fast` fast: fail a test that starts a program and is not marked."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(subprocess.Popen, "__init__", _refuse)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    pytest.fail("a test that starts a program is slow: mark it with @pytest.mark.slow")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -118,6 +168,8 @@ def own_postgres(template_of: Callable[[int], Cluster]) -> Iterator[OwnPostgresF
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run in which tests were chosen and none ran: it has shown nothing."""
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # in a worker: the process that started the workers gets the results of all
+        return
     if exitstatus == pytest.ExitCode.OK and reporter.stats.get("skipped") and not reporter.stats.get("passed"):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 

@@ -11,10 +11,9 @@ import yaml
 
 import pgwatch_sessions
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.conftest import OwnPostgresFactory
 from tests.support.daemons import own_sessions
 from tests.support.programs import environment, finished
-from tests.support.servers import Database
+from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.situations import aborted_transaction, idle, idle_in_transaction, role
 from tests.support.terminals import at_terminal
 from tests.support.waiting import until

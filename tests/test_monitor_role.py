@@ -11,10 +11,9 @@ import pytest
 import pgwatch_sessions
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.conftest import OwnPostgresFactory
 from tests.support.daemons import daemon
 from tests.support.polling import poll, seen, session_of
-from tests.support.servers import Database, OwnPostgres, installed
+from tests.support.servers import Database, OwnPostgres, OwnPostgresFactory, installed
 from tests.support.situations import aborted_transaction, active, idle, idle_in_transaction, role, waiting_for_lock
 
 SCRIPT = Path(pgwatch_sessions.__file__).parents[1] / "deploy" / "sql" / "create_monitor_role.sql"

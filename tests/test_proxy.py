@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.conftest import OwnPostgresFactory
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 #: The first message of a client that asks for TLS: its length, and the protocol's code. The answer is one byte.

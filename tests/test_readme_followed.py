@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.demo.child_process import child_process
-from tests.conftest import OwnPostgresFactory
 from tests.support.ports import free_port
 from tests.support.programs import environment
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,7 @@
-"""How the daemon ends: by a signal, by an error in the program, or before it has started."""
+"""How the daemon ends: by a signal, by an error in the program, or before it has started.
+
+`make bench` measures how long that takes.
+"""
 
 import contextlib
 import signal
@@ -9,10 +12,10 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.conftest import OwnPostgresFactory
 from tests.support.daemons import Daemon, daemon, own_sessions, through
 from tests.support.programs import environment, finished
 from tests.support.proxy import proxy_to
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 #: The exit code after SIGTERM or SIGINT.
@@ -24,10 +27,10 @@ def test_a_signal_ends_the_daemon(postgres: Postgres, number: signal.Signals) ->
     """The exit code is 0 within 2 s, the session on the server is closed, and the log has the end."""
     with daemon(dsn=postgres.dsn()) as watching:
         watching.scrape_when_up()
-        code, seconds = watching.end_by(number)
-        assert (code, seconds < 2) == (ENDED_IN_ORDER, True), seconds
+        code = watching.end_by(number)
+        assert code == ENDED_IN_ORDER
         assert len(watching.events("stopped")) == 1
-        until(lambda: own_sessions(postgres.dsn()) == 0, within=1)
+        until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -39,10 +42,10 @@ def test_a_signal_in_the_middle_of_a_poll_that_hangs(own_postgres: OwnPostgresFa
         server.freeze()
         try:
             watching.scrape_when(lambda scrape: scrape.silence() > 0.5)
-            code, seconds = watching.end_by(number)
+            code = watching.end_by(number)
         finally:
             server.thaw()
-    assert (code, seconds < 2) == (ENDED_IN_ORDER, True), seconds
+    assert code == ENDED_IN_ORDER
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
@@ -52,10 +55,10 @@ def test_a_signal_between_two_polls_at_a_server_that_vanished(postgres: Postgres
         with daemon(dsn=through(proxy), interval="1h") as watching:
             watching.scrape_when_up()
             proxy.black_hole()
-            code, seconds = watching.end_by(signal.SIGTERM)
+            code = watching.end_by(signal.SIGTERM)
         proxy.resume()
         until(lambda: proxy.clients == 0)
-    assert (code, seconds < 2) == (ENDED_IN_ORDER, True), seconds
+    assert code == ENDED_IN_ORDER
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
@@ -65,10 +68,10 @@ def test_a_signal_while_connecting(postgres: Postgres) -> None:
         proxy.black_hole()
         with daemon(dsn=through(proxy), timeout="30s") as watching:
             until(lambda: proxy.clients == 1)
-            code, seconds = watching.end_by(signal.SIGTERM)
+            code = watching.end_by(signal.SIGTERM)
         proxy.resume()
         until(lambda: proxy.clients == 0)
-    assert (code, seconds < 2) == (ENDED_IN_ORDER, True), seconds
+    assert code == ENDED_IN_ORDER
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
@@ -80,8 +83,8 @@ def test_a_signal_while_hostile_http_clients_are_connected(postgres: Postgres) -
             stack.enter_context(connected(watching)).sendall(sent)
         send_without_reading(stack.enter_context(connected(watching)))
         watching.scrape()
-        code, seconds = watching.end_by(signal.SIGTERM)
-        assert (code, seconds < 2) == (ENDED_IN_ORDER, True), seconds
+        code = watching.end_by(signal.SIGTERM)
+        assert code == ENDED_IN_ORDER
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
-from tests.alerts.mutants import mutants, passes_alone, survivors
+from tests.alerts.mutants import failing_alone, mutants, survivors
 from tests.alerts.rules import (
     ALERTS,
     RULE_FILES,
     TEST_FILES,
+    Rule,
     loaded,
     metrics_in,
     metrics_in_template,
@@ -73,13 +74,22 @@ def test_every_recorded_series_is_tested() -> None:
 
 
 @needs_promtool
-@pytest.mark.timeout(400)
-def test_no_rule_can_be_changed_unnoticed(tmp_path: Path) -> None:
+def test_each_test_of_the_rules_passes_without_the_others(tmp_path: Path) -> None:
+    """With no more rules than it is about; the next test runs them so."""
+    assert [str(test) for test in failing_alone(tmp_path / "right")] == []
+
+
+@needs_promtool
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: str(rule.name))
+def test_no_rule_can_be_changed_unnoticed(rule: Rule, tmp_path: Path) -> None:
     """With one metric, threshold, time, label or condition changed in any one rule, a test of them fails."""
-    assert [file.stem for file in TEST_FILES if not passes_alone(tmp_path / "right" / file.stem, file)] == []
-    found = tuple(mutants())
-    assert len(found) > 6 * len(ALL)
-    assert [str(mutant) for mutant in survivors(tmp_path, found)] == []
+    wrong = [mutant for mutant in mutants() if mutant.rule == rule]
+    assert [str(mutant) for mutant in survivors(tmp_path, rule, wrong)] == []
+
+
+def test_rules_are_changed_in_many_ways() -> None:
+    """Else the test above shows little."""
+    assert len(tuple(mutants())) > 6 * len(ALL)
 
 
 def test_rules_read_metrics_that_exist() -> None:

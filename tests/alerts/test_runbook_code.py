@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from tests.alerts.test_runbooks import blocks
+from tests.alerts.runbooks import blocks
 from tests.support.servers import Database
 from tests.support.waiting import until
 
@@ -37,6 +37,7 @@ _LIBRARIES = {
     **vars(sqlalchemy.exc),
     **vars(sqlalchemy),
     "Annotated": Annotated,
+    "asyncio": asyncio,
 }
 
 
@@ -143,27 +144,22 @@ async def ask(app: FastAPI, *requests: tuple[str, str]) -> list[int]:
         return [(await client.request(*each, json={"email": "e@f.example"})).status_code for each in twice]
 
 
-def test_the_mended_code_holds_nothing_while_others_work_and_leaves_nothing(database: Database) -> None:
+async def test_the_mended_code_holds_nothing_while_others_work_and_leaves_nothing(database: Database) -> None:
     """Routes, background tasks, streams, external calls, errors and pools of the page."""
-
-    async def scene() -> list[str]:
-        async with (
-            shop(database) as (names, done),
-            asyncpg.create_pool(database.dsn(application_name="page"), min_size=1, max_size=1) as pool,
-        ):
-            names["pool"], first = pool, names["app"]
-            for code in mended():
-                async with pool.acquire(timeout=2) if "pool" not in code else contextlib.nullcontext() as connection:
-                    with Session(names["engine"]) if "begin_nested" in code else contextlib.nullcontext() as session:
-                        names |= {"connection": connection, "session": session}
-                        await run(code, names)
-            orders = ("GET", "/orders/1"), ("POST", "/orders/1/payment"), ("POST", "/orders"), ("GET", "/export")
-            assert await ask(first, *orders) == [200] * 8
-            assert names["app"] is not first, "the page's own, with a lifespan"
-            assert await ask(names["app"], ("GET", "/reports")) == [200] * 2
-            with psycopg.connect(database.dsn(), autocommit=True) as person:
-                until(lambda: not person.execute(_LEFT).fetchall())
-            return done
-
-    done = asyncio.run(scene())
+    async with (
+        shop(database) as (names, done),
+        asyncpg.create_pool(database.dsn(application_name="page"), min_size=1, max_size=1) as pool,
+    ):
+        names["pool"], first = pool, names["app"]
+        for code in mended():
+            async with pool.acquire(timeout=2) if "pool" not in code else contextlib.nullcontext() as connection:
+                with Session(names["engine"]) if "begin_nested" in code else contextlib.nullcontext() as session:
+                    names |= {"connection": connection, "session": session}
+                    await run(code, names)
+        orders = ("GET", "/orders/1"), ("POST", "/orders/1/payment"), ("POST", "/orders"), ("GET", "/export")
+        assert await ask(first, *orders) == [200] * 8
+        assert names["app"] is not first, "the page's own, with a lifespan"
+        assert await ask(names["app"], ("GET", "/reports")) == [200] * 2
+        with psycopg.connect(database.dsn(), autocommit=True) as person:
+            until(lambda: not person.execute(_LEFT).fetchall())
     assert set(done) == {"mail to e@f.example", "order-1 1", "row 1", "row 501"}

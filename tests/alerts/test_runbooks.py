@@ -10,22 +10,10 @@ from pgwatch_sessions.core.findings import LeakKind
 from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.alerts.rules import ALERTS, rules
+from tests.alerts.runbooks import PAGES, blocks
 from tests.support.servers import Database
 from tests.support.situations import active, idle_in_transaction
 from tests.support.waiting import until
-
-PAGES = tuple(sorted((ALERTS / "runbooks").glob("*.md")))
-_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-
-
-def blocks(language: str) -> list[tuple[str, str]]:
-    """Return the code blocks of all pages in a language, each with its page's name."""
-    return [
-        (page.stem, textwrap.dedent(text))
-        for page in PAGES
-        for _, spoken, text in _BLOCK.findall(page.read_text())
-        if spoken == language
-    ]
 
 
 def test_every_page_belongs_to_an_alert() -> None:

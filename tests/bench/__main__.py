@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from pgwatch_sessions.demo.postgres import packaged
-from tests.bench import core, memory, poll, rules, scrape, spill
+from tests.bench import core, end, memory, poll, rules, scrape, spill
 
 #: Each yields blocks of text as it gets on.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -19,6 +19,7 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
     "memory": memory.bench,
     "core": core.bench,
     "rules": rules.bench,
+    "end": end.bench,
 }
 
 

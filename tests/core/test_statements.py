@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -165,13 +163,12 @@ def test_any_text_makes_a_statement(sql: str) -> None:
     ["'", "/*", "$a$", '"', "$", "\\'", "E'\\", "--\n", "/* */", "(", "()", "((a)", "), (", "?, ", "'a' ", "a", "1.",
      ";", "'a\\',", "\x85", "/*k='v',*/", "FROM a,", "FROM a a,", "WITH a AS (", "BEGIN;", "a.b,", "TRIM ("],
 )  # fmt: skip
+@pytest.mark.timeout(10, func_only=True)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    """100 kB of anything is done in well under a second; quadratic time would take many."""
+    """100 kB of anything are read before the deadline: linear time takes 0.1 s, quadratic time minutes."""
     sql = piece * (100_000 // len(piece))
-    start = time.perf_counter()
     scan(sql)
     parse_statement(sql)
-    assert time.perf_counter() - start < 1
 
 
 TAGGED = [

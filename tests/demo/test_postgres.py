@@ -30,8 +30,8 @@ from pgwatch_sessions.demo.postgres import (
     serving,
 )
 from pgwatch_sessions.demo.supervisor import descendants
-from tests.conftest import OwnPostgresFactory
 from tests.support.leftovers import alive
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 REPOSITORY = Path(pgwatch_sessions.__file__).parents[1]

@@ -16,9 +16,8 @@ import pytest
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.settings.quantities import read_duration
 from tests.alerts.rules import ROOT
-from tests.conftest import OwnPostgresFactory
 from tests.deploy.compose import Stage, initialise, server_settings, services
-from tests.support.servers import OwnPostgres
+from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.waiting import until
 
 SERVICES = services()

@@ -13,14 +13,13 @@ import psycopg
 
 from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
-from tests.conftest import OwnPostgresFactory
 from tests.e2e import scaled
 from tests.e2e.alertmanager import Pages, receiving, running_alertmanager
 from tests.e2e.prometheus import Prometheus, running_prometheus
 from tests.e2e.timeline import Timeline
 from tests.e2e.watchers import Watcher, watching
 from tests.support.ports import free_port
-from tests.support.servers import OwnPostgres
+from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.situations import role
 from tests.support.waiting import until
 

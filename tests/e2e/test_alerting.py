@@ -11,7 +11,6 @@ import pytest
 
 from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.postgres import SUPERUSER
-from tests.conftest import OwnPostgresFactory
 from tests.e2e import alertmanager, prometheus
 from tests.e2e.asked import query_of
 from tests.e2e.crises import LEAKER, LEAKY_SITE, everything_else
@@ -40,6 +39,7 @@ from tests.e2e.scene import (
 )
 from tests.e2e.shipped import firing, paged, show_answers, texts_are_whole, until_everything_fired
 from tests.grafana.expressions import expressions
+from tests.support.servers import OwnPostgresFactory
 from tests.support.situations import idle_in_transaction
 from tests.support.waiting import until
 

@@ -12,10 +12,9 @@ from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
 from pgwatch_sessions.postgres.errors import failure_of
-from tests.conftest import OwnPostgresFactory
 from tests.support.polling import failed, held, poll, polling, seen
 from tests.support.proxy import proxy_to
-from tests.support.servers import Database
+from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.situations import idle, role
 from tests.support.waiting import until
 

@@ -5,9 +5,8 @@ import psycopg
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.conftest import OwnPostgresFactory
 from tests.support.polling import poll, seen, session_of
-from tests.support.servers import Database
+from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.situations import (
     aborted_transaction,
     active,

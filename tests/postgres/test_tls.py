@@ -12,11 +12,10 @@ import trustme
 
 from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.demo.postgres import PostgresUnavailableError, account
-from tests.conftest import OwnPostgresFactory
 from tests.support.daemons import daemon
 from tests.support.polling import failed, poll, seen
 from tests.support.programs import environment, finished
-from tests.support.servers import OwnPostgres, installed
+from tests.support.servers import OwnPostgres, OwnPostgresFactory, installed
 from tests.support.waiting import until
 
 PASSWORD = "hunter2-of-all"

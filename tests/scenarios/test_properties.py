@@ -104,7 +104,6 @@ TALES = st.builds(
     lives=st.lists(LIVES, max_size=10).map(tuple) | st.lists(LIVES, min_size=10, max_size=30).map(tuple),
     failing=st.frozensets(st.integers(0, POLLS - 1), max_size=2),
 )
-PROPERTY = settings(max_examples=40, deadline=None)
 
 
 class Course(NamedTuple):
@@ -129,7 +128,6 @@ def essence(finding: Finding) -> tuple[object, ...]:
     return finding.key, finding.severity, _ids(finding), frozenset(finding.origins), finding.since, finding.total
 
 
-@PROPERTY
 @given(TALES, st.randoms(use_true_random=False))
 def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None:
     """The server promises none."""
@@ -149,7 +147,6 @@ def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None
         assert state.exhaustion == same.exhaustion
 
 
-@PROPERTY
 @given(TALES, st.integers(1, POLLS))
 def test_the_same_poll_twice_says_nothing_new(tale: Tale, number: int) -> None:
     """Nothing changed and no time went by."""
@@ -157,7 +154,6 @@ def test_the_same_poll_twice_says_nothing_new(tale: Tale, number: int) -> None:
     assert follow((*course, course[-1])).events[-1] == ()
 
 
-@PROPERTY
 @given(TALES)
 def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
     """After each poll; and nothing is opened twice, or closed that was not open."""
@@ -191,7 +187,6 @@ def ever_found(course: Course) -> set[tuple[Client, SessionId]]:
     return {(f.key.client, identity) for state in course.states for f in state.findings for identity in _ids(f)}
 
 
-@PROPERTY
 @given(TALES, st.floats(1, 60), st.floats(1, 10))
 def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, factor: float) -> None:
     """Every session that is found with a long hold limit is found with a shorter one."""
@@ -199,6 +194,7 @@ def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, facto
     assert lenient <= ever_found(follow(tale.polls, Policy(hold_limit=hold_limit)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", LEAKS[:8], ids=lambda story: story.name)
 def test_a_stricter_policy_finds_no_later(story: Story) -> None:
     """Of whole stories too: the first finding about the leaking client comes no later."""
@@ -241,7 +237,7 @@ def hostile_sessions(draw: st.DrawFn) -> Session:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.lists(
         st.tuples(

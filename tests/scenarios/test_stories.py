@@ -8,6 +8,8 @@ from tests.scenarios.stories import STORIES
 from tests.scenarios.story import Story
 from tests.scenarios.verdicts import complaints
 
+pytestmark = pytest.mark.slow
+
 
 def identity(story: Story) -> str:
     """Name a story in pytest's output."""

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 
@@ -114,6 +115,13 @@ class OwnPostgres:
         send_signal(self.server.pid, number)
         for pid in descendants(self.server.pid):
             send_signal(pid, number)
+
+
+class OwnPostgresFactory(Protocol):
+    """Starts a server of the test's own: `own_postgres(settings={"max_connections": "20"})`."""
+
+    def __call__(self, *, major: int = ..., settings: Mapping[str, str] = ..., hba: Sequence[str] = ...) -> OwnPostgres:
+        """Return the running server; the test's end stops it."""
 
 
 @contextlib.contextmanager

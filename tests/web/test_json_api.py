@@ -10,7 +10,7 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, to_json
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking
 from tests.support.values import NOW, session, snapshot
-from tests.web.test_app import Watched, served
+from tests.support.web import Watched, served
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 TIMES = {"since", "opened_at", "taken_at", "backend_start"}
@@ -231,7 +231,6 @@ def test_hostile_names_are_read_back_as_they_are() -> None:
     check(server)
 
 
-@pytest.mark.anyio
 async def test_documents_are_served_as_json() -> None:
     """A new state is served at once, HEAD has the length of GET, and the media type is JSON."""
     watched = Watched()
@@ -261,7 +260,6 @@ async def test_documents_are_served_as_json() -> None:
         ("unknown=1", 200, None),
     ],
 )
-@pytest.mark.anyio
 async def test_a_wrong_parameter_is_answered_with_an_error(query: str, status: int, error: str | None) -> None:
     """The error is JSON. Unknown parameters are ignored."""
     watched = Watched()
@@ -272,7 +270,6 @@ async def test_a_wrong_parameter_is_answered_with_an_error(query: str, status: i
         assert response.json().get("error") == error
 
 
-@pytest.mark.anyio
 async def test_requests_cannot_make_the_daemon_render_without_end() -> None:
     """Too many different requests for one state are refused. Known ones, the page and whole documents are not."""
     watched = Watched()

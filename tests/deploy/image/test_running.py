@@ -8,12 +8,11 @@ import psycopg
 import pytest
 
 from pgwatch_sessions import __version__
-from tests.conftest import OwnPostgresFactory
 from tests.deploy.image.building import PROJECT
 from tests.deploy.image.machine import Machine
 from tests.deploy.image.running import Container, documented, exported, once, running
 from tests.support.ports import free_port
-from tests.support.servers import Database
+from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]

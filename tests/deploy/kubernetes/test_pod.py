@@ -12,7 +12,6 @@ import pytest
 import trustme
 
 from pgwatch_sessions.demo.child_process import child_process
-from tests.conftest import OwnPostgresFactory
 from tests.deploy.kubernetes.manifests import (
     KUBERNETES,
     PODS,
@@ -29,6 +28,7 @@ from tests.deploy.kubernetes.manifests import (
 )
 from tests.support.daemons import Daemon, logged
 from tests.support.programs import PROGRAM, environment, finished
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 pytestmark = needs_kubectl

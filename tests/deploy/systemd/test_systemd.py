@@ -12,7 +12,6 @@ import pytest
 from pgwatch_sessions.commands.command import EXIT_USAGE
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.settings.listing import describe
-from tests.conftest import OwnPostgresFactory
 from tests.deploy.systemd import sandbox
 from tests.deploy.systemd.unit import (
     ROOT,
@@ -27,6 +26,7 @@ from tests.deploy.systemd.unit import (
 )
 from tests.support.daemons import Daemon, logged
 from tests.support.programs import PROGRAM, environment, finished
+from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
 ENV_FILE = SYSTEMD / "pgwatch-sessions.env"

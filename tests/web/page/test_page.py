@@ -37,7 +37,7 @@ from pgwatch_sessions.web.ranked_findings import anchor_of
 from pgwatch_sessions.wording.advice import Advice
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
 from tests.support.values import NOW, session, snapshot
-from tests.web.test_app import Watched, served
+from tests.support.web import Watched, served
 
 #: Without escaping this would run a script, load an image, or end an attribute or element.
 HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
