@@ -20,7 +20,7 @@ def test_application_names_without_end_are_forgotten() -> None:
             for i in range(per_poll)
         ]
         state, _ = advance(state, snapshot(*sessions, at=at), policy=Policy(), at=at, duration=0.01)
-        assert len(state.memory.history.clients) <= 5_000 + per_poll
+        assert len(state.memory.history.habits) <= 5_000 + per_poll
     assert len(state.labelled.seen_at) <= Policy().max_clients
 
 

@@ -24,6 +24,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it counts open files in /proc")
 def test_too_many_open_files_delay_connections_and_do_not_fill_the_log() -> None:
     """Connections that cannot be accepted wait until others have ended; the log has a line for each second."""
