@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.alerts.rules import RULE_FILES, TEST_FILES, Rule, loaded, metrics_in, metrics_in_template, ran, rules
+from tests.alerts.rules import RULE_FILES, TEST_FILES, Rule, load_yaml, metrics_in, metrics_in_template, run_tool, rules
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"+%])\d+(?:\.\d+)?(?![\w.:])")
 _COMPARISON = re.compile(r" ([<>]=?|[!=]=) (?:[\d.]+|Inf)")
@@ -197,14 +197,14 @@ def _needed(text: str) -> frozenset[str]:
 
 def failing_alone(folder: Path) -> list[RuleTest]:
     """Return the tests that fail with no more rules than they are about, none of them wrong."""
-    documents = {file: loaded(file) for file in RULE_FILES}
+    documents = {file: load_yaml(file) for file in RULE_FILES}
     passed = _passed(folder, [(test, documents) for test in rule_tests()])
     return [test for test, has_passed in zip(rule_tests(), passed, strict=True) if not has_passed]
 
 
 def survivors(folder: Path, rule: Rule, wrong: Sequence[Mutant]) -> Sequence[Mutant]:
     """Return the mutants of a rule under which all tests of the rules pass; `folder` is where they are tried."""
-    documents = {file: loaded(file) for file in RULE_FILES}
+    documents = {file: load_yaml(file) for file in RULE_FILES}
     for number, test in enumerate(sorted(rule_tests(), key=_nearness(rule))):
         if rule.name in test.rules and wrong:
             changed = [(test, documents | {rule.file: _with(mutant)}) for mutant in wrong]
@@ -217,9 +217,9 @@ def _nearness(rule: Rule) -> Callable[[RuleTest], tuple[bool, bool, bool, int]]:
     """Order the tests so that the one that should fail comes first: the alert's own, then those of several alerts."""
     alerts = {each.name for each in rules() if each.is_alert}
     own = {rule.name} if rule.is_alert else {each.name for each in rules() if each.is_alert and rule.name in each.expr}
-    # The one called forgotten plays a day, which takes as long as ten others.
+    # The one called forgotten_after_a_day plays a day, which takes as long as ten others.
     return lambda test: (
-        test.file.stem == "forgotten",
+        test.file.stem == "forgotten_after_a_day",
         test.file.stem not in own,
         test.file.stem in alerts,
         len(test.rules),
@@ -236,7 +236,7 @@ def _passed(folder: Path, cases: Sequence[tuple[RuleTest, Mapping[Path, Any]]]) 
             (place / file.name).write_text(json.dumps(_of(test, document)))  # JSON is YAML
         files.append(place / "tests" / test.file.name)
         files[-1].write_text(test.text)
-    _, *results = ran("promtool", "test", "rules", *files).stdout.split("Unit Testing: ")
+    _, *results = run_tool("promtool", "test", "rules", *files).stdout.split("Unit Testing: ")
     shutil.rmtree(folder)
     assert len(results) == len(files)
     return ["SUCCESS" in result for result in results]
@@ -255,7 +255,7 @@ def _of(test: RuleTest, document: Any) -> Any:
 
 
 def _with(mutant: Mutant) -> Any:
-    document = loaded(mutant.rule.file)
+    document = load_yaml(mutant.rule.file)
     content: Any = [rule for group in document["groups"] for rule in group["rules"]][mutant.rule.index]
     *path, last = mutant.part.split(".")
     for key in path:

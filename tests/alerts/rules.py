@@ -1,4 +1,4 @@
-"""The rule files as values, and the programs that judge them."""
+"""Read the rule files, and run promtool and amtool on them."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "alerts"
 RULE_FILES = tuple(sorted(ALERTS.glob("*.yml")))
 TEST_FILES = tuple(sorted((ALERTS / "tests").glob("*.yml")))
-#: A metric of ours, or a recorded one.
+#: One of the daemon's metrics, or a recorded series.
 METRIC = re.compile(r"(?<![\w:])(?:\w+:)?(?:pgwatch_sessions|db)_\w+(?::\w+)?")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 _LABELS = re.compile(r"{[^{}]*}|\b(?:without|by|on|ignoring) \([^)]*\)")
@@ -34,31 +34,31 @@ needs_amtool = pytest.mark.skipif(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule, and where it stands."""
+    """One alerting or recording rule, and its position in its file."""
 
     file: Path
-    #: Its place among all rules of the file.
+    #: Its index among all rules of the file.
     index: int
-    #: The alert's name, or that of the recorded series.
+    #: The name of the alert, or of the recorded series.
     name: str
     is_alert: bool
     content: dict[str, Any]
 
     @property
     def expr(self) -> str:
-        """The PromQL."""
+        """The rule's PromQL expression."""
         return str(self.content["expr"])
 
 
-def loaded(file: Path) -> Any:
-    """Read a YAML file; what aliases name is copied, so that each can be changed by itself."""
+def load_yaml(file: Path) -> Any:
+    """Read a YAML file. YAML aliases become copies, so that a test can change one of them alone."""
     return json.loads(_as_json(file))
 
 
 def write_without_intervals(folder: Path) -> list[str]:
-    """Write the rule files with all groups at Prometheus' own interval; return the paths."""
+    """Write the rule files without the groups' own evaluation intervals; return the paths."""
     for file in RULE_FILES:
-        content = loaded(file)
+        content = load_yaml(file)
         for group in content["groups"]:
             group.pop("interval", None)
         (folder / file.name).write_text(json.dumps(content))  # JSON is YAML
@@ -67,14 +67,14 @@ def write_without_intervals(folder: Path) -> list[str]:
 
 @functools.cache
 def _as_json(file: Path) -> str:
-    """Read it once, since YAML takes long to read."""
+    """Cache each file as JSON, because parsing YAML is slow."""
     return json.dumps(yaml.safe_load(file.read_text()))
 
 
 def rules() -> Iterator[Rule]:
-    """Read every rule of every file."""
+    """Yield every rule of every file."""
     for file in RULE_FILES:
-        contents = [rule for group in loaded(file)["groups"] for rule in group["rules"]]
+        contents = [rule for group in load_yaml(file)["groups"] for rule in group["rules"]]
         for index, content in enumerate(contents):
             is_alert = "alert" in content
             name = content["alert" if is_alert else "record"]
@@ -82,17 +82,17 @@ def rules() -> Iterator[Rule]:
 
 
 def metrics_in(expr: str) -> set[str]:
-    """Return the metrics that PromQL reads, without what stands in it as a label or as a label's value."""
+    """Return the metrics that a PromQL expression reads. Labels and label values are left out."""
     return set(METRIC.findall(_LABELS.sub("", _QUOTED.sub("", expr))))
 
 
 def metrics_in_template(text: str) -> set[str]:
-    """Return the metrics that an annotation asks for."""
+    """Return the metrics that the queries of an annotation read."""
     return {metric for action in _TEMPLATE.findall(text) for metric in METRIC.findall(action)}
 
 
-def ran(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of Prometheus' to its end."""
-    # Its garbage is collected less often: a fifth of the time of the many short runs here.
+def run_tool(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run promtool or amtool to its end."""
+    # Less frequent garbage collection saves a fifth of the time of the many short runs.
     env = {**os.environ, "GOGC": "400"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)

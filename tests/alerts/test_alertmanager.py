@@ -11,36 +11,36 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.alerts.rules import ROOT, loaded, needs_amtool, needs_promtool, ran
+from tests.alerts.rules import ROOT, load_yaml, needs_amtool, needs_promtool, run_tool
 from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy/alertmanager/alertmanager.yml"
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"
-#: Debian has the daemon under a name of its own.
+#: Debian calls the program prometheus-alertmanager.
 _PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 CLIENT = {"server": "db", "database": "shop", "user": "app", "application": "orders"}
 
 
 @needs_amtool
 def test_amtool_accepts_the_configuration() -> None:
-    """As it is shipped."""
-    checked = ran("amtool", "check-config", CONFIG)
+    """The shipped file is valid."""
+    checked = run_tool("amtool", "check-config", CONFIG)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @needs_amtool
 def test_the_commented_examples_are_valid_too(tmp_path: Path) -> None:
-    """E-mail, Slack and PagerDuty, when somebody takes the comment signs away."""
+    """The file is also valid with the commented e-mail, Slack and PagerDuty receivers switched on."""
     example = re.compile(r"^( *)# ((?:  )*(?:- )?(?:\w+:|text: >-| *\(?{{).*)$")
     text = "\n".join(
         f"{match[1]}{match[2]}" if (match := example.match(line)) else line for line in CONFIG.read_text().splitlines()
     )
     (tmp_path / "alertmanager.yml").write_text(text)
-    receivers = loaded(tmp_path / "alertmanager.yml")["receivers"]
+    receivers = load_yaml(tmp_path / "alertmanager.yml")["receivers"]
     assert {key for each in receivers for key in each} == {
         "name", "webhook_configs", "pagerduty_configs", "slack_configs", "email_configs",
     }  # fmt: skip
-    checked = ran("amtool", "check-config", tmp_path / "alertmanager.yml")
+    checked = run_tool("amtool", "check-config", tmp_path / "alertmanager.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     secrets = re.findall(r"^ *(?:- )?(?:routing_key|api_url|smtp_auth_password|service_key)\w*: .*", text, re.MULTILINE)
     assert len(secrets) == 3
@@ -49,8 +49,8 @@ def test_the_commented_examples_are_valid_too(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_promtool_accepts_prometheus_configuration() -> None:
-    """It finds the rule files from where it stands."""
-    checked = ran("promtool", "check", "config", "--lint=all", "--lint-fatal", PROMETHEUS)
+    """The configuration is valid, and its relative paths lead to the rule files."""
+    checked = run_tool("promtool", "check", "config", "--lint=all", "--lint-fatal", PROMETHEUS)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "2 rule files found" in checked.stdout
 
@@ -61,18 +61,18 @@ def test_promtool_accepts_prometheus_configuration() -> None:
     [({"severity": "critical"}, "wake"), ({"severity": "warning"}, "attention"), ({}, "attention")],
     ids=["critical", "warning", "none"],
 )
-def test_severity_decides_who_is_told(labels: Mapping[str, str], receiver: str) -> None:
-    """`critical` wakes somebody, everything else is seen on the same day."""
-    said = ran(
+def test_severity_decides_the_receiver(labels: Mapping[str, str], receiver: str) -> None:
+    """`critical` alerts go to the receiver that wakes somebody, all others to `attention`."""
+    checked = run_tool(
         "amtool", "config", "routes", "test", f"--config.file={CONFIG}", f"--verify.receivers={receiver}",
         *(f"{name}={value}" for name, value in {**CLIENT, **labels}.items()),
     )  # fmt: skip
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Start an Alertmanager with the shipped configuration; a client of it."""
+    """Start an Alertmanager with the shipped configuration, and yield an HTTP client for it."""
     if _PROGRAM is None:
         pytest.skip("alertmanager is not installed: apt install prometheus-alertmanager")
     folder = tmp_path_factory.mktemp("alertmanager")
@@ -97,7 +97,7 @@ def _ready(client: httpx.Client) -> bool:
 
 
 def alert(name: str, severity: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """Return an alert's labels."""
+    """Return the labels of an alert."""
     return {"alertname": name, "severity": severity, **labels}
 
 
@@ -146,21 +146,23 @@ SLOTS = {"server": "db", "scope": "server", "name": "db"}
         ),
     ],
 )
-def test_what_is_said_by_something_graver_is_not_said_twice(
+def test_a_graver_alert_suppresses_what_it_already_says(
     alertmanager: httpx.Client, source: dict[str, str], target: dict[str, str], *, inhibited: bool
 ) -> None:
-    """A real Alertmanager, asked which of two alerts it would keep quiet."""
-    # Apart from the other tests', which live on in the same program.
+    """A real Alertmanager suppresses the target alert or not; it never suppresses the source alert."""
+    # A random label keeps this test's alerts apart from those of other tests in the same Alertmanager.
     environment = {"environment": os.urandom(4).hex()}
     posted = [{"labels": {**labels, **environment}} for labels in (source, target)]
     alertmanager.post("/api/v2/alerts", json=posted).raise_for_status()
-    # Inhibition is worked out a moment after the alerts are known.
-    until(lambda: [bool(each["status"]["inhibitedBy"]) for each in _known(alertmanager, posted)] == [False, inhibited])
+    # Alertmanager computes inhibition a moment after it lists the alerts.
+    until(
+        lambda: [bool(each["status"]["inhibitedBy"]) for each in _processed(alertmanager, posted)] == [False, inhibited]
+    )
 
 
-#: Labels that Prometheus or whoever runs it adds to tell servers apart.
+#: Labels that Prometheus or its operators add to tell servers apart.
 PLACE = {"cluster": "west", "namespace": "shop", "environment": "live"}
-#: Of each inhibition: what inhibits, what is inhibited, and the labels in which the two must not differ.
+#: For each inhibition rule: the alert that suppresses, the alert that is suppressed, and the labels that must be equal.
 PAIRS = (
     (
         {**LEAK, **PLACE, "scope": "role", "name": "app", "reason": "failing"},
@@ -187,23 +189,23 @@ PAIRS = (
 
 
 def _variants() -> Iterator[tuple[str, dict[str, str], dict[str, str], bool]]:
-    """Give each pair as it is, which is inhibited, and differing in one label, which is not; and what it is called."""
-    for source, target, telling in PAIRS:
-        for label in (None, *sorted(telling)):
-            apart = {"environment": os.urandom(4).hex()}
-            alike = {**target, **apart}
-            other = alike if label is None else {**alike, label: f"{alike[label]}Else"}
+    """Yield a name, the two alerts, and whether the second is suppressed: once with equal labels, then one differs."""
+    for source, target, equal_labels in PAIRS:
+        for label in (None, *sorted(equal_labels)):
+            environment = {"environment": os.urandom(4).hex()}
+            matching = {**target, **environment}
+            variant = matching if label is None else {**matching, label: f"{matching[label]}Else"}
             yield (
                 f"{source['alertname']} over {target['alertname']}, {label}",
-                {**source, **apart},
-                other,
+                {**source, **environment},
+                variant,
                 label is None,
             )
 
 
-def test_what_differs_in_one_label_is_told(alertmanager: httpx.Client) -> None:
-    """A trouble of another server, client, site, limit or place is not kept quiet; the same one is."""
-    assert len(PAIRS) == len(loaded(CONFIG)["inhibit_rules"])
+def test_an_alert_that_differs_in_one_label_is_not_suppressed(alertmanager: httpx.Client) -> None:
+    """An alert on another server, client, site, limit or place still notifies; one on the same is suppressed."""
+    assert len(PAIRS) == len(load_yaml(CONFIG)["inhibit_rules"])
     variants = tuple(_variants())
     assert len({name for name, *_ in variants}) == len(variants)
     posted = [{"labels": labels} for _, *pair, _ in variants for labels in pair]
@@ -215,14 +217,14 @@ def test_what_differs_in_one_label_is_told(alertmanager: httpx.Client) -> None:
 def _inhibited(
     alertmanager: httpx.Client, variants: Sequence[tuple[str, dict[str, str], dict[str, str], bool]]
 ) -> set[str]:
-    known = alertmanager.get("/api/v2/alerts").raise_for_status().json()
-    quiet = [each["labels"] for each in known if each["status"]["inhibitedBy"]]
-    return {name for name, _, target, _ in variants if target in quiet}
+    alerts = alertmanager.get("/api/v2/alerts").raise_for_status().json()
+    suppressed = [each["labels"] for each in alerts if each["status"]["inhibitedBy"]]
+    return {name for name, _, target, _ in variants if target in suppressed}
 
 
 @pytest.mark.parametrize("severity", ["critical", "warning", "info"])
 def test_one_message_is_about_one_application_on_one_server(alertmanager: httpx.Client, severity: str) -> None:
-    """Whoever is told; the alerts of different sites and of different kinds come together."""
+    """For every receiver, Alertmanager groups alerts on different sites and of different kinds into one message."""
     labels = {**LEAK, **PLACE, "severity": severity, "environment": os.urandom(4).hex()}
     posted = [{"labels": labels}]
     alertmanager.post("/api/v2/alerts", json=posted).raise_for_status()
@@ -235,9 +237,9 @@ def _groups(alertmanager: httpx.Client, labels: Mapping[str, str]) -> list[Any]:
     return [group for group in groups if labels in [each["labels"] for each in group["alerts"]]]
 
 
-def test_who_is_woken_is_told_sooner_and_again_within_the_hour() -> None:
-    """What nobody has to get up for is repeated twice a day."""
-    root = loaded(CONFIG)["route"]
+def test_critical_alerts_notify_sooner_and_repeat_every_hour() -> None:
+    """All other alerts repeat twice a day."""
+    root = load_yaml(CONFIG)["route"]
     names = ("receiver", "group_wait", "group_interval", "repeat_interval")
     times = [tuple({**root, **route}[name] for name in names) for route in (root, *root["routes"])]
     assert times == [
@@ -247,8 +249,9 @@ def test_who_is_woken_is_told_sooner_and_again_within_the_hour() -> None:
     ]
 
 
-def _known(alertmanager: httpx.Client, posted: list[dict[str, Any]]) -> list[Any]:
-    known = alertmanager.get("/api/v2/alerts").raise_for_status().json()
-    found = [each for wanted in posted for each in known if each["labels"] == wanted["labels"]]
-    processed = all(each["status"]["state"] != "unprocessed" for each in found)
-    return found if len(found) == len(posted) and processed else []
+def _processed(alertmanager: httpx.Client, posted: list[dict[str, Any]]) -> list[Any]:
+    """Return the posted alerts as Alertmanager lists them; nothing until it has processed all of them."""
+    alerts = alertmanager.get("/api/v2/alerts").raise_for_status().json()
+    listed = [each for wanted in posted for each in alerts if each["labels"] == wanted["labels"]]
+    processed = all(each["status"]["state"] != "unprocessed" for each in listed)
+    return listed if len(listed) == len(posted) and processed else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.alerts.rules import RULE_FILES, loaded, write_without_intervals
+from tests.alerts.rules import RULE_FILES, load_yaml, write_without_intervals
 from tests.bench.fleet import exposed, served
 from tests.bench.tables import Limit, limits, table
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
@@ -62,7 +62,7 @@ def bench() -> Iterator[str]:
 
 def _each_minute() -> set[str]:
     """Return the names of the groups with an interval of their own."""
-    return {group["name"] for file in RULE_FILES for group in loaded(file)["groups"] if "interval" in group}
+    return {group["name"] for file in RULE_FILES for group in load_yaml(file)["groups"] if "interval" in group}
 
 
 def _rows(costs: Costs) -> list[tuple[str, float, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.alerts.rules import needs_amtool, needs_promtool, ran
+from tests.alerts.rules import needs_amtool, needs_promtool, run_tool
 from tests.deploy.compose import FILE, FOLDER, SECRETS, Service, Stage, composed, mounts, services
 from tests.support.programs import PROGRAM
 
@@ -186,7 +186,7 @@ def laid_out(service: Service, folder: Path) -> Path:
 @needs_promtool
 def test_prometheus_finds_its_rules_where_they_are_mounted(tmp_path: Path) -> None:
     """The shipped configuration leads from its place in the container to the shipped rules."""
-    checked = ran("promtool", "check", "config", laid_out(SERVICES["prometheus"], tmp_path))
+    checked = run_tool("promtool", "check", "config", laid_out(SERVICES["prometheus"], tmp_path))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "2 rule files found" in checked.stdout
 
@@ -194,7 +194,7 @@ def test_prometheus_finds_its_rules_where_they_are_mounted(tmp_path: Path) -> No
 @needs_amtool
 def test_alertmanager_finds_its_configuration(tmp_path: Path) -> None:
     """The shipped one, in its place in the container."""
-    checked = ran("amtool", "check-config", laid_out(SERVICES["alertmanager"], tmp_path))
+    checked = run_tool("amtool", "check-config", laid_out(SERVICES["alertmanager"], tmp_path))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pgwatch_sessions.core.judging.policy import Policy
-from tests.alerts.rules import ROOT, RULE_FILES, loaded
+from tests.alerts.rules import ROOT, RULE_FILES, load_yaml
 
 FACTOR = 60
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"
@@ -44,12 +44,12 @@ DAEMON = {
 def write_rules(folder: Path) -> None:
     """Write each rule file, scaled, under its own name."""
     for file in RULE_FILES:
-        (folder / file.name).write_text(json.dumps(_scaled(loaded(file))))  # JSON is YAML
+        (folder / file.name).write_text(json.dumps(_scaled(load_yaml(file))))  # JSON is YAML
 
 
 def prometheus(*, rules: Path, alertmanager: str, daemons: Sequence[str]) -> Mapping[str, Any]:
     """Return the configuration of Prometheus; addresses are host:port."""
-    configuration = _scaled(loaded(PROMETHEUS))
+    configuration = _scaled(load_yaml(PROMETHEUS))
     configuration["rule_files"] = [f"{rules}/*.yml"]
     [receiver] = configuration["alerting"]["alertmanagers"]
     receiver["static_configs"] = [{"targets": [alertmanager]}]
@@ -60,7 +60,7 @@ def prometheus(*, rules: Path, alertmanager: str, daemons: Sequence[str]) -> Map
 
 def alertmanager(*, webhook: str) -> Mapping[str, Any]:
     """Return the configuration of Alertmanager, which sends to the paths of this address."""
-    configuration = _scaled(loaded(ALERTMANAGER))
+    configuration = _scaled(load_yaml(ALERTMANAGER))
     for receiver in configuration["receivers"]:
         for hook in receiver["webhook_configs"]:
             assert hook["url"].startswith(WEBHOOK)

@@ -2,7 +2,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.alerts.rules import needs_amtool, needs_promtool, ran, rules
+from tests.alerts.rules import needs_amtool, needs_promtool, rules, run_tool
 from tests.e2e import scaled
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"])\d+(?:\.\d+)?(?![\w.:])")
@@ -30,13 +30,13 @@ def test_times_are_scaled_and_nothing_else() -> None:
 @needs_promtool
 def test_promtool_accepts_what_is_shipped_and_what_is_scaled(tmp_path: Path) -> None:
     """The rules are as many before and after."""
-    shipped = ran("promtool", "check", "config", scaled.PROMETHEUS)
+    shipped = run_tool("promtool", "check", "config", scaled.PROMETHEUS)
     assert shipped.returncode == 0, shipped.stdout + shipped.stderr
     (tmp_path / "rules").mkdir()
     scaled.write_rules(tmp_path / "rules")
     configuration = scaled.prometheus(rules=tmp_path / "rules", alertmanager="127.0.0.1:1", daemons=["127.0.0.1:2"])
     (tmp_path / "prometheus.yml").write_text(json.dumps(configuration))
-    checked = ran("promtool", "check", "config", tmp_path / "prometheus.yml")
+    checked = run_tool("promtool", "check", "config", tmp_path / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     found = re.compile(r"SUCCESS: (\d+) rules found")
     assert found.findall(shipped.stdout) == found.findall(checked.stdout) != []
@@ -45,8 +45,8 @@ def test_promtool_accepts_what_is_shipped_and_what_is_scaled(tmp_path: Path) -> 
 @needs_amtool
 def test_amtool_accepts_what_is_shipped_and_what_is_scaled(tmp_path: Path) -> None:
     """Before and after."""
-    shipped = ran("amtool", "check-config", scaled.ALERTMANAGER)
+    shipped = run_tool("amtool", "check-config", scaled.ALERTMANAGER)
     assert shipped.returncode == 0, shipped.stdout + shipped.stderr
     (tmp_path / "alertmanager.yml").write_text(json.dumps(scaled.alertmanager(webhook="http://127.0.0.1:1/")))
-    checked = ran("amtool", "check-config", tmp_path / "alertmanager.yml")
+    checked = run_tool("amtool", "check-config", tmp_path / "alertmanager.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr

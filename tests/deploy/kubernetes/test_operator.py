@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.alerts.rules import ALERTS, RULE_FILES, loaded, needs_amtool, needs_promtool, ran, rules
+from tests.alerts.rules import ALERTS, RULE_FILES, load_yaml, needs_amtool, needs_promtool, rules, run_tool
 from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, built, kind, needs_kubectl
 from tests.deploy.kubernetes.operator_schemas import SCHEMAS
 
 pytestmark = needs_kubectl
 
-SHIPPED = loaded(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
+SHIPPED = load_yaml(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
 DASHBOARDS = ROOT / "grafana" / "dashboards"
 ALERT_NAMES = {rule.name for rule in rules() if rule.is_alert}
 
@@ -69,7 +69,7 @@ def test_a_field_that_the_operator_does_not_know_is_found(name: str, change: Cal
 def test_the_rules_are_those_of_the_files() -> None:
     """Every group with every rule, to the letter: braces, quotes and line ends of the templates too."""
     groups = one("PrometheusRule")["spec"]["groups"]
-    shipped = [group for file in RULE_FILES for group in loaded(file)["groups"]]
+    shipped = [group for file in RULE_FILES for group in load_yaml(file)["groups"]]
     names = [group["name"] for group in groups]
     assert len(set(names)) == len(names)
     assert sorted(groups, key=lambda group: str(group["name"])) == sorted(shipped, key=lambda group: str(group["name"]))
@@ -80,7 +80,7 @@ def test_promtool_accepts_them(tmp_path: Path) -> None:
     """As the Operator writes them for Prometheus: the groups of one object are one file."""
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump(one("PrometheusRule")["spec"]))
-    checked = ran("promtool", "check", "rules", "--lint=all", "--lint-fatal", file)
+    checked = run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", file)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{len(list(rules()))} rules found" in checked.stdout
 
@@ -88,7 +88,7 @@ def test_promtool_accepts_them(tmp_path: Path) -> None:
 def test_the_interval_is_that_of_the_plain_configuration() -> None:
     """Neither more often than the daemon polls, nor less."""
     (endpoint,) = one("PodMonitor")["spec"]["podMetricsEndpoints"]
-    plain = loaded(ALERTS.parent / "deploy" / "prometheus" / "prometheus.yml")
+    plain = load_yaml(ALERTS.parent / "deploy" / "prometheus" / "prometheus.yml")
     assert endpoint["interval"] == plain["global"]["scrape_interval"]
 
 
@@ -185,7 +185,7 @@ def test_beside_the_routes_of_others_severity_decides(tmp_path: Path, labels: Se
     }
     file = tmp_path / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config))
-    said = ran(
+    said = run_tool(
         "amtool", "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={receivers}", *labels
     )
     assert said.returncode == 0, said.stdout + said.stderr
