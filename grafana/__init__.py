@@ -1,1 +1,1 @@
-"""The Grafana dashboards, as the code that generates them."""
+"""The code that generates the Grafana dashboards."""

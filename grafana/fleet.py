@@ -1,8 +1,8 @@
-"""The dashboard *Fleet*: every server, what is wrong with it, and when it is full."""
+"""The dashboard *Fleet*: all servers, what is wrong with each, and when it will be full."""
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import FLEET, Section, choice, dashboard_of, from_finding, leak_url, server_url
+from grafana.frame import FLEET, Section, build_dashboard, choice_variable, finding_links, leak_url, server_url
 from grafana.panels import (
     FULL,
     NO_FINDING,
@@ -13,33 +13,33 @@ from grafana.panels import (
     YELLOW,
     Panel,
     PanelStyle,
+    PanelText,
     Query,
     Steps,
-    Words,
-    graph,
+    graph_panel,
     link,
     no_forecast_mapping,
-    rows,
     stat_panel,
+    table_panel,
     thresholds,
-    timeline,
+    timeline_panel,
     verdict_mapping,
 )
 from grafana.queries import (
     OVER_RANGE,
     PER_MINUTE,
     RATE,
-    findings,
-    found,
-    greatest,
-    leaked,
+    count_findings,
+    findings_by_severity,
+    leaked_sessions,
+    max_by,
+    monitored_servers,
     or_zero,
-    seen,
+    select,
+    sum_by,
     time_left,
-    total,
     used_share,
-    verdict,
-    watched,
+    verdict_code,
 )
 from pgwatch_sessions.core.findings import Severity
 
@@ -47,31 +47,31 @@ _TO_SERVER = (link("This server", server_url("__field.labels.server")),)
 
 
 def fleet() -> dashboard.Dashboard:
-    """Build it."""
-    return dashboard_of(
+    """Return the dashboard."""
+    return build_dashboard(
         FLEET,
         "PostgreSQL sessions: fleet",
-        "Every watched server: what is wrong with it, how full it is, when nobody can connect, and who leaks.",
+        "All watched servers: what is wrong, how full each is, when it will refuse connections, and who leaks.",
         variables=(
-            choice("server", "Server", "Servers shown.", of="up", several=True),
-            choice(
-                "database", "Database", "Of clients: their database.", of="connections", where=("server",), several=True
+            choice_variable("server", "Server", "The servers shown.", metric="up", multi=True),
+            choice_variable(
+                "database", "Database", "Databases of clients.", metric="connections", where=("server",), multi=True
             ),
-            choice(
+            choice_variable(
                 "application",
                 "Application",
-                "Of clients: their application_name.",
-                of="connections",
+                "The application_name of clients.",
+                metric="connections",
                 where=("server", "database"),
-                several=True,
+                multi=True,
             ),
         ),
         sections=(
             Section(title="Now", panels=_now()),
-            Section(title="Watched", panels=(_servers(),)),
+            Section(title="Servers", panels=(_servers(),)),
             Section(title="Leaks", panels=_leaks()),
             Section(title="Over time", panels=_over_time()),
-            Section(title="The watchers", panels=_watchers()),
+            Section(title="Monitoring", panels=_monitoring()),
         ),
     )
 
@@ -79,48 +79,49 @@ def fleet() -> dashboard.Dashboard:
 def _now() -> tuple[Panel, ...]:
     return (
         stat_panel(
-            Words(title="Servers", means="Servers that a daemon watches, seen or not."),
+            PanelText(title="Servers", description="Servers that a daemon watches, whether polls succeed or not."),
             PanelStyle(width=4, height=4),
-            Query(expr=f"count({seen('up')})"),
+            Query(expr=f"count({select('up')})"),
         ),
         stat_panel(
-            Words(
-                title="Not seen",
-                means="Servers of which the last poll failed in every daemon. Of these nothing else here is fresh; "
-                "open leaks stay open, since not seeing is not gone.",
+            PanelText(
+                title="Not monitored",
+                description="Servers whose last poll failed in every daemon. Their session metrics are missing here. "
+                "Open findings stay open.",
             ),
             PanelStyle(width=4, height=4, steps=((1, RED),)),
-            Query(expr=f"sum(1 - {seen('up')})"),
+            Query(expr=f"sum(1 - {select('up')})"),
         ),
         stat_panel(
-            Words(
+            PanelText(
                 title="Open findings",
-                means="Critical: nobody can connect soon or now, or others are blocked; act now. Warning: a leak; "
-                "mend it today. Notice: evidence only, nobody is paged.",
+                description="*critical*: connections run out soon or now, or other sessions are blocked; act now. "
+                "*warning*: a leak; fix it today. *notice*: evidence only, no alert.",
             ),
             PanelStyle(width=8, height=4, steps=((1, ORANGE),)),
-            Query(expr=findings(Severity.CRITICAL), legend="critical"),
-            Query(expr=findings(Severity.WARNING), legend="warning"),
-            Query(expr=findings(Severity.NOTICE), legend="notice"),
+            Query(expr=count_findings(Severity.CRITICAL), legend="critical"),
+            Query(expr=count_findings(Severity.WARNING), legend="warning"),
+            Query(expr=count_findings(Severity.NOTICE), legend="notice"),
         )
         .override_by_name("critical", [_property("thresholds", thresholds(((1, RED),)).build())])
         .override_by_name("notice", [_property("thresholds", thresholds(((1, YELLOW),)).build())]),
         stat_panel(
-            Words(
-                title="Full soonest",
-                means="Time until the first limit of any server, role or database is reached at the present growth.",
+            PanelText(
+                title="First limit reached in",
+                description="Time until the first connection limit of any server, role or database is reached at the "
+                "present growth.",
                 unit="s",
             ),
             PanelStyle(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min({time_left()})"),
         ),
         stat_panel(
-            Words(
+            PanelText(
                 title="Exhausted",
-                means="Servers on which ordinary roles get `FATAL: sorry, too many clients already` now.",
+                description="Servers that refuse ordinary roles now: `FATAL: sorry, too many clients already`.",
             ),
             PanelStyle(width=4, height=4, steps=((1, RED),)),
-            Query(expr=total(seen("exhausted"))),
+            Query(expr=sum_by(select("exhausted"))),
         ),
     )
 
@@ -137,35 +138,35 @@ def _servers() -> Panel:
         ("custom.cellOptions", {"type": "gauge", "mode": "basic"}),
     ]
     coloured = ("custom.cellOptions", {"type": "color-text"})
-    return rows(
-        Words(
+    return table_panel(
+        PanelText(
             title="Servers",
-            means="One line a server. *leaking*: somebody keeps connections; *saturated*: pool or server too small, "
-            "all busy; *blocked*: all wait for one; *slow*: long queries; *unknown*: too little sight. Click for the "
-            "server.",
+            description="*leaking*: a client does not return connections; *saturated*: the pool or server is too "
+            "small, all connections are busy; *blocked*: sessions wait for the locks of one; *slow*: long queries; "
+            "*unknown*: too little is visible. Click a server for its dashboard.",
         ),
         PanelStyle(width=24, height=9),
-        Query(expr=verdict("diagnosis", "server"), column="Diagnosis"),
-        Query(expr=greatest(used_share('scope="server"'), "server"), column="In use"),
-        Query(expr=f"min by (server) ({time_left()})", column="Full in"),
-        Query(expr=or_zero(total(leaked(), "server"), watched()), column="Leaked sessions"),
-        Query(expr=findings(Severity.CRITICAL, "server"), column="Critical"),
-        Query(expr=findings(Severity.WARNING, "server"), column="Warning"),
-        Query(expr=seen("hidden_sessions"), column="Hidden sessions"),
-        Query(expr=total(seen("poll_failures_total", change=OVER_RANGE), "server"), column="Failed polls"),
-        Query(expr=f"time() - {seen('last_poll_timestamp_seconds')}", column="Last seen"),
+        Query(expr=verdict_code("diagnosis", "server"), column="Diagnosis"),
+        Query(expr=max_by(used_share('scope="server"'), "server"), column="In use"),
+        Query(expr=f"min by (server) ({time_left()})", column="Limit reached in"),
+        Query(expr=or_zero(sum_by(leaked_sessions(), "server"), monitored_servers()), column="Leaked sessions"),
+        Query(expr=count_findings(Severity.CRITICAL, "server"), column="Critical"),
+        Query(expr=count_findings(Severity.WARNING, "server"), column="Warning"),
+        Query(expr=select("hidden_sessions"), column="Hidden sessions"),
+        Query(expr=sum_by(select("poll_failures_total", change=OVER_RANGE), "server"), column="Failed polls"),
+        Query(expr=f"time() - {select('last_poll_timestamp_seconds')}", column="Last poll"),
         names={"server": "Server"},
         columns={
             "Server": (("links", [link("This server", server_url("__data.fields.Server")).build()]),),
             "Diagnosis": verdict_cell,
             "In use": (*share, _steps(FULL)),
-            "Full in": (("unit", "s"), ("mappings", [no_forecast_mapping()]), _steps(SOON), coloured),
+            "Limit reached in": (("unit", "s"), ("mappings", [no_forecast_mapping()]), _steps(SOON), coloured),
             "Leaked sessions": (_steps(((1, ORANGE),)), coloured),
             "Critical": (_steps(((1, RED),)), coloured),
             "Warning": (_steps(((1, ORANGE),)), coloured),
             "Hidden sessions": (_steps(((1, ORANGE),)), coloured),
             "Failed polls": (("decimals", 0), _steps(((1, YELLOW),)), coloured),
-            "Last seen": (("unit", "s"), _steps(((60, ORANGE), (300, RED))), coloured),
+            "Last poll": (("unit", "s"), _steps(((60, ORANGE), (300, RED))), coloured),
         },
     )
 
@@ -175,14 +176,14 @@ def _leaks() -> tuple[Panel, ...]:
     names = ("Server", "Database", "User", "Application")
     to_leak = link("Investigate", leak_url(prefix="__data.fields.", names=names)).build()
     return (
-        rows(
-            Words(
+        table_panel(
+            PanelText(
                 title="Who leaks",
-                means="Open findings: who, where in the code as closely as the server shows it, and how many "
-                "sessions are held. Empty is good. Click an application to investigate.",
+                description="Open findings: the client, the site in its code (as far as the server shows it), and the "
+                "number of sessions held. Click an application to investigate.",
             ),
-            PanelStyle(width=16, height=9, nothing=NO_FINDING),
-            Query(expr=total(found(), *client_and_site), column="Sessions"),
+            PanelStyle(width=16, height=9, no_value=NO_FINDING),
+            Query(expr=sum_by(findings_by_severity(), *client_and_site), column="Sessions"),
             names={name: name.capitalize() for name in client_and_site},
             columns={
                 "Application": (("links", [to_leak]),),
@@ -190,25 +191,26 @@ def _leaks() -> tuple[Panel, ...]:
                     ("mappings", [_severity_mapping()]),
                     ("custom.cellOptions", {"type": "color-background"}),
                 ),
-                "Site": (("custom.inspect", True), ("links", from_finding())),
+                "Site": (("custom.inspect", True), ("links", finding_links())),
             },
         ),
-        graph(
-            Words(
-                title="Sessions leaked a minute",
-                means="Sessions that joined a finding, by application. A steady rate is a code path that forgets; "
-                "a spike that ends was an incident. Rates need two scrapes: a leak's very first sessions do not show.",
+        graph_panel(
+            PanelText(
+                title="Sessions leaked per minute",
+                description="Sessions added to findings, by application. A steady rate is a code path that does not "
+                "return connections; a spike that ends was an incident. A rate needs two scrapes, so the first "
+                "sessions of a leak do not show.",
                 unit="cpm",
             ),
             PanelStyle(
                 width=8,
                 height=9,
                 links=(link("Investigate", leak_url(prefix="__field.labels.")),),
-                nothing=NO_FINDING,
+                no_value=NO_FINDING,
             ),
             Query(
-                expr=total(
-                    seen("sessions_leaked_total", change=PER_MINUTE), "server", "database", "user", "application"
+                expr=sum_by(
+                    select("sessions_leaked_total", change=PER_MINUTE), "server", "database", "user", "application"
                 ),
                 legend="{{server}} {{application}} ({{user}}, {{database}})",
             ),
@@ -218,91 +220,93 @@ def _leaks() -> tuple[Panel, ...]:
 
 def _over_time() -> tuple[Panel, ...]:
     return (
-        timeline(
-            Words(
+        timeline_panel(
+            PanelText(
                 title="Diagnosis",
-                means="What was wrong with each server, and when. A gap or *not seen* means that nobody polled or "
-                "could.",
+                description="What was wrong with each server, and when. *not monitored*: polls failed. A gap: no "
+                "daemon ran.",
             ),
             PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_SERVER),
-            Query(expr=verdict("diagnosis", "server"), legend="{{server}}"),
+            Query(expr=verdict_code("diagnosis", "server"), legend="{{server}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="In use",
-                means="Part of the connections for ordinary roles that is taken. At 100 % they are refused.",
+                description="Share of the connections for ordinary roles in use. At 100 %, new ones are refused.",
                 unit="percentunit",
             ),
             PanelStyle(width=8, steps=FULL, links=_TO_SERVER),
-            Query(expr=greatest(used_share('scope="server"'), "server"), legend="{{server}}"),
+            Query(expr=max_by(used_share('scope="server"'), "server"), legend="{{server}}"),
         ).axis_soft_max(1),
-        graph(
-            Words(
-                title="Time until full",
-                means="Until the server's nearest limit (its own, a role's or a database's) at the present growth. "
-                "A line at a day is no growth; one that falls is a leak or a rush. Below an hour somebody should act.",
+        graph_panel(
+            PanelText(
+                title="Time until a limit is reached",
+                description="Time until the nearest limit of the server, a role or a database is reached at the "
+                "present growth. A line at one day means no growth; a falling line is a leak or a rush. Below one "
+                "hour, act.",
                 unit="s",
             ),
             PanelStyle(width=8, steps=SOON_LINES, links=_TO_SERVER),
             Query(expr=f"min by (server) ({time_left()})", legend="{{server}}"),
             logarithmic=True,
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Leaked sessions",
-                means="Sessions in open findings. It keeps its height when traffic stops: what leaked stays until the "
-                "process ends or somebody terminates it.",
+                description="Sessions in open findings. The line stays up when traffic stops: leaked sessions remain "
+                "until their process ends or somebody terminates them.",
             ),
             PanelStyle(width=8, links=_TO_SERVER),
-            Query(expr=or_zero(total(leaked(), "server"), watched()), legend="{{server}}"),
+            Query(expr=or_zero(sum_by(leaked_sessions(), "server"), monitored_servers()), legend="{{server}}"),
             stacked=True,
         ),
     )
 
 
-def _watchers() -> tuple[Panel, ...]:
-    polls = seen("poll_duration_seconds", change=RATE, suffix="_bucket")
+def _monitoring() -> tuple[Panel, ...]:
+    polls = select("poll_duration_seconds", change=RATE, suffix="_bucket")
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Failed polls",
-                means="By reason. `exhausted`: the server is full, which proves it; `authentication` and `privilege`: "
-                "mend the monitoring role; `timeout` and `network`: the way there, or a server that hangs.",
+                description="By reason. `exhausted`: the server refuses connections because it is full; "
+                "`authentication` and `privilege`: check the monitoring role; `timeout` and `network`: check the "
+                "network, and whether the server hangs.",
                 unit="cpm",
             ),
             PanelStyle(width=6),
             Query(
-                expr=total(seen("poll_failures_total", change=PER_MINUTE), "server", "reason"),
+                expr=sum_by(select("poll_failures_total", change=PER_MINUTE), "server", "reason"),
                 legend="{{server}} {{reason}}",
             ),
             stacked=True,
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Duration of polls",
-                means="95 of 100 polls took at most this. It rises when the server is short of CPU or memory.",
+                description="95 % of polls took at most this long. It rises if the server lacks CPU or memory.",
                 unit="s",
             ),
             PanelStyle(width=6),
             Query(expr=f"histogram_quantile(0.95, {polls})", legend="{{server}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Hidden sessions",
-                means="Sessions whose state the monitoring role may not see. Not 0: run "
-                "`GRANT pg_monitor TO` that role, or leaks stay unseen.",
+                description="Sessions whose state the monitoring role may not see. If it is not 0, grant `pg_monitor` "
+                "to that role; otherwise leaks are not found.",
             ),
             PanelStyle(width=6, steps=((1, ORANGE),)),
-            Query(expr=seen("hidden_sessions"), legend="{{server}}"),
+            Query(expr=select("hidden_sessions"), legend="{{server}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Clients shown as other",
-                means="Clients beyond `max_clients`, added up as `other` everywhere. Not 0: somebody sets a new "
-                "application_name again and again, or the limit is too low. Who leaks is never folded.",
+                description="Clients beyond `max_clients`, summed as `other` everywhere. If it is not 0, a service "
+                "uses ever new application names, or the limit is too low. Clients that leak are never in `other`.",
             ),
             PanelStyle(width=6, steps=((1, YELLOW),)),
-            Query(expr=seen("folded_clients"), legend="{{server}}"),
+            Query(expr=select("folded_clients"), legend="{{server}}"),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What all dashboards have in common: variables, alerts as annotations, links to each other, places and ids."""
+"""Build a dashboard from its panels: variables, alerts as annotations, links between dashboards, panel ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,33 +7,33 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.panels import RED, SOURCE, Panel, link
-from grafana.queries import chosen
+from grafana.queries import matches_variable
 from pgwatch_sessions.metrics.table import PREFIX
 
 TAG = "pgwatch-sessions"
 FLEET, SERVER, LEAK = "pgwatch-sessions-fleet", "pgwatch-sessions-server", "pgwatch-sessions-leak"
 
 PAGE = "http://localhost:9488"
-#: Where the folder alerts/runbooks can be read; the alert rules say the same.
+#: Where the pages of alerts/runbooks are published; the alert rules have the same address.
 RUNBOOKS = "https://runbooks.example/pgwatch-sessions"
 
-#: Variables that a link between dashboards hands on besides those it sets.
-_KEPT = "${datasource:queryparam}&${page:queryparam}&${runbooks:queryparam}&${__url_time_range}"
+#: Variables that every link between dashboards passes on unchanged.
+_KEPT_VARIABLES = "${datasource:queryparam}&${page:queryparam}&${runbooks:queryparam}&${__url_time_range}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A row of a dashboard: its title and what stands below, in lines of 24 columns."""
+    """A row of a dashboard, with its title and the panels below it, on a grid of 24 columns."""
 
     title: str
     panels: Sequence[Panel]
 
 
 class AlertAnnotations(dashboard.AnnotationQuery):
-    """Alerts of ours while they fired. The SDK has no field for what the data source lets an annotation say."""
+    """Our firing alerts as annotations, with the Prometheus data source's own fields, which the SDK lacks."""
 
     def to_json(self) -> dict[str, object]:
-        """Return Grafana's form."""
+        """Return the annotation as Grafana stores it."""
         return {
             **super().to_json(),
             "titleFormat": "{{alertname}} ({{severity}})",
@@ -42,14 +42,14 @@ class AlertAnnotations(dashboard.AnnotationQuery):
         }
 
 
-class _Built(builders.AnnotationQuery):
-    """A builder of an annotation that is there already."""
+class _PrebuiltAnnotation(builders.AnnotationQuery):
+    """A builder, as the SDK requires one, that returns an existing annotation."""
 
     def __init__(self, annotation: dashboard.AnnotationQuery) -> None:
         self._internal = annotation
 
 
-def dashboard_of(
+def build_dashboard(
     uid: str,
     title: str,
     description: str,
@@ -57,7 +57,7 @@ def dashboard_of(
     variables: Sequence[builders.QueryVariable],
     sections: Sequence[Section],
 ) -> dashboard.Dashboard:
-    """Put a dashboard together."""
+    """Return a dashboard with the frame that all dashboards share."""
     frame = (
         builders.Dashboard(title)
         .uid(uid)
@@ -74,35 +74,35 @@ def dashboard_of(
             .include_vars(True)
             .keep_time(True)
         )
-        .link(to_page().icon("external link"))
-        .link(link("Runbooks", "${runbooks:raw}", elsewhere=True).icon("doc"))
-        .annotation(_Built(_alerts()))
+        .link(page_link().icon("external link"))
+        .link(link("Runbooks", "${runbooks:raw}", new_tab=True).icon("doc"))
+        .annotation(_PrebuiltAnnotation(_alerts()))
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
     for variable in variables:
         frame.with_variable(variable)
     frame.with_variable(
-        _text("page", "Page", "Address of a daemon: its page says who leaks, why, and what to do.", PAGE)
+        _text_variable("page", "Page", "Address of a daemon. Its page shows who leaks, why, and what to do.", PAGE)
     )
-    frame.with_variable(_text("runbooks", "Runbooks", "Where the runbooks can be read.", RUNBOOKS))
+    frame.with_variable(_text_variable("runbooks", "Runbooks", "Address of the runbooks.", RUNBOOKS))
     for section in sections:
         frame.with_row(builders.Row(section.title))
         for panel in section.panels:
             frame.with_panel(panel)
-    built = frame.build()
-    for number, placed in enumerate(built.panels or (), start=1):
+    finished = frame.build()
+    for number, placed in enumerate(finished.panels or (), start=1):
         placed.id_val = number
-    return built
+    return finished
 
 
-def choice(
-    name: str, label: str, description: str, *, of: str, where: Sequence[str] = (), several: bool
+def choice_variable(
+    name: str, label: str, description: str, *, metric: str, where: Sequence[str] = (), multi: bool
 ) -> builders.QueryVariable:
-    """Let people choose label values of a metric, those that go with what was chosen before."""
-    matchers = f"{{{', '.join(map(chosen, where))}}}" if where else ""
+    """Return a variable that lists the label values of a metric, filtered by the variables in `where`."""
+    matchers = f"{{{', '.join(map(matches_variable, where))}}}" if where else ""
     query: dict[str, object] = {
         "qryType": 1,
-        "query": f"label_values({PREFIX}{of}{matchers}, {name})",
+        "query": f"label_values({PREFIX}{metric}{matchers}, {name})",
         "refId": "PrometheusVariableQueryEditor-VariableQuery",
     }
     variable = (
@@ -114,40 +114,40 @@ def choice(
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.NATURAL_ASC)
     )
-    if not several:
+    if not multi:
         return variable.multi(False).include_all(False)
     everything = dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
     return variable.multi(True).include_all(True).all_value(".*").current(everything)
 
 
-def to_page() -> builders.DashboardLink:
-    """Lead to the daemon's page."""
-    return link("The daemon's page", "${page:raw}/", elsewhere=True)
+def page_link() -> builders.DashboardLink:
+    """Return a link to the daemon's page."""
+    return link("The daemon's page", "${page:raw}/", new_tab=True)
 
 
-def from_finding() -> list[dashboard.DashboardLink]:
-    """Lead from a finding to what the daemon says of it, and to what a person does then."""
-    runbook = link("Runbook", "${runbooks:raw}/DatabaseConnectionLeak.md", elsewhere=True)
-    return [to_page().build(), runbook.build()]
+def finding_links() -> list[dashboard.DashboardLink]:
+    """Return links from a finding to the daemon's page and to the runbook."""
+    runbook = link("Runbook", "${runbooks:raw}/DatabaseConnectionLeak.md", new_tab=True)
+    return [page_link().build(), runbook.build()]
 
 
 def server_url(server: str) -> str:
-    """Return the address of a server's dashboard; `server` is a macro of Grafana's without its braces."""
-    return f"/d/{SERVER}?{_KEPT}&{_handed('server', server)}"
+    """Return the address of a server's dashboard. `server` is a Grafana macro without its braces."""
+    return f"/d/{SERVER}?{_KEPT_VARIABLES}&{_url_variable('server', server)}"
 
 
 def leak_url(*, prefix: str, names: Sequence[str] = ("server", "database", "user", "application")) -> str:
-    """Return the address of a client's dashboard; the client's parts are `prefix` and one of `names` each."""
+    """Return the address of a client's dashboard. The macro of each variable is `prefix` and one of `names`."""
     variables = ("server", "database", "user", "application")
-    handed = (_handed(variable, prefix + name) for variable, name in zip(variables, names, strict=True))
-    return f"/d/{LEAK}?{_KEPT}&{'&'.join(handed)}"
+    client = (_url_variable(variable, prefix + name) for variable, name in zip(variables, names, strict=True))
+    return f"/d/{LEAK}?{_KEPT_VARIABLES}&{'&'.join(client)}"
 
 
-def _handed(variable: str, macro: str) -> str:
+def _url_variable(variable: str, macro: str) -> str:
     return f"var-{variable}=${{{macro}:percentencode}}"
 
 
-def _text(name: str, label: str, description: str, default: str) -> builders.TextBoxVariable:
+def _text_variable(name: str, label: str, description: str, default: str) -> builders.TextBoxVariable:
     option = dashboard.VariableOption(selected=True, text=default, value=default)
     return (
         builders.TextBoxVariable(name)
@@ -160,7 +160,7 @@ def _text(name: str, label: str, description: str, default: str) -> builders.Tex
 
 
 def _alerts() -> dashboard.AnnotationQuery:
-    expression = f'ALERTS{{alertname=~"Database.*", alertstate="firing", {chosen("server")}}}'
+    expression = f'ALERTS{{alertname=~"Database.*", alertstate="firing", {matches_variable("server")}}}'
     return AlertAnnotations(
         name="Alerts", datasource=SOURCE, enable=True, hide=False, icon_color=RED, expr=expression, built_in=0
     )

@@ -1,8 +1,8 @@
-"""Writes the dashboards as Grafana reads them.
+"""Write the dashboards as JSON files for Grafana.
 
     python -m grafana.generate
 
-The files are checked in; a test holds them equal to what this writes.
+The files are checked in, and a test fails if they differ from what this writes.
 """
 
 import json
@@ -19,15 +19,15 @@ FOLDER = Path(__file__).with_name("dashboards")
 DASHBOARDS = {"fleet": fleet, "server": server, "leak": leak}
 
 
-def encoded(dashboard: Dashboard) -> str:
-    """Return the text of a dashboard's file."""
+def encode(dashboard: Dashboard) -> str:
+    """Return the JSON text of a dashboard."""
     return json.dumps(dashboard, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Write all."""
+    """Write all dashboards."""
     for name, build in DASHBOARDS.items():
-        (FOLDER / f"{name}.json").write_text(encoded(build()), encoding="utf-8")
+        (FOLDER / f"{name}.json").write_text(encode(build()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The dashboard *Leak investigation*: one client, what it holds, where in its code, since when, and until when."""
+"""The dashboard *Leak investigation*: what one client holds, where in its code, since when, and how fast it grows."""
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import LEAK, Section, choice, dashboard_of, from_finding, server_url
+from grafana.frame import LEAK, Section, build_dashboard, choice_variable, finding_links, server_url
 from grafana.panels import (
-    AT_WORK_LONG,
+    ACTIVE_LONG,
     HELD_LONG,
     NO_FINDING,
     ORANGE,
@@ -14,79 +14,82 @@ from grafana.panels import (
     YELLOW,
     Panel,
     PanelStyle,
+    PanelText,
     Query,
-    Words,
-    graph,
+    graph_panel,
     link,
     no_forecast_mapping,
-    rows,
     stat_panel,
-    timeline,
+    table_panel,
+    text_panel,
+    timeline_panel,
     verdict_mapping,
-    words_panel,
 )
 from grafana.queries import (
     OVER_RANGE,
     PER_MINUTE,
-    chosen,
-    found,
-    greatest,
-    leaked,
-    of_clients,
+    client_values,
+    findings_by_severity,
+    leaked_sessions,
+    matches_variable,
+    max_by,
     or_zero,
-    seen,
+    select,
+    sum_by,
     time_left,
-    total,
-    verdict,
+    verdict_code,
 )
 
 _CLIENT = ("server", "database", "user", "application")
-_USER = chosen("user")
+_USER = matches_variable("user")
 _TO_SERVER = (link("The server", server_url("server")),)
-#: The limits that the client counts against.
+#: The limits that this client's connections count against.
 _LIMITS = (
     'scope="server"',
-    f'scope="role", {chosen("user", "name")}',
-    f'scope="database", {chosen("database", "name")}',
+    f'scope="role", {matches_variable("user", "name")}',
+    f'scope="database", {matches_variable("database", "name")}',
 )
 _HOUR = 3600
 
 _WHAT_TO_DO = """\
-1. Read the finding on **[the daemon's page](${page:raw}/)**: the likely cause, and the statements to paste.
+1. Read the finding on **[the daemon's page](${page:raw}/)**: it has the likely cause, and SQL to paste.
    As JSON: [leaks](${page:raw}/api/v1/leaks?server=${server:percentencode}&application=${application:percentencode}),
    [sessions](${page:raw}/api/v1/sessions?server=${server:percentencode}&application=${application:percentencode}).
 2. Follow the [runbook](${runbooks:raw}/DatabaseConnectionLeak.md).
-3. *Full in* below an hour, or others blocked: end the held sessions with the guarded `pg_terminate_backend` from the
-   page. `pg_cancel_backend` does nothing to an idle session. Then restart the process: its pool may not recover.
-4. Mend the code at the site, then see *Leaked sessions* come down. A larger pool only buys time.
+3. If *Limit reached in* is below one hour, or other sessions are blocked: terminate the held sessions with the guarded
+   `pg_terminate_backend` from the page. `pg_cancel_backend` has no effect on an idle session. Then restart the process,
+   because its pool may not recover.
+4. Fix the code at the site, and check that *Leaked sessions* falls to 0. A larger pool only gains time.
 """
 
 
 def leak() -> dashboard.Dashboard:
-    """Build it."""
-    earlier = ("server", "database", "user")
-    return dashboard_of(
+    """Return the dashboard."""
+    client = ("server", "database", "user")
+    return build_dashboard(
         LEAK,
         "PostgreSQL sessions: leak investigation",
-        "One client: what it holds, where in its code, how fast it grows towards its limit, and whom that harms.",
+        "One client: what it holds, where in its code, how fast it nears its limit, and the harm to others.",
         variables=(
-            choice("server", "Server", "Where the client leaks.", of="up", several=False),
-            choice("database", "Database", "The client's.", of="connections", where=earlier[:1], several=False),
-            choice("user", "User", "The client's role.", of="connections", where=earlier[:2], several=False),
-            choice(
+            choice_variable("server", "Server", "The server of the client.", metric="up", multi=False),
+            choice_variable(
+                "database", "Database", "The client's database.", metric="connections", where=client[:1], multi=False
+            ),
+            choice_variable("user", "User", "The client's role.", metric="connections", where=client[:2], multi=False),
+            choice_variable(
                 "application",
                 "Application",
                 "The client's application_name.",
-                of="connections",
-                where=earlier,
-                several=False,
+                metric="connections",
+                where=client,
+                multi=False,
             ),
         ),
         sections=(
             Section(title="Now", panels=(*_now(), *_findings())),
             Section(title="Growth", panels=_growth()),
             Section(title="What is held", panels=_held()),
-            Section(title="Harm", panels=_harm()),
+            Section(title="Harm to others", panels=_harm()),
         ),
     )
 
@@ -94,52 +97,55 @@ def leak() -> dashboard.Dashboard:
 def _now() -> tuple[Panel, ...]:
     return (
         stat_panel(
-            Words(
+            PanelText(
                 title="Diagnosis",
-                means="*leaking*: it keeps connections; *saturated*: its pool is too small, all busy and turning over; "
-                "*blocked*: it waits for one; *slow*: long queries; *unknown*: too little sight.",
+                description="*leaking*: it does not return connections; *saturated*: its pool is too small, all "
+                "connections are busy; *blocked*: it waits for the locks of one session; *slow*: long queries; "
+                "*unknown*: too little is visible.",
             ),
             PanelStyle(width=4, height=4, mappings=(verdict_mapping(),), links=_TO_SERVER),
-            Query(expr=verdict("client_diagnosis", *_CLIENT, where=(_USER,))),
+            Query(expr=verdict_code("client_diagnosis", *_CLIENT, where=(_USER,))),
         ),
         stat_panel(
-            Words(title="Leaked sessions", means="Sessions of this client in open findings."),
+            PanelText(title="Leaked sessions", description="Sessions of this client in open findings."),
             PanelStyle(width=4, height=4, steps=((1, ORANGE),)),
-            Query(expr=or_zero(total(leaked(_USER), *_CLIENT), _nothing())),
+            Query(expr=or_zero(sum_by(leaked_sessions(_USER), *_CLIENT), _client_series())),
         ),
         stat_panel(
-            Words(
-                title="Leaked a minute",
-                means="Sessions that joined a finding, over the last minutes. 0 after traffic stopped does not mean "
-                "mended.",
+            PanelText(
+                title="Leaked per minute",
+                description="Sessions added to findings over the last minutes. 0 after traffic stopped does not mean "
+                "that the leak is fixed.",
                 unit="cpm",
             ),
             PanelStyle(width=4, height=4, steps=((0.1, ORANGE),), decimals=1),
-            Query(expr=or_zero(total(_leaked_a_minute(), *_CLIENT), _nothing())),
+            Query(expr=or_zero(sum_by(_leaked_per_minute(), *_CLIENT), _client_series())),
         ),
         stat_panel(
-            Words(
-                title="Full in",
-                means="Until the nearest limit that this client counts against (the server's, its role's, its "
-                "database's) at the present growth.",
+            PanelText(
+                title="Limit reached in",
+                description="Time until the nearest limit of the server, or of the client's role or database, is "
+                "reached at the present growth.",
                 unit="s",
             ),
             PanelStyle(width=4, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min by (server) ({' or '.join(time_left(limit) for limit in _LIMITS)})"),
         ),
         stat_panel(
-            Words(
+            PanelText(
                 title="Idle in transaction for",
-                means="The longest that any of its sessions has been idle in a transaction.",
+                description="The longest time that one of its sessions has been idle in a transaction.",
                 unit="s",
             ),
             PanelStyle(width=4, height=4, steps=((60, YELLOW), (600, ORANGE))),
             Query(expr=_age("idle_in_transaction_age_max_seconds", "idle in transaction")),
         ),
         stat_panel(
-            Words(title="Makes wait", means="Sessions of anybody that wait for its idle transactions: they hang now."),
+            PanelText(
+                title="Blocks", description="Sessions of any client that wait for this client's idle transactions."
+            ),
             PanelStyle(width=4, height=4, steps=((1, RED),)),
-            Query(expr=seen("blocked_by", _USER)),
+            Query(expr=select("blocked_by", _USER)),
         ),
     )
 
@@ -147,117 +153,125 @@ def _now() -> tuple[Panel, ...]:
 def _findings() -> tuple[Panel, ...]:
     labels = ("site", "kind", "severity")
     return (
-        rows(
-            Words(
+        table_panel(
+            PanelText(
                 title="Findings",
-                means="Where its code leaks: the route or controller that the statement's comment names, else the "
-                "verb and tables of the last statement. `transaction_held`: a session was not closed; "
-                "`connection_held`: not given back to the pool; `origin_growth`: one process opens more and more. "
-                "Empty: nothing is open.",
+                description="The site of each leak: the route or controller named in the statement's comment, "
+                "otherwise the verb and tables of the last statement. `transaction_held`: a transaction was not ended; "
+                "`connection_held`: a connection was not returned to the pool; `origin_growth`: one process opens more "
+                "and more sessions.",
             ),
-            PanelStyle(width=12, height=7, nothing=NO_FINDING),
-            Query(expr=total(found(_USER), *labels), column="Sessions"),
+            PanelStyle(width=12, height=7, no_value=NO_FINDING),
+            Query(expr=sum_by(findings_by_severity(_USER), *labels), column="Sessions"),
             names={name: name.capitalize() for name in labels},
-            columns={"Site": (("custom.inspect", True), ("links", from_finding()))},
+            columns={"Site": (("custom.inspect", True), ("links", finding_links()))},
         ),
-        words_panel(
-            "What to do", "The way from here to a mended service.", _WHAT_TO_DO, PanelStyle(width=12, height=7)
+        text_panel(
+            "What to do", "What to do until the service is fixed.", _WHAT_TO_DO, PanelStyle(width=12, height=7)
         ),
     )
 
 
 def _growth() -> tuple[Panel, ...]:
-    sessions = total(seen("connections", _USER), *_CLIENT)
-    used = " or ".join(seen("used_slots", limit, filtered=("server",)) for limit in _LIMITS)
-    capacity = " or ".join(seen("capacity_slots", limit, filtered=("server",)) for limit in _LIMITS)
-    left = " or ".join(seen("exhaustion_seconds", limit, filtered=("server",), fold="min") for limit in _LIMITS)
-    # Full already is 0 seconds from full.
+    sessions = sum_by(select("connections", _USER), *_CLIENT)
+    used = " or ".join(select("used_slots", limit, filtered=("server",)) for limit in _LIMITS)
+    capacity = " or ".join(select("capacity_slots", limit, filtered=("server",)) for limit in _LIMITS)
+    left = " or ".join(select("exhaustion_seconds", limit, filtered=("server",), merge="min") for limit in _LIMITS)
+    # If the limit is already reached, the time left is 0 s; clamp_min avoids dividing by 0.
     growth = f"{_HOUR} * clamp_min(({capacity}) - ({used}), 0) / clamp_min({left}, 1)"
     expected = f"({used}) + {growth}"
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Leaked sessions by site",
-                means="Stairs that only go up are a leak. It keeps its height when traffic stops.",
+                description="A line that only rises, in steps, is a leak. It stays up when traffic stops.",
             ),
-            PanelStyle(width=12, height=9, nothing=NO_FINDING),
+            PanelStyle(width=12, height=9, no_value=NO_FINDING),
             Query(
-                expr=total(leaked(_USER), "kind", "site"),
+                expr=sum_by(leaked_sessions(_USER), "kind", "site"),
                 legend="{{site}} ({{kind}})",
             ),
             stacked=True,
         ),
-        graph(
-            Words(
-                title="Growth against its limits",
-                means="Its sessions, the use of every limit they count against, and what the present growth makes of "
-                "that use in an hour. Where *in an hour* touches *limit*, connections are refused within the hour.",
+        graph_panel(
+            PanelText(
+                title="Growth towards its limits",
+                description="The client's sessions, the use of each limit that they count against, and that use in one "
+                "hour at the present growth. Where *in one hour* meets *limit*, connections will be refused within the "
+                "hour.",
             ),
             PanelStyle(width=12, height=9),
             Query(expr=sessions, legend="sessions of this client"),
-            Query(expr=used, legend="taken: {{scope}} {{name}}"),
-            Query(expr=f"({expected}) < ({capacity}) or ({capacity})", legend="in an hour: {{scope}} {{name}}"),
+            Query(expr=used, legend="in use: {{scope}} {{name}}"),
+            Query(expr=f"({expected}) < ({capacity}) or ({capacity})", legend="in one hour: {{scope}} {{name}}"),
             Query(expr=capacity, legend="limit: {{scope}} {{name}}"),
         )
-        .override_by_regexp("/^in an hour/", [_dashes(4, 8)])
+        .override_by_regexp("/^in one hour/", [_dashes(4, 8)])
         .override_by_regexp("/^limit/", [_dashes(10, 4), _colour(RED)]),
-        graph(
-            Words(
-                title="Sessions leaked a minute",
-                means="By kind. A steady rate points at a route with steady traffic; compare it with that route's "
-                "requests or errors.",
+        graph_panel(
+            PanelText(
+                title="Sessions leaked per minute",
+                description="By kind of leak. Compare it with the requests or errors of a route: a leaking route has a "
+                "similar curve.",
                 unit="cpm",
             ),
-            PanelStyle(width=8, nothing=NO_FINDING),
-            Query(expr=total(_leaked_a_minute(), "kind"), legend="{{kind}}"),
+            PanelStyle(width=8, no_value=NO_FINDING),
+            Query(expr=sum_by(_leaked_per_minute(), "kind"), legend="{{kind}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Findings opened and closed",
-                means="In the time range shown, up to each moment. Opened again and again at the same place: holds "
-                "that do end, only late.",
+                description="Findings opened and closed, counted over a window as long as the time range shown. "
+                "Findings that open and close again and again are sessions that are held long but do end.",
             ),
-            PanelStyle(width=8, nothing=NO_FINDING),
-            Query(expr=total(seen("leaks_opened_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} opened"),
-            Query(expr=total(seen("leaks_closed_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} closed"),
+            PanelStyle(width=8, no_value=NO_FINDING),
+            Query(
+                expr=sum_by(select("leaks_opened_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} opened"
+            ),
+            Query(
+                expr=sum_by(select("leaks_closed_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} closed"
+            ),
         ),
-        timeline(
-            Words(title="Diagnosis", means="What was wrong with this client, and when it began: compare with deploys."),
+        timeline_panel(
+            PanelText(
+                title="Diagnosis",
+                description="What was wrong with this client, and since when. Compare it with deploys.",
+            ),
             PanelStyle(width=8, mappings=(verdict_mapping(),), links=_TO_SERVER),
-            Query(expr=verdict("client_diagnosis", *_CLIENT, where=(_USER,)), legend="{{application}}"),
+            Query(expr=verdict_code("client_diagnosis", *_CLIENT, where=(_USER,)), legend="{{application}}"),
         ),
     )
 
 
 def _held() -> tuple[Panel, ...]:
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Its sessions by state",
-                means="Leaked sessions sit *idle in transaction*, or *idle*. All *active* and turning over is a pool "
-                "that is too small, not a leak.",
+                description="Leaked sessions are *idle in transaction* or *idle*. If all are *active*, the pool is too "
+                "small, which is not a leak.",
             ),
             PanelStyle(width=8),
-            Query(expr=total(seen("connections", _USER), "state"), legend="{{state}}"),
+            Query(expr=sum_by(select("connections", _USER), "state"), legend="{{state}}"),
             stacked=True,
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Longest time in each state",
-                means="A straight rise without end is a session that nobody comes back to. A saw with small teeth is "
-                "health.",
+                description="A steady rise without end is one session that stays idle. Small saw teeth are normal.",
                 unit="s",
             ),
             PanelStyle(width=8),
-            Query(expr=greatest(seen("state_age_max_seconds", _USER), "state"), legend="{{state}}"),
+            Query(expr=max_by(select("state_age_max_seconds", _USER), "state"), legend="{{state}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Oldest transaction and query",
-                means="0 where there is none. An aborted transaction has no age here; its state has.",
+                description="0 if there is none. An aborted transaction has no transaction age, but shows as idle in "
+                "transaction.",
                 unit="s",
             ),
-            PanelStyle(width=8, steps=(*HELD_LONG, *AT_WORK_LONG)),
+            PanelStyle(width=8, steps=(*HELD_LONG, *ACTIVE_LONG)),
             Query(expr=_age("transaction_age_max_seconds", "active"), legend="transaction"),
             Query(expr=_age("query_age_max_seconds", "active"), legend="query"),
             Query(
@@ -268,53 +282,56 @@ def _held() -> tuple[Panel, ...]:
 
 
 def _harm() -> tuple[Panel, ...]:
-    everybody = ("server",)
+    all_clients = ("server",)
     return (
-        graph(
-            Words(
-                title="Who waits",
-                means="*for this client*: sessions that its idle transactions hold up. The others: who waits for "
-                "locks on this server, whoever holds them.",
+        graph_panel(
+            PanelText(
+                title="Who waits for locks",
+                description="*for this client*: sessions blocked by its idle transactions. The other lines: sessions "
+                "of each application on this server that wait for any lock.",
             ),
             PanelStyle(width=8),
-            Query(expr=seen("blocked_by", _USER), legend="for this client"),
-            Query(expr=total(seen("lock_waiting", filtered=everybody), "application"), legend="{{application}} waits"),
+            Query(expr=select("blocked_by", _USER), legend="for this client"),
+            Query(
+                expr=sum_by(select("lock_waiting", filtered=all_clients), "application"), legend="{{application}} waits"
+            ),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Vacuum held back",
-                means="How many transactions back its oldest snapshot reaches: dead rows younger than that stay.",
+                description="Age of its oldest snapshot, in transactions. Vacuum cannot remove rows deleted since "
+                "then.",
                 unit="short",
             ),
             PanelStyle(width=8, steps=VACUUM_HELD),
-            Query(expr=of_clients("xmin_age_max_transactions", where=(_USER,)), legend="{{application}}"),
+            Query(expr=client_values("xmin_age_max_transactions", where=(_USER,)), legend="{{application}}"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Sessions of its database that ended badly",
-                means="*fatal* that rises while leaked sessions fall: a time-out ends them, and the pool stays empty. "
-                "*killed*: somebody terminates them. *abandoned*: processes vanish.",
+                description="If *fatal* rises while leaked sessions fall, a time-out terminates them, and the pool "
+                "stays empty. *killed*: somebody terminates sessions. *abandoned*: clients disappear.",
                 unit="cpm",
             ),
             PanelStyle(width=8),
-            Query(expr=seen("fatal_total", change=PER_MINUTE), legend="fatal"),
-            Query(expr=seen("killed_total", change=PER_MINUTE), legend="killed"),
-            Query(expr=seen("abandoned_total", change=PER_MINUTE), legend="abandoned"),
+            Query(expr=select("fatal_total", change=PER_MINUTE), legend="fatal"),
+            Query(expr=select("killed_total", change=PER_MINUTE), legend="killed"),
+            Query(expr=select("abandoned_total", change=PER_MINUTE), legend="abandoned"),
         ),
     )
 
 
-def _leaked_a_minute() -> str:
-    return seen("sessions_leaked_total", _USER, change=PER_MINUTE)
+def _leaked_per_minute() -> str:
+    return select("sessions_leaked_total", _USER, change=PER_MINUTE)
 
 
 def _age(metric: str, state: str) -> str:
-    return of_clients(metric, state=state, where=(_USER,))
+    return client_values(metric, state=state, where=(_USER,))
 
 
-def _nothing() -> str:
-    """Return one value for the client, where it is seen."""
-    return greatest(seen("connections", _USER), *_CLIENT)
+def _client_series() -> str:
+    """Return one series for the client, if it is monitored."""
+    return max_by(select("connections", _USER), *_CLIENT)
 
 
 def _dashes(*pattern: int) -> dashboard.DynamicConfigValue:

@@ -1,4 +1,4 @@
-"""The kinds of panels we have, with what all of a kind have in common."""
+"""Build panels: one function for each kind, with the settings that all panels of that kind share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from grafana.queries import FORECAST_END, UNSEEN, VERDICT_CODES
+from grafana.queries import FORECAST_END, NOT_MONITORED, VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
 
-#: In place of "No data" where only findings are shown.
+#: Shown instead of "No data" in panels about findings.
 NO_FINDING = "No finding"
 
 SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -25,23 +25,23 @@ PanelT = TypeVar("PanelT", stat.Panel, timeseries.Panel, table.Panel, statetimel
 
 GREEN, YELLOW, ORANGE, RED, PURPLE, GREY, DARK = "green", "yellow", "orange", "red", "purple", "#8e8e8e", "dark-red"
 
-#: Values and the colours that begin there.
+#: Threshold values, each with the colour from that value on.
 Steps = Sequence[tuple[float, str]]
 
-#: Of a limit, which part is in use.
+#: Share of a connection limit in use.
 FULL: Steps = ((0.8, ORANGE), (0.95, RED))
-#: Seconds until a limit is reached: nearer than the daemon's `horizon`, within a night, later.
+#: Seconds until a limit is reached: less than the daemon's `horizon` (1 h), less than a night (6 h), more.
 SOON: Steps = ((0, RED), (3600, ORANGE), (6 * 3600, GREEN))
 
-# Lines across charts, where alerts begin.
-#: Of seconds until a limit is reached; only lines, since below them is worse.
+# Lines across charts at the values at which alerts fire.
+#: Seconds until a limit is reached. Lines only, without colours, because low values are the bad ones.
 SOON_LINES: Steps = ((900, RED), (3600, ORANGE))
-#: Of seconds idle in transaction, and of seconds at work.
+#: Seconds idle in transaction, and seconds active.
 HELD_LONG: Steps = ((1800, ORANGE),)
-AT_WORK_LONG: Steps = ((3600, ORANGE),)
-#: Of sessions that wait for one client.
-MANY_WAIT: Steps = ((10, RED),)
-#: Of transactions back.
+ACTIVE_LONG: Steps = ((3600, ORANGE),)
+#: Sessions blocked by one client.
+MANY_BLOCKED: Steps = ((10, RED),)
+#: Age of the oldest snapshot, in transactions.
 VACUUM_HELD: Steps = ((1_000_000, ORANGE), (100_000_000, RED))
 
 _VERDICT_COLOURS = {
@@ -56,42 +56,42 @@ _VERDICT_COLOURS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One expression of a panel."""
+    """One PromQL expression of a panel."""
 
     expr: str
     legend: str = ""
-    #: Of a table: the column its value stands in.
+    #: In a table, the column for its value.
     column: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What a panel says of itself, and the unit of its numbers."""
+class PanelText:
+    """The title and description of a panel, and the unit of its values."""
 
     title: str
-    #: What a tired person is to make of it.
-    means: str
+    #: What the values mean, for a tired reader.
+    description: str
     unit: str = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelStyle:
-    """How values are coloured and written, where they lead, and the panel's size on a grid of 24 columns."""
+    """Colours, mappings and links of a panel's values, and its size on a grid of 24 columns."""
 
     width: int
     height: int = 8
-    #: From each value on, its colour; what is below the first is green.
+    #: Thresholds with their colours; below the first, values are green.
     steps: Steps = ()
     mappings: Sequence[dashboard.ValueMapping] = ()
     links: Sequence[builders.DashboardLink] = ()
     decimals: int | None = None
-    #: What stands in place of "No data", where that is a good thing.
-    nothing: str = ""
+    #: Text instead of "No data", for panels in which no data is good.
+    no_value: str = ""
 
 
-def stat_panel(words: Words, poll: PanelStyle, *queries: Query) -> stat.Panel:
-    """Show the newest value of each expression, in its colour."""
-    panel = _framed(stat.Panel(), words, poll, queries, instant=True)
+def stat_panel(panel_text: PanelText, style: PanelStyle, *queries: Query) -> stat.Panel:
+    """Show the newest value of each expression on its threshold's colour."""
+    panel = _configure(stat.Panel(), panel_text, style, queries, instant=True)
     newest = common_builders.ReduceDataOptions().calcs(["lastNotNull"])
     several = common.BigValueTextMode.VALUE_AND_NAME if len(queries) > 1 else common.BigValueTextMode.VALUE
     return (
@@ -102,19 +102,21 @@ def stat_panel(words: Words, poll: PanelStyle, *queries: Query) -> stat.Panel:
     )
 
 
-def name_panel(words: Words, poll: PanelStyle, query: Query) -> stat.Panel:
-    """Show the names of series, where the value says nothing."""
+def name_panel(panel_text: PanelText, style: PanelStyle, query: Query) -> stat.Panel:
+    """Show the legend of a series instead of its value."""
     return (
-        stat_panel(words, poll, query).text_mode(common.BigValueTextMode.NAME).color_mode(common.BigValueColorMode.NONE)
+        stat_panel(panel_text, style, query)
+        .text_mode(common.BigValueTextMode.NAME)
+        .color_mode(common.BigValueColorMode.NONE)
     )
 
 
-def graph(
-    words: Words, poll: PanelStyle, *queries: Query, stacked: bool = False, logarithmic: bool = False
+def graph_panel(
+    panel_text: PanelText, style: PanelStyle, *queries: Query, stacked: bool = False, logarithmic: bool = False
 ) -> timeseries.Panel:
-    """Draw lines over time; gaps stay gaps, since they say that nothing was seen."""
+    """Draw lines over time. Gaps stay visible, because they show that polls failed."""
     panel = (
-        _framed(timeseries.Panel(), words, poll, queries)
+        _configure(timeseries.Panel(), panel_text, style, queries)
         .line_width(1)
         .fill_opacity(25 if stacked else 5)
         .show_points(common.VisibilityMode.AUTO)
@@ -132,24 +134,24 @@ def graph(
             common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
     )
-    if poll.steps:
+    if style.steps:
         panel.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
     if stacked:
         panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if logarithmic:
-        # From a second on: a logarithm has no place for 0.
+        # From 1 on, because a logarithmic axis cannot show 0.
         panel.min(1).scale_distribution(
             common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
         )
     return panel
 
 
-def timeline(words: Words, poll: PanelStyle, *queries: Query) -> statetimeline.Panel:
+def timeline_panel(panel_text: PanelText, style: PanelStyle, *queries: Query) -> statetimeline.Panel:
     """Draw states over time as coloured bars."""
     return (
-        _framed(statetimeline.Panel(), words, poll, queries)
+        _configure(statetimeline.Panel(), panel_text, style, queries)
         .show_value(common.VisibilityMode.AUTO)
         .merge_values(True)
         .row_height(0.8)
@@ -164,32 +166,32 @@ def timeline(words: Words, poll: PanelStyle, *queries: Query) -> statetimeline.P
     )
 
 
-def heat(words: Words, poll: PanelStyle, query: Query) -> heatmap.Panel:
+def heatmap_panel(panel_text: PanelText, style: PanelStyle, query: Query) -> heatmap.Panel:
     """Draw the buckets of a histogram over time."""
     return (
-        _framed(heatmap.Panel(), words, poll, (query,), form=PromQueryFormat.HEATMAP)
+        _configure(heatmap.Panel(), panel_text, style, (query,), form=PromQueryFormat.HEATMAP)
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64))
-        .y_axis(heatmap.YAxisConfig().unit(words.unit))
+        .y_axis(heatmap.YAxisConfig().unit(panel_text.unit))
         .cell_values(heatmap.CellValues().unit("none"))
         .hide_from(common_builders.HideSeriesConfig())
         .show_legend()
     )
 
 
-def rows(
-    words: Words,
-    poll: PanelStyle,
+def table_panel(
+    panel_text: PanelText,
+    style: PanelStyle,
     *queries: Query,
     names: Mapping[str, str],
     columns: Mapping[str, Sequence[tuple[str, Any]]],
 ) -> table.Panel:
-    """List the newest values, one row for each combination of labels.
+    """Show the newest values in a table, one row for each combination of labels.
 
-    `names` are the labels shown and what they are called, in order; `columns` are properties of a field by its name.
+    `names` maps the labels to column titles, in order. `columns` maps column titles to Grafana field properties.
     """
-    panel = _framed(table.Panel(), words, poll, queries, instant=True, form=PromQueryFormat.TABLE)
-    values = {(f"Value #{ref}" if len(queries) > 1 else "Value"): query.column for ref, query in _referred(queries)}
+    panel = _configure(table.Panel(), panel_text, style, queries, instant=True, form=PromQueryFormat.TABLE)
+    values = {(f"Value #{ref}" if len(queries) > 1 else "Value"): query.column for ref, query in _with_ref_ids(queries)}
     renamed = {**names, **values}
     panel.with_transformation(dashboard.DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(
@@ -209,27 +211,27 @@ def rows(
     return panel.filterable(True).cell_height(common.TableCellHeight.SM)
 
 
-def words_panel(title: str, means: str, content: str, poll: PanelStyle) -> text.Panel:
-    """Show text."""
-    return text.Panel().title(title).description(means).content(content).span(poll.width).height(poll.height)
+def text_panel(title: str, description: str, content: str, style: PanelStyle) -> text.Panel:
+    """Show Markdown text."""
+    return text.Panel().title(title).description(description).content(content).span(style.width).height(style.height)
 
 
-def link(title: str, url: str, *, elsewhere: bool = False) -> builders.DashboardLink:
-    """Lead to another page, in a window of its own if it is not Grafana's."""
-    return builders.DashboardLink(title).url(url).target_blank(elsewhere)
+def link(title: str, url: str, *, new_tab: bool = False) -> builders.DashboardLink:
+    """Link to another page, in a new tab if it is outside Grafana."""
+    return builders.DashboardLink(title).url(url).target_blank(new_tab)
 
 
 def thresholds(steps: Steps) -> builders.ThresholdsConfig:
-    """Return colours by value, green below the first."""
+    """Return Grafana thresholds: green below the first step."""
     base = dashboard.Threshold(value=None, color=GREEN)
     further = [dashboard.Threshold(value=value, color=colour) for value, colour in steps]
     return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps([base, *further])
 
 
 def verdict_mapping() -> dashboard.ValueMap:
-    """Write codes of verdicts as words."""
+    """Show the codes of verdicts as words."""
     texts = {code: (str(verdict), _VERDICT_COLOURS[verdict]) for verdict, code in VERDICT_CODES.items()}
-    texts[UNSEEN] = ("not seen", DARK)
+    texts[NOT_MONITORED] = ("not monitored", DARK)
     return dashboard.ValueMap(
         options={
             str(code): dashboard.ValueMappingResult(text=text, color=colour, index=code)
@@ -239,38 +241,38 @@ def verdict_mapping() -> dashboard.ValueMap:
 
 
 def no_forecast_mapping() -> dashboard.RangeMap:
-    """Write a forecast that is none in words."""
+    """Show values from FORECAST_END on as words: the limit is not reached within a day."""
     result = dashboard.ValueMappingResult(text="not within a day", color=GREEN, index=0)
     return dashboard.RangeMap(options=dashboard.DashboardRangeMapOptions(from_val=FORECAST_END, to=None, result=result))
 
 
-def _framed(
+def _configure(
     panel: PanelT,
-    words: Words,
-    poll: PanelStyle,
+    panel_text: PanelText,
+    style: PanelStyle,
     queries: Sequence[Query],
     *,
     instant: bool = False,
     form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> PanelT:
-    """Give a panel what every panel has."""
-    panel.title(words.title).description(words.means).unit(words.unit).datasource(SOURCE)
-    panel.span(poll.width).height(poll.height).thresholds(thresholds(poll.steps))
+    """Apply the settings that every panel has."""
+    panel.title(panel_text.title).description(panel_text.description).unit(panel_text.unit).datasource(SOURCE)
+    panel.span(style.width).height(style.height).thresholds(thresholds(style.steps))
     panel.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-    if poll.mappings:
-        panel.mappings(list(poll.mappings))
-    if poll.links:
-        panel.data_links(list(poll.links))
-    if poll.nothing:
-        panel.no_value(poll.nothing)
-    if poll.decimals is not None:
-        panel.decimals(poll.decimals)
-    for ref, query in _referred(queries):
+    if style.mappings:
+        panel.mappings(list(style.mappings))
+    if style.links:
+        panel.data_links(list(style.links))
+    if style.no_value:
+        panel.no_value(style.no_value)
+    if style.decimals is not None:
+        panel.decimals(style.decimals)
+    for ref, query in _with_ref_ids(queries):
         target = prometheus.Dataquery().datasource(SOURCE).ref_id(ref).expr(query.expr)
         target.legend_format(query.legend).format(form)
         panel.with_target(target.instant() if instant else target.range())
     return panel
 
 
-def _referred(queries: Sequence[Query]) -> Sequence[tuple[str, Query]]:
+def _with_ref_ids(queries: Sequence[Query]) -> Sequence[tuple[str, Query]]:
     return tuple(zip(ascii_uppercase, queries, strict=False))

@@ -1,8 +1,9 @@
-"""PromQL over our metrics: every selection heeds the dashboard's variables, and no session counts twice.
+"""Build PromQL queries over the daemon's metrics.
 
-A variable stands between backticks in the format `regex`: then Grafana escapes what a regular expression would
-misread, and no quote or backslash in a name can end the string. (Its own escaping leaves double quotes alone.)
-Several daemons may watch one server, so everything is folded by the labels of ours before it is added up.
+Every query filters by the dashboard's variables. A variable is written between backticks in the format `regex`: Grafana
+then escapes regular expression characters, and a quote or backslash in a name cannot end the string. (Grafana's own
+escaping leaves double quotes alone.) Several daemons may watch one server, so every query merges their series with
+`max by` before it sums: no session counts twice.
 """
 
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from pgwatch_sessions.core.findings import Severity, Verdict
 from pgwatch_sessions.metrics.table import CLIENT_LABELS, METRICS, PREFIX
 
-#: By verdict, worst last: where daemons disagree the worse one is shown.
+#: Numbers for verdicts, the worst one highest: if daemons disagree, `max` shows the worse verdict.
 VERDICT_CODES = {
     Verdict.OK: 0,
     Verdict.UNKNOWN: 1,
@@ -19,121 +20,127 @@ VERDICT_CODES = {
     Verdict.BLOCKED: 4,
     Verdict.LEAKING: 5,
 }
-#: The code of a server that no daemon can see.
-UNSEEN = 6
+#: The code of a server that no daemon can poll.
+NOT_MONITORED = 6
 
-#: A forecast beyond this is none: charts and mappings treat it as "not growing". In seconds.
+#: Longest forecast shown, in seconds (1 day). Charts and mappings show longer ones as "not within a day".
 FORECAST_END = 86400
 
 RATE = "rate({}[$__rate_interval])"
 PER_MINUTE = "60 * rate({}[$__rate_interval])"
 OVER_RANGE = "increase({}[$__range])"
 
-#: The labels that are variables of every dashboard.
+#: The labels that every dashboard has as variables.
 VARIABLES = ("server", "database", "application")
 
 _LABELS = {spec.name: ("server", *spec.labels) for spec in METRICS}
-#: What an info says, it says in labels that the table of metrics does not list.
+#: The table of metrics does not list the labels of info metrics.
 _LABELS["server_info"] += ("version", "in_recovery")
 _KINDS = {spec.name: spec.kind for spec in METRICS}
-#: What a kind of metric has besides its own labels.
+#: Additional labels of series with a suffix.
 _SUFFIX_LABELS = {"_bucket": ("le",)}
 
 
-def chosen(variable: str, label: str | None = None) -> str:
-    """Return the matcher for a label, by default of the variable's name."""
+def matches_variable(variable: str, label: str | None = None) -> str:
+    """Return the PromQL matcher for a variable. The label has the same name, unless `label` is given."""
     return f"{label or variable}=~`${{{variable}:regex}}`"
 
 
-def seen(
+def select(
     name: str,
     *where: str,
     filtered: tuple[str, ...] = VARIABLES,
-    fold: Literal["max", "min"] = "max",
+    merge: Literal["max", "min"] = "max",
     change: str = "{}",
     suffix: Literal["", "_bucket", "_count", "_sum"] = "",
 ) -> str:
-    """Select a metric, one value a series however many daemons saw it.
+    """Select a metric, and merge the series of all daemons that watch the same server.
 
-    `where` are further matchers, `filtered` the labels that the dashboard's variables choose by. KeyError for a metric
-    that there is not.
+    `where` are further matchers, and `filtered` are the labels that the dashboard's variables filter. `change` is a
+    template such as RATE around the selector. Raises KeyError for an unknown metric.
     """
     labels = (*_LABELS[name], *_SUFFIX_LABELS.get(suffix, ()))
     labels += (f"{PREFIX}{name}",) if _KINDS[name] == "stateset" else ()
-    matchers = [chosen(label) for label in filtered if label in labels]
+    matchers = [matches_variable(label) for label in filtered if label in labels]
     exposed = f"{PREFIX}{name}{suffix}"
     selector = f"{exposed}{{{', '.join((*matchers, *where))}}}"
-    return f"{fold} by ({', '.join(labels)}) ({change.format(selector)})"
+    return f"{merge} by ({', '.join(labels)}) ({change.format(selector)})"
 
 
-def leaked(*where: str) -> str:
-    """Select the sessions in open findings, counted once where daemons disagree on the severity of a finding."""
+def leaked_sessions(*where: str) -> str:
+    """Select the sessions in open findings. A finding counts once, even if daemons disagree about its severity."""
     labels = ("server", *CLIENT_LABELS, "kind", "site")
-    return greatest(seen("leaked_sessions", *where), *labels)
+    return max_by(select("leaked_sessions", *where), *labels)
 
 
-def found(*where: str) -> str:
-    """Select the open findings with their severity, each at the gravest that any daemon gives it."""
-    of_severity = (seen("leaked_sessions", *where, f'severity="{severity}"') for severity in reversed(Severity))
-    return " or ignoring (severity) ".join(of_severity)
+def findings_by_severity(*where: str) -> str:
+    """Select the sessions in open findings by severity. If daemons disagree, the graver severity wins."""
+    gravest_first = (select("leaked_sessions", *where, f'severity="{severity}"') for severity in reversed(Severity))
+    return " or ignoring (severity) ".join(gravest_first)
 
 
-def total(expression: str, *by: str) -> str:
-    """Add up."""
+def sum_by(expression: str, *by: str) -> str:
+    """Sum by labels, or into one value without labels."""
     return f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})"
 
 
-def greatest(expression: str, *by: str) -> str:
-    """Keep the greatest."""
+def max_by(expression: str, *by: str) -> str:
+    """Return the highest value for each combination of labels."""
     return f"max by ({', '.join(by)}) ({expression})"
 
 
-def or_zero(expression: str, where_known: str) -> str:
-    """Say 0 where there is nothing, and nothing where it is not known. Both sides have the same labels."""
-    return f"{expression} or 0 * {where_known}"
+def or_zero(expression: str, monitored: str) -> str:
+    """Return 0 for series of `monitored` that `expression` lacks: no data only means not monitored.
+
+    Both expressions must have the same labels.
+    """
+    return f"{expression} or 0 * {monitored}"
 
 
-def watched() -> str:
-    """Return 1 for every server that is seen now."""
-    return f"({seen('up')} == 1)"
+def monitored_servers() -> str:
+    """Return 1 for each server whose last poll succeeded."""
+    return f"({select('up')} == 1)"
 
 
-def of_clients(name: str, *, state: str = "idle", where: tuple[str, ...] = ()) -> str:
-    """Select a value of clients: 0 for a client that is seen and has no such session."""
-    known = seen("connections", f'state="{state}"', *where)
-    return or_zero(seen(name, *where), f"max by ({', '.join(('server', *CLIENT_LABELS))}) ({known})")
+def client_values(name: str, *, state: str = "idle", where: tuple[str, ...] = ()) -> str:
+    """Select a metric of clients. It is 0 for a client without a session in `state`."""
+    clients = select("connections", f'state="{state}"', *where)
+    return or_zero(select(name, *where), f"max by ({', '.join(('server', *CLIENT_LABELS))}) ({clients})")
 
 
-def verdict(name: Literal["diagnosis", "client_diagnosis"], *by: str, where: tuple[str, ...] = ()) -> str:
-    """Return the code of the worst verdict."""
+def verdict_code(name: Literal["diagnosis", "client_diagnosis"], *by: str, where: tuple[str, ...] = ()) -> str:
+    """Return the code of the worst verdict of any daemon."""
     label = f"{PREFIX}{name}"
     terms = [
-        f"{code} * " + seen(name, *where, f'{label}="{verdict}"')
+        f"{code} * " + select(name, *where, f'{label}="{verdict}"')
         for verdict, code in sorted(VERDICT_CODES.items(), key=lambda item: -item[1])
         if code
     ]
     if name == "diagnosis":
-        terms.append(f"{UNSEEN} * (1 - {seen('up')})")
-    return greatest(" or ".join(terms), *by)
+        terms.append(f"{NOT_MONITORED} * (1 - {select('up')})")
+    return max_by(" or ".join(terms), *by)
 
 
 def used_share(*where: str) -> str:
-    """Return which part of each limit is in use."""
-    return (
-        f"{seen('used_slots', *where, filtered=('server',))} / {seen('capacity_slots', *where, filtered=('server',))}"
-    )
+    """Return the share of each limit that is in use, from 0 to 1."""
+    used = select("used_slots", *where, filtered=("server",))
+    capacity = select("capacity_slots", *where, filtered=("server",))
+    return f"{used} / {capacity}"
 
 
 def time_left(*where: str) -> str:
-    """Return the seconds until each limit is reached, of disagreeing daemons the sooner; at most FORECAST_END."""
-    return f"clamp_max({seen('exhaustion_seconds', *where, filtered=('server',), fold='min')}, {FORECAST_END})"
+    """Return the seconds until each limit is reached, at most FORECAST_END. If daemons disagree, the shorter wins."""
+    return f"clamp_max({select('exhaustion_seconds', *where, filtered=('server',), merge='min')}, {FORECAST_END})"
 
 
-def findings(severity: Severity, *by: str) -> str:
-    """Count the open findings that no daemon finds graver than this, 0 included, of each server or of all together."""
-    listed = seen("leaked_sessions", f'severity="{severity}"')
+def count_findings(severity: Severity, *by: str) -> str:
+    """Count the open findings of a severity, by labels or in total.
+
+    If daemons disagree, a finding counts with its gravest severity only.
+    """
+    counted = select("leaked_sessions", f'severity="{severity}"')
     if graver := "|".join(each for each in Severity if each.rank > severity.rank):
-        listed += " unless ignoring (severity) " + seen("leaked_sessions", f'severity=~"{graver}"')
+        counted += " unless ignoring (severity) " + select("leaked_sessions", f'severity=~"{graver}"')
     if by:
-        return or_zero(f"count by ({', '.join(by)}) ({listed})", watched())
-    return or_zero(f"count({listed})", f"max({watched()})")
+        return or_zero(f"count by ({', '.join(by)}) ({counted})", monitored_servers())
+    return or_zero(f"count({counted})", f"max({monitored_servers()})")

@@ -1,13 +1,13 @@
-"""The dashboard *Server*: what the sessions of one server do, and what they leave for others."""
+"""The dashboard *Server*: one server's sessions, limits, ages, blocked sessions and churn."""
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import SERVER, Section, choice, dashboard_of, leak_url
+from grafana.frame import SERVER, Section, build_dashboard, choice_variable, leak_url
 from grafana.panels import (
-    AT_WORK_LONG,
+    ACTIVE_LONG,
     FULL,
     HELD_LONG,
-    MANY_WAIT,
+    MANY_BLOCKED,
     ORANGE,
     RED,
     SOON,
@@ -16,31 +16,31 @@ from grafana.panels import (
     YELLOW,
     Panel,
     PanelStyle,
+    PanelText,
     Query,
     Steps,
-    Words,
-    graph,
-    heat,
+    graph_panel,
+    heatmap_panel,
     link,
     name_panel,
     no_forecast_mapping,
     stat_panel,
-    timeline,
+    timeline_panel,
     verdict_mapping,
 )
 from grafana.queries import (
     PER_MINUTE,
     RATE,
-    greatest,
-    leaked,
-    of_clients,
+    client_values,
+    leaked_sessions,
+    max_by,
+    monitored_servers,
     or_zero,
-    seen,
+    select,
+    sum_by,
     time_left,
-    total,
     used_share,
-    verdict,
-    watched,
+    verdict_code,
 )
 
 _CLIENT = ("server", "database", "user", "application")
@@ -50,21 +50,28 @@ _HELD = ("idle in transaction", "idle in transaction (aborted)")
 
 
 def server() -> dashboard.Dashboard:
-    """Build it."""
-    return dashboard_of(
+    """Return the dashboard."""
+    return build_dashboard(
         SERVER,
         "PostgreSQL sessions: server",
-        "One server: its sessions by state and client, their ages, its limits, its churn, and who waits for whom.",
+        "One server: its sessions by state and client, its limits, ages, blocked sessions and churn.",
         variables=(
-            choice("server", "Server", "The server shown.", of="up", several=False),
-            choice("database", "Database", "Of clients and churn.", of="connections", where=("server",), several=True),
-            choice(
+            choice_variable("server", "Server", "The server shown.", metric="up", multi=False),
+            choice_variable(
+                "database",
+                "Database",
+                "Databases of clients and churn.",
+                metric="connections",
+                where=("server",),
+                multi=True,
+            ),
+            choice_variable(
                 "application",
                 "Application",
-                "Of clients: their application_name.",
-                of="connections",
+                "The application_name of clients.",
+                metric="connections",
                 where=("server", "database"),
-                several=True,
+                multi=True,
             ),
         ),
         sections=(
@@ -74,95 +81,102 @@ def server() -> dashboard.Dashboard:
             Section(title="Ages", panels=_ages()),
             Section(title="Harm to others", panels=_harm()),
             Section(title="Churn and holds", panels=_churn()),
-            Section(title="The watcher", panels=_watcher()),
+            Section(title="Monitoring", panels=_monitoring()),
         ),
     )
 
 
 def _now() -> tuple[Panel, ...]:
-    held = " or ".join(seen("connections", f'state="{state}"') for state in _HELD)
+    held = " or ".join(select("connections", f'state="{state}"') for state in _HELD)
     return (
         stat_panel(
-            Words(
+            PanelText(
                 title="Diagnosis",
-                means="*leaking*: somebody keeps connections; *saturated*: too small, all busy and turning over; "
-                "*blocked*: all wait for one; *slow*: long queries; *unknown*: too little sight.",
+                description="*leaking*: a client does not return connections; *saturated*: a pool or the server is too "
+                "small, all connections are busy; *blocked*: sessions wait for the locks of one; *slow*: long queries; "
+                "*unknown*: too little is visible.",
             ),
             PanelStyle(width=3, height=4, mappings=(verdict_mapping(),)),
-            Query(expr=verdict("diagnosis", "server")),
+            Query(expr=verdict_code("diagnosis", "server")),
         ),
         stat_panel(
-            Words(
-                title="In use", means="Part of the connections for ordinary roles that is taken.", unit="percentunit"
+            PanelText(
+                title="In use", description="Share of the connections for ordinary roles in use.", unit="percentunit"
             ),
             PanelStyle(width=3, height=4, steps=FULL),
-            Query(expr=greatest(used_share('scope="server"'), "server")),
+            Query(expr=max_by(used_share('scope="server"'), "server")),
         ),
         stat_panel(
-            Words(
-                title="Full in",
-                means="Until the nearest limit (the server's, a role's or a database's) at the present growth.",
+            PanelText(
+                title="Limit reached in",
+                description="Time until the nearest limit of the server, a role or a database is reached at the "
+                "present growth.",
                 unit="s",
             ),
             PanelStyle(width=3, height=4, steps=SOON, mappings=(no_forecast_mapping(),)),
             Query(expr=f"min by (server) ({time_left()})"),
         ),
         stat_panel(
-            Words(title="Leaked sessions", means="Sessions in open findings: held, and not coming back by themselves."),
+            PanelText(
+                title="Leaked sessions", description="Sessions in open findings: held for long, or never used again."
+            ),
             PanelStyle(width=3, height=4, steps=((1, ORANGE),)),
-            Query(expr=or_zero(total(leaked(), "server"), watched())),
+            Query(expr=or_zero(sum_by(leaked_sessions(), "server"), monitored_servers())),
         ),
         stat_panel(
-            Words(
+            PanelText(
                 title="Idle in transaction",
-                means="Sessions that hold a transaction and do nothing. Many short ones are normal life.",
+                description="Sessions with an open transaction that are not running a statement. Many short ones are "
+                "normal.",
             ),
             PanelStyle(width=3, height=4),
-            Query(expr=total(held, "server")),
+            Query(expr=sum_by(held, "server")),
         ),
         stat_panel(
-            Words(title="Waiting", means="Sessions that wait for a lock of somebody else."),
+            PanelText(title="Waiting for locks", description="Sessions that wait for a lock of another session."),
             PanelStyle(width=3, height=4, steps=((1, YELLOW), (5, RED))),
-            Query(expr=total(seen("lock_waiting"), "server")),
+            Query(expr=sum_by(select("lock_waiting"), "server")),
         ),
         stat_panel(
-            Words(
+            PanelText(
                 title="Exhausted",
-                means="1: ordinary roles get `FATAL: sorry, too many clients already` now.",
+                description="1: ordinary roles are refused now, with `FATAL: sorry, too many clients already`.",
             ),
             PanelStyle(width=3, height=4, steps=((1, RED),)),
-            Query(expr=seen("exhausted")),
+            Query(expr=select("exhausted")),
         ),
         name_panel(
-            Words(title="PostgreSQL", means="The server's version, and whether it is a standby."),
+            PanelText(title="PostgreSQL", description="The server's version, and whether it is a standby."),
             PanelStyle(width=3, height=4),
-            Query(expr=seen("server_info"), legend="{{version}}, standby: {{in_recovery}}"),
+            Query(expr=select("server_info"), legend="{{version}}, standby: {{in_recovery}}"),
         ),
     )
 
 
 def _sessions() -> tuple[Panel, ...]:
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Sessions by state",
-                means="A leak raises *idle in transaction*, or *idle*, and never comes down; a rush raises *active* "
-                "and does. What counts is what stays.",
+                description="A leak raises *idle in transaction* or *idle*, which never fall again. A rush raises "
+                "*active*, which falls again.",
             ),
             PanelStyle(width=12),
-            Query(expr=f"{total(seen('connections'), 'state')}", legend="{{state}}"),
+            Query(expr=f"{sum_by(select('connections'), 'state')}", legend="{{state}}"),
             stacked=True,
         ),
-        graph(
-            Words(title="Sessions by client", means="Who has the connections. Click a client to investigate it."),
+        graph_panel(
+            PanelText(
+                title="Sessions by client", description="Sessions of each client. Click a client to investigate it."
+            ),
             PanelStyle(width=12, links=_TO_LEAK),
-            Query(expr=total(seen("connections"), *_CLIENT), legend=_CLIENT_LEGEND),
+            Query(expr=sum_by(select("connections"), *_CLIENT), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
-        timeline(
-            Words(title="Diagnosis of each client", means="What was wrong with each client, and when."),
+        timeline_panel(
+            PanelText(title="Diagnosis of each client", description="What was wrong with each client, and when."),
             PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_LEAK),
-            Query(expr=verdict("client_diagnosis", *_CLIENT), legend=_CLIENT_LEGEND),
+            Query(expr=verdict_code("client_diagnosis", *_CLIENT), legend=_CLIENT_LEGEND),
         ),
     )
 
@@ -170,30 +184,30 @@ def _sessions() -> tuple[Panel, ...]:
 def _capacity() -> tuple[Panel, ...]:
     of_server = 'scope="server"'
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Connections of the server",
-                means="Taken, ours included, and those there are for ordinary roles: max_connections without the "
-                "reserved ones.",
+                description="Connections in use, including the daemon's, and the limit for ordinary roles: "
+                "max_connections minus the reserved ones.",
             ),
             PanelStyle(width=8),
-            Query(expr=seen("used_slots", of_server, filtered=("server",)), legend="taken"),
-            Query(expr=seen("capacity_slots", of_server, filtered=("server",)), legend="limit"),
+            Query(expr=select("used_slots", of_server, filtered=("server",)), legend="in use"),
+            Query(expr=select("capacity_slots", of_server, filtered=("server",)), legend="limit"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Use of every limit",
-                means="Of the server, and of each role and database that has a CONNECTION LIMIT. At 100 % its "
-                "connections are refused, whatever room the server has.",
+                description="Use of the server's limit and of each CONNECTION LIMIT of a role or database. At 100 %, "
+                "new connections are refused, even if the server has free ones.",
                 unit="percentunit",
             ),
             PanelStyle(width=8, steps=FULL),
             Query(expr=used_share(), legend="{{scope}} {{name}}"),
         ).axis_soft_max(1),
-        graph(
-            Words(
-                title="Time until each limit",
-                means="At the present growth. A line at a day is no growth.",
+        graph_panel(
+            PanelText(
+                title="Time until each limit is reached",
+                description="At the present growth. A line at one day means no growth.",
                 unit="s",
             ),
             PanelStyle(width=8, steps=SOON_LINES),
@@ -204,154 +218,159 @@ def _capacity() -> tuple[Panel, ...]:
 
 
 def _ages() -> tuple[Panel, ...]:
-    def ages(title: str, means: str, metric: str, state: str, steps: Steps) -> Panel:
-        return graph(
-            Words(title=title, means=means, unit="s"),
+    def ages(title: str, description: str, metric: str, state: str, steps: Steps) -> Panel:
+        return graph_panel(
+            PanelText(title=title, description=description, unit="s"),
             PanelStyle(width=8, steps=steps, links=_TO_LEAK),
-            Query(expr=of_clients(metric, state=state), legend=_CLIENT_LEGEND),
+            Query(expr=client_values(metric, state=state), legend=_CLIENT_LEGEND),
         )
 
     return (
         ages(
             "Longest idle in transaction",
-            "A straight rise is a session that nobody comes back to: a leak, or somebody's open console.",
+            "A steady rise is one session that stays idle: a leak, or somebody's open console.",
             "idle_in_transaction_age_max_seconds",
             "idle in transaction",
             HELD_LONG,
         ),
         ages(
             "Oldest transaction",
-            "Work in small steps shows here too: a long batch is old, and moves.",
+            "Includes transactions that work, such as a long batch of short statements.",
             "transaction_age_max_seconds",
             "active",
-            AT_WORK_LONG,
+            ACTIVE_LONG,
         ),
         ages(
             "Oldest running query",
             "A report, or a query that waits for a lock. Its connection is in use, not leaked.",
             "query_age_max_seconds",
             "active",
-            AT_WORK_LONG,
+            ACTIVE_LONG,
         ),
     )
 
 
 def _harm() -> tuple[Panel, ...]:
     return (
-        graph(
-            Words(title="Who waits for locks", means="Sessions that wait, by client: the victims."),
+        graph_panel(
+            PanelText(
+                title="Who waits for locks", description="Sessions that wait for a lock, by the client that waits."
+            ),
             PanelStyle(width=8, links=_TO_LEAK),
-            Query(expr=seen("lock_waiting"), legend=_CLIENT_LEGEND),
+            Query(expr=select("lock_waiting"), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
-        graph(
-            Words(
-                title="Who makes others wait",
-                means="Sessions that wait for sessions of this client which are idle in transaction: the cause. End "
-                "these and the others go on.",
+        graph_panel(
+            PanelText(
+                title="Who blocks others",
+                description="Sessions blocked by each client's idle transactions: the cause. Terminating the client's "
+                "held sessions unblocks the waiting sessions.",
             ),
-            PanelStyle(width=8, steps=MANY_WAIT, links=_TO_LEAK),
-            Query(expr=seen("blocked_by"), legend=_CLIENT_LEGEND),
+            PanelStyle(width=8, steps=MANY_BLOCKED, links=_TO_LEAK),
+            Query(expr=select("blocked_by"), legend=_CLIENT_LEGEND),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Who holds back vacuum",
-                means="How many transactions back the client's oldest snapshot reaches: dead rows younger than that "
-                "stay. Millions mean bloat; a rise without end is a transaction left open.",
+                description="Age of each client's oldest snapshot, in transactions. Vacuum cannot remove rows deleted "
+                "since then. Millions mean bloat; a rise without end is a transaction left open.",
                 unit="short",
             ),
             PanelStyle(width=8, steps=VACUUM_HELD, links=_TO_LEAK),
-            Query(expr=of_clients("xmin_age_max_transactions"), legend=_CLIENT_LEGEND),
+            Query(expr=client_values("xmin_age_max_transactions"), legend=_CLIENT_LEGEND),
         ),
     )
 
 
 def _churn() -> tuple[Panel, ...]:
-    def ended(metric: str, how: str) -> Query:
-        return Query(expr=seen(metric, change=PER_MINUTE), legend=f"{{{{database}}}} {how}")
+    def per_minute(metric: str, how: str) -> Query:
+        return Query(expr=select(metric, change=PER_MINUTE), legend=f"{{{{database}}}} {how}")
 
-    def spent(metric: str, how: str) -> Query:
-        return Query(expr=seen(metric, change=RATE), legend=f"{{{{database}}}} {how}")
+    def average_sessions(metric: str, what: str) -> Query:
+        return Query(expr=select(metric, change=RATE), legend=f"{{{{database}}}} {what}")
 
-    holds = seen("transaction_hold_seconds", change=RATE, suffix="_bucket")
+    holds = select("transaction_hold_seconds", change=RATE, suffix="_bucket")
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Sessions opened",
-                means="A steady stream means that no pool keeps them, or that lost ones are replaced.",
+                description="A steady rate means that no pool keeps connections, or that lost connections are "
+                "replaced.",
                 unit="cpm",
             ),
             PanelStyle(width=6),
-            ended("established_total", "opened"),
+            per_minute("established_total", "opened"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Sessions that ended badly",
-                means="*fatal* rises when a time-out ends idle transactions: it hides a leak from view while the pool "
-                "stays empty. *abandoned*: the client vanished. *killed*: somebody terminated them.",
+                description="*fatal* rises if a time-out terminates idle transactions, which hides a leak while the "
+                "pool stays empty. *abandoned*: the client disappeared. *killed*: somebody terminated the session.",
                 unit="cpm",
             ),
             PanelStyle(width=6),
-            ended("fatal_total", "fatal"),
-            ended("abandoned_total", "abandoned"),
-            ended("killed_total", "killed"),
+            per_minute("fatal_total", "fatal"),
+            per_minute("abandoned_total", "abandoned"),
+            per_minute("killed_total", "killed"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="What sessions do on average",
-                means="Sessions at a time, from PostgreSQL's own counters: exact between polls, added when a session's "
-                "state changes, so a leaked session's time comes late.",
+                description="Average number of sessions, from PostgreSQL's own counters. They also count what happens "
+                "between polls, but only when a session changes its state, so a leaked session counts late.",
             ),
             PanelStyle(width=6, decimals=1),
-            spent("session_seconds_total", "connected"),
-            spent("active_seconds_total", "active"),
-            spent("idle_in_transaction_seconds_total", "idle in transaction"),
+            average_sessions("session_seconds_total", "connected"),
+            average_sessions("active_seconds_total", "active"),
+            average_sessions("idle_in_transaction_seconds_total", "idle in transaction"),
         ),
-        heat(
-            Words(
-                title="How long transactions sat idle",
-                means="Holds that have ended, by length. What never ends is not here: see the leaks.",
+        heatmap_panel(
+            PanelText(
+                title="Time idle in transaction",
+                description="How long sessions were idle in transaction, counted when it ended. Leaked sessions are "
+                "not here, because theirs has not ended.",
                 unit="s",
             ),
-            PanelStyle(width=6, nothing="No hold that a poll saw has ended"),
-            Query(expr=total(holds, "le"), legend="{{le}}"),
+            PanelStyle(width=6, no_value="No session was seen idle in transaction until it ended"),
+            Query(expr=sum_by(holds, "le"), legend="{{le}}"),
         ),
     )
 
 
-def _watcher() -> tuple[Panel, ...]:
-    polls = seen("poll_duration_seconds", change=RATE, suffix="_bucket")
+def _monitoring() -> tuple[Panel, ...]:
+    polls = select("poll_duration_seconds", change=RATE, suffix="_bucket")
     return (
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Duration of polls",
-                means="Half of the polls, and 95 of 100, took at most this. It rises when the server is short of CPU "
-                "or memory.",
+                description="50 % and 95 % of polls took at most this long. It rises if the server lacks CPU or "
+                "memory.",
                 unit="s",
             ),
             PanelStyle(width=8),
-            Query(expr=f"histogram_quantile(0.5, {polls})", legend="half"),
+            Query(expr=f"histogram_quantile(0.5, {polls})", legend="50 %"),
             Query(expr=f"histogram_quantile(0.95, {polls})", legend="95 %"),
         ),
-        graph(
-            Words(
+        graph_panel(
+            PanelText(
                 title="Failed polls",
-                means="By reason. `exhausted` proves that the server is full; `authentication` and `privilege`: mend "
-                "the monitoring role; `timeout` and `network`: the way there, or a server that hangs.",
+                description="By reason. `exhausted`: the server refuses connections because it is full; "
+                "`authentication` and `privilege`: check the monitoring role; `timeout` and `network`: check the "
+                "network, and whether the server hangs.",
                 unit="cpm",
             ),
             PanelStyle(width=8),
-            Query(expr=seen("poll_failures_total", change=PER_MINUTE), legend="{{reason}}"),
+            Query(expr=select("poll_failures_total", change=PER_MINUTE), legend="{{reason}}"),
             stacked=True,
         ),
-        graph(
-            Words(
-                title="What is not seen",
-                means="*hidden*: sessions whose state the monitoring role may not see; `GRANT pg_monitor` to it. "
-                "*folded*: clients shown together as `other`.",
+        graph_panel(
+            PanelText(
+                title="Hidden sessions and folded clients",
+                description="*hidden sessions*: the monitoring role may not see their state; grant it `pg_monitor`. "
+                "*folded clients*: shown together as `other`.",
             ),
             PanelStyle(width=8, steps=((1, ORANGE),)),
-            Query(expr=seen("hidden_sessions"), legend="hidden sessions"),
-            Query(expr=seen("folded_clients"), legend="folded clients"),
+            Query(expr=select("hidden_sessions"), legend="hidden sessions"),
+            Query(expr=select("folded_clients"), legend="folded clients"),
         ),
     )

@@ -13,20 +13,29 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.frame import RUNBOOKS
-from grafana.generate import DASHBOARDS, encoded
+from grafana.generate import DASHBOARDS, encode
 from grafana.queries import VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
-from tests.grafana.expressions import FOLDER, VARIABLE, annotations, choices, expressions, filled, loaded, panels_of
+from tests.grafana.expressions import (
+    FOLDER,
+    VARIABLE,
+    annotation_queries,
+    expressions,
+    fill_variables,
+    load_dashboards,
+    panels_of,
+    variable_queries,
+)
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
-#: What Grafana itself defines.
+#: Variables that Grafana itself defines.
 BUILT_IN = {"__rate_interval", "__range", "__interval", "__url_time_range", "__data", "__field"}
 MANDATORY = {"datasource", "server", "database", "application"}
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 EXPOSED = {f"{PREFIX}{spec.name}{suffix}" for spec in METRICS for suffix in _SUFFIXES.get(spec.kind, ("",))}
-#: Names that would break a query if they were not escaped, one each for what ends or changes a string or pattern.
+#: Names that break a query if they are not escaped, one for each character that is special in a string or pattern.
 AWKWARD = (
     "a.b",
     "two\nlines",
@@ -44,32 +53,32 @@ AWKWARD = (
 
 
 def test_every_generated_dashboard_is_checked_in_and_no_other() -> None:
-    """The folder holds what the code makes."""
-    assert set(loaded()) == set(DASHBOARDS)
+    """The folder has exactly the dashboards that the code generates."""
+    assert set(load_dashboards()) == set(DASHBOARDS)
 
 
 @every_dashboard
-def test_what_is_checked_in_is_what_the_code_generates(name: str) -> None:
-    """`make dashboards` was run."""
-    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == encoded(DASHBOARDS[name]())
+def test_the_checked_in_dashboard_is_what_the_code_generates(name: str) -> None:
+    """If this fails, run `make dashboards`."""
+    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == encode(DASHBOARDS[name]())
 
 
 @every_dashboard
-def test_a_dashboard_is_of_the_form_that_grafana_knows(name: str) -> None:
-    """Read into the SDK's types and written again, nothing is lost but what the SDK has no type for."""
+def test_a_dashboard_has_the_schema_of_the_grafana_sdk(name: str) -> None:
+    """The SDK reads and writes the dashboard without loss, except for annotation fields that it does not know."""
     register_default_plugins()
-    dashboard = loaded()[name]
+    dashboard = load_dashboards()[name]
     again = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
     for annotation in dashboard["annotations"]["list"]:
-        for beyond_the_sdk in ("titleFormat", "textFormat", "tagKeys"):
-            assert annotation.pop(beyond_the_sdk)
+        for unknown_field in ("titleFormat", "textFormat", "tagKeys"):
+            assert annotation.pop(unknown_field)
     assert again == dashboard
 
 
 @every_dashboard
 def test_a_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
-    """Title, a description of more than a few words, a unit; and ids that links and alerts can name."""
-    dashboard = loaded()[name]
+    """Every panel has a title, a description, a unit, and a unique id for links and alerts."""
+    dashboard = load_dashboards()[name]
     ids = Counter(panel["id"] for panel in dashboard["panels"])
     assert min(ids) == 1
     assert set(ids.values()) == {1}
@@ -83,29 +92,29 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
 
 
 @every_dashboard
-def test_every_query_names_the_chosen_data_source(name: str) -> None:
-    """Panel, target, variable and annotation: a copied panel or one opened in Explore asks the same Prometheus."""
-    dashboard = loaded()[name]
-    asking = [panel for panel in panels_of(dashboard) if panel["type"] != "text"]
-    asking += [target for panel in asking for target in panel["targets"]]
-    asking += [variable for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
-    asking += dashboard["annotations"]["list"]
-    assert {json.dumps(each.get("datasource")) for each in asking} == {
+def test_every_query_uses_the_selected_data_source(name: str) -> None:
+    """Panels, targets, variables and annotations do, so a copied panel or one opened in Explore works as well."""
+    dashboard = load_dashboards()[name]
+    querying = [panel for panel in panels_of(dashboard) if panel["type"] != "text"]
+    querying += [target for panel in querying for target in panel["targets"]]
+    querying += [variable for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    querying += dashboard["annotations"]["list"]
+    assert {json.dumps(each.get("datasource")) for each in querying} == {
         json.dumps({"type": "prometheus", "uid": "${datasource}"})
     }
 
 
-def test_a_finding_leads_to_the_page_and_to_the_runbook() -> None:
-    """From every table of findings; and what is linked to as a runbook is one, where the alerts say it is."""
+def test_tables_of_findings_link_to_the_page_and_the_runbook() -> None:
+    """Every linked runbook exists, and the runbooks' address is the one in the alerts."""
     leak = "${runbooks:raw}/DatabaseConnectionLeak.md"
     for name, title in (("fleet", "Who leaks"), ("leak", "Findings")):
-        [panel] = [panel for panel in loaded()[name]["panels"] if panel["title"] == title]
+        [panel] = [panel for panel in load_dashboards()[name]["panels"] if panel["title"] == title]
         sites = [
             each["properties"] for each in panel["fieldConfig"]["overrides"] if each["matcher"]["options"] == "Site"
         ]
         links = [each["value"] for properties in sites for each in properties if each["id"] == "links"]
         assert [link["url"] for each in links for link in each] == ["${page:raw}/", leak]
-    text = json.dumps(loaded())
+    text = json.dumps(load_dashboards())
     runbooks = FOLDER.parents[1] / "alerts" / "runbooks"
     assert {
         page for page in re.findall(r"\$\{runbooks:raw\}/([\w.]+)", text) if not (runbooks / page).exists()
@@ -115,19 +124,19 @@ def test_a_finding_leads_to_the_page_and_to_the_runbook() -> None:
 
 @every_dashboard
 def test_panels_fill_the_grid_and_do_not_overlap(name: str) -> None:
-    """No panel covers another or hangs over the edge."""
-    places = [panel["gridPos"] for panel in loaded()[name]["panels"]]
+    """No panel overlaps another or exceeds the grid of 24 columns."""
+    places = [panel["gridPos"] for panel in load_dashboards()[name]["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     for one, other in combinations(places, 2):
-        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        side_by_side = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-        assert beside or below, (one, other)
+        assert side_by_side or below, (one, other)
 
 
 @every_dashboard
-def test_every_variable_that_is_used_is_defined_and_used_if_defined(name: str) -> None:
-    """In queries, links, texts, annotations and other variables."""
-    dashboard = loaded()[name]
+def test_every_used_variable_is_defined_and_every_defined_variable_is_used(name: str) -> None:
+    """The test covers queries, links, texts, annotations and other variables."""
+    dashboard = load_dashboards()[name]
     defined = [variable["name"] for variable in dashboard["templating"]["list"]]
     assert set(defined) >= MANDATORY
     used = {match["braced"] or match["bare"] or match["old"] for match in VARIABLE.finditer(json.dumps(dashboard))}
@@ -136,10 +145,10 @@ def test_every_variable_that_is_used_is_defined_and_used_if_defined(name: str) -
 
 
 @every_dashboard
-def test_links_between_dashboards_lead_to_dashboards_and_variables_that_exist(name: str) -> None:
-    """Each `/d/uid?var-x=` names a dashboard of ours and a variable of that one."""
-    by_uid = {dashboard["uid"]: dashboard for dashboard in loaded().values()}
-    urls = re.findall(r"/d/[^\"]+", json.dumps(loaded()[name]))
+def test_links_between_dashboards_use_existing_dashboards_and_variables(name: str) -> None:
+    """Each `/d/uid?var-x=` names one of the dashboards and one of its variables."""
+    by_uid = {dashboard["uid"]: dashboard for dashboard in load_dashboards().values()}
+    urls = re.findall(r"/d/[^\"]+", json.dumps(load_dashboards()[name]))
     assert urls
     for url in urls:
         target, _, query = url.removeprefix("/d/").partition("?")
@@ -149,67 +158,70 @@ def test_links_between_dashboards_lead_to_dashboards_and_variables_that_exist(na
         assert "${__url_time_range}" in query
 
 
-def test_every_metric_that_is_asked_for_exists() -> None:
-    """A renamed metric empties no panel unnoticed; `ALERTS` is Prometheus' own."""
+def test_every_queried_metric_exists() -> None:
+    """If a metric is renamed, this fails instead of leaving a panel empty."""
     for expression in expressions():
-        asked = set(re.findall(rf"\b{PREFIX}\w+(?=\{{)", expression.text))
-        assert asked, expression.place
-        assert asked <= EXPOSED, expression.place
+        metrics = set(re.findall(rf"\b{PREFIX}\w+(?=\{{)", expression.text))
+        assert metrics, expression.place
+        assert metrics <= EXPOSED, expression.place
 
 
 def test_every_variable_lists_a_label_that_its_metric_has() -> None:
-    """A renamed metric or label leaves nobody without a choice; what was chosen before goes by its labels too."""
+    """The labels by which a variable is filtered exist, too. Otherwise the variable would have no values."""
     labels = {f"{PREFIX}{spec.name}": {"server", *spec.labels} for spec in METRICS}
-    asked = list(choices())
-    assert {each.dashboard for each in asked} == set(DASHBOARDS)
-    for choice in asked:
-        metric, _, matchers = choice.text.partition("{")
-        assert metric in EXPOSED, choice.place
-        assert {choice.name, *re.findall(r"(\w+)=~`", matchers)} <= labels[metric], choice.place
+    queries = list(variable_queries())
+    assert {each.dashboard for each in queries} == set(DASHBOARDS)
+    for query in queries:
+        metric, _, matchers = query.text.partition("{")
+        assert metric in EXPOSED, query.place
+        assert {query.name, *re.findall(r"(\w+)=~`", matchers)} <= labels[metric], query.place
 
 
-def test_every_metric_is_shown_somewhere() -> None:
-    """Nothing is measured that nobody sees; of a histogram, its buckets."""
+def test_every_metric_is_shown_in_a_panel() -> None:
+    """No metric is exposed without being shown."""
     shown = " ".join(expression.text for expression in expressions())
     assert {spec.name for spec in METRICS if f"{PREFIX}{spec.name}" not in shown} == set()
 
 
 def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
-    """Every selection is folded by the labels of ours at once, whichever instance it comes from."""
-    selection = re.compile(rf"{PREFIX}\w+\{{")
-    folded = re.compile(
+    """Every selector is directly inside `max by` or `min by` over the metric's own labels, which merges the daemons."""
+    selector = re.compile(rf"{PREFIX}\w+\{{")
+    merged = re.compile(
         rf"(?:max|min) by \([\w, ]*\bserver\b[\w, ]*\) \((?:60 \* )?(?:(?:rate|increase)\()?{PREFIX}\w+\{{"
     )
     for expression in expressions():
-        assert len(selection.findall(expression.text)) == len(folded.findall(expression.text)), expression.place
+        assert len(selector.findall(expression.text)) == len(merged.findall(expression.text)), expression.place
 
 
-def test_no_fold_keeps_apart_what_differs_by_watcher() -> None:
-    """Labels of the daemon that polled, which the alert rules fold away too, are in no list of `by (…)`."""
+def test_no_aggregation_keeps_labels_that_identify_a_daemon() -> None:
+    """No `by (…)` contains a label that the alert rules remove with `without (…)`."""
     rules = (FOLDER.parents[1] / "alerts" / "alert_rules.yml").read_text(encoding="utf-8")
     lists = re.findall(r"max without \(([\w, ]+)\)", rules)
-    of_watchers = set.intersection(*(set(labels.split(", ")) for labels in lists))
-    assert of_watchers >= {"instance", "job", "pod", "container", "endpoint", "service", "node"}
+    daemon_labels = set.intersection(*(set(labels.split(", ")) for labels in lists))
+    assert daemon_labels >= {"instance", "job", "pod", "container", "endpoint", "service", "node"}
     for expression in expressions():
         kept = {label for labels in re.findall(r"\bby \(([^)]*)\)", expression.text) for label in labels.split(", ")}
-        assert kept & of_watchers == set(), expression.place
+        assert kept & daemon_labels == set(), expression.place
 
 
-def test_every_verdict_has_a_code_and_every_code_its_words() -> None:
-    """A new verdict does not appear as a bare number."""
+def test_every_verdict_has_a_code_and_a_mapping_to_its_name() -> None:
+    """A new verdict must not appear as a bare number."""
     assert set(VERDICT_CODES) == set(Verdict)
-    for name, dashboard in loaded().items():
+    for name, dashboard in load_dashboards().items():
         mappings = re.findall(r'"text": "(\w+)", "color"', json.dumps(dashboard))
         assert set(Verdict) <= set(mappings), name
 
 
 @pytest.mark.parametrize("names", [AWKWARD[:1], AWKWARD, None], ids=["one", "several", "all"])
-def test_every_expression_is_promql_whatever_the_names(tmp_path: Path, names: tuple[str, ...] | None) -> None:
-    """Quotes, braces, backslashes, template syntax and special characters of patterns break no query."""
+def test_every_query_is_valid_promql_for_any_names(tmp_path: Path, names: tuple[str, ...] | None) -> None:
+    """Quotes, braces, backslashes, template syntax and regular expression characters in names break no query."""
     if not (promtool := shutil.which("promtool")):
         pytest.skip("promtool is not installed: apt install prometheus")
     values = dict.fromkeys(("server", "database", "user", "application"), names)
-    queries = [filled(each.text, values, window="1m") for each in (*expressions(), *annotations(), *choices())]
+    queries = [
+        fill_variables(each.text, values, window="1m")
+        for each in (*expressions(), *annotation_queries(), *variable_queries())
+    ]
     rules = [{"record": f"test:query:{number}", "expr": query} for number, query in enumerate(queries)]
     file = tmp_path / "rules.yml"
     document = {"groups": [{"name": "queries", "rules": rules}]}
@@ -221,8 +233,8 @@ def test_every_expression_is_promql_whatever_the_names(tmp_path: Path, names: tu
 
 @every_dashboard
 def test_alerts_that_the_annotations_name_exist(name: str) -> None:
-    """The pattern matches alert rules that ship, and the watcher's own stay out of the charts."""
-    [annotation] = loaded()[name]["annotations"]["list"]
+    """The pattern matches all shipped alerts on databases, and no alert on the monitoring itself."""
+    [annotation] = load_dashboards()[name]["annotations"]["list"]
     pattern = re.search(r'alertname=~"([^"]+)"', annotation["expr"])
     assert pattern
     rules = yaml.safe_load((FOLDER.parents[1] / "alerts" / "alert_rules.yml").read_text(encoding="utf-8"))
@@ -232,8 +244,8 @@ def test_alerts_that_the_annotations_name_exist(name: str) -> None:
     assert {alert for alert in alerts if not alert.startswith("Pgwatch")} == matched
 
 
-def test_provisioning_is_yaml_that_leads_to_prometheus_and_to_a_folder() -> None:
-    """What Grafana reads at its start."""
+def test_provisioning_files_define_the_dashboards_and_the_data_source() -> None:
+    """Grafana reads them at its start. The scrape interval is Prometheus's."""
     folder = FOLDER.with_name("provisioning")
     [provider] = yaml.safe_load((folder / "dashboards" / "pgwatch-sessions.yml").read_text())["providers"]
     assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)

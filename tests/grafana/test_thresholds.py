@@ -3,13 +3,13 @@ import re
 import pytest
 
 from pgwatch_sessions.metrics.table import PREFIX
-from tests.grafana.expressions import FOLDER, loaded, panels_of
+from tests.grafana.expressions import FOLDER, load_dashboards, panels_of
 
-#: What informs and is good or bad by no number: it depends on the service, or the panel beside says it.
-INFORMING = {
+#: Panels without a good or bad value: it depends on the service, or a panel next to it shows it.
+WITHOUT_THRESHOLDS = {
     "fleet": {
         "Servers",
-        "Sessions leaked a minute",
+        "Sessions leaked per minute",
         "Leaked sessions",
         "Failed polls",
         "Duration of polls",
@@ -24,51 +24,53 @@ INFORMING = {
         "Sessions opened",
         "Sessions that ended badly",
         "What sessions do on average",
-        "How long transactions sat idle",
+        "Time idle in transaction",
         "Failed polls",
         "Duration of polls",
     },
     "leak": {
         "Leaked sessions by site",
-        "Sessions leaked a minute",
+        "Sessions leaked per minute",
         "Findings opened and closed",
         "Its sessions by state",
         "Longest time in each state",
-        "Who waits",
+        "Who waits for locks",
         "Sessions of its database that ended badly",
     },
 }
-#: Lines that stand where alerts begin: the panel, and how the metrics begin that the alerts' conditions compare.
-ALERTED = {
-    ("fleet", "Time until full"): ("exhaustion_seconds",),
-    ("server", "Time until each limit"): ("exhaustion_seconds",),
+#: Panels with lines at alert thresholds, and prefixes of the metrics that these alerts compare.
+LINES_AT_ALERTS = {
+    ("fleet", "Time until a limit is reached"): ("exhaustion_seconds",),
+    ("server", "Time until each limit is reached"): ("exhaustion_seconds",),
     ("server", "Longest idle in transaction"): ("idle_in_transaction_age",),
-    ("server", "Oldest transaction"): ("query_age",),  # no alert is about transactions that are old and work
+    ("server", "Oldest transaction"): ("query_age",),  # no alert is about old transactions that are working
     ("server", "Oldest running query"): ("query_age",),
-    ("server", "Who makes others wait"): ("blocked_by",),
+    ("server", "Who blocks others"): ("blocked_by",),
     ("server", "Who holds back vacuum"): ("xmin_age",),
     ("leak", "Oldest transaction and query"): ("idle_in_transaction_age", "query_age"),
     ("leak", "Vacuum held back"): ("xmin_age",),
 }
 
 
-@pytest.mark.parametrize("name", INFORMING)
-def test_a_panel_says_what_is_good_and_what_is_bad(name: str) -> None:
-    """By a threshold, words for its values, or columns of their own; but for those that only inform."""
-    silent = set()
-    for panel in panels_of(loaded()[name]):
+@pytest.mark.parametrize("name", WITHOUT_THRESHOLDS)
+def test_a_panel_shows_which_values_are_good_or_bad(name: str) -> None:
+    """A panel has thresholds, value mappings or overrides, except the panels that only inform."""
+    without = set()
+    for panel in panels_of(load_dashboards()[name]):
         if panel["type"] != "text":
             defaults, overrides = panel["fieldConfig"]["defaults"], panel["fieldConfig"]["overrides"]
             if len(defaults["thresholds"]["steps"]) < 2 and not defaults.get("mappings") and not overrides:
-                silent.add(panel["title"])
-    assert silent == INFORMING[name]
+                without.add(panel["title"])
+    assert without == WITHOUT_THRESHOLDS[name]
 
 
-@pytest.mark.parametrize(("place", "metrics"), ALERTED.items(), ids=[": ".join(place) for place in ALERTED])
-def test_lines_stand_where_alerts_begin(place: tuple[str, str], metrics: tuple[str, ...]) -> None:
-    """What is drawn as too much is the number that somebody is told at; `> 0` needs no line."""
+@pytest.mark.parametrize(
+    ("place", "metrics"), LINES_AT_ALERTS.items(), ids=[": ".join(place) for place in LINES_AT_ALERTS]
+)
+def test_lines_are_at_the_alert_thresholds(place: tuple[str, str], metrics: tuple[str, ...]) -> None:
+    """A panel draws lines at exactly the numbers in the alerts' conditions. A condition `> 0` needs no line."""
     name, title = place
-    [panel] = [panel for panel in panels_of(loaded()[name]) if panel["title"] == title]
+    [panel] = [panel for panel in panels_of(load_dashboards()[name]) if panel["title"] == title]
     drawn = {step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]} - {None}
     rules = (FOLDER.parents[1] / "alerts" / "alert_rules.yml").read_text(encoding="utf-8")
     compared = rf"\b{PREFIX}(?:{'|'.join(metrics)})[\w:]*(?:{{[^}}]*}})?\s+[<>]=?\s+(\d+)"
