@@ -43,8 +43,8 @@ def bench() -> Iterator[str]:
         running_prometheus(_configuration(address, pages, write_without_intervals(Path(folder)))) as prometheus,
     ):
         groups, rules = _measured(prometheus)
-        series = prometheus.one('count({__name__=~"pgwatch_sessions_.+"})') or 0
-        alerts = prometheus.one('count(ALERTS{alertstate="firing"})') or 0
+        series = prometheus.value('count({__name__=~"pgwatch_sessions_.+"})') or 0
+        alerts = prometheus.value('count(ALERTS{alertstate="firing"})') or 0
     title = (
         f"rules: {_SERVERS} servers of {_CLIENTS} clients, {series:,.0f} series, {alerts:.0f} alerts; ms an evaluation"
     )

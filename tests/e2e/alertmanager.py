@@ -1,4 +1,4 @@
-"""A real Alertmanager, and a web server that receives what it sends."""
+"""Run a real Alertmanager, and a web server that receives its notifications."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.support.answering import answering
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-#: Debian has the daemon under a name of its own.
+#: Debian calls the program prometheus-alertmanager.
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -28,11 +28,11 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One alert of a message that arrived."""
+    """One alert in a received notification."""
 
-    #: When, by this machine's clock.
+    #: When it arrived, by this machine's clock.
     at: float
-    #: The path it was sent to, which is the receiver.
+    #: The receiver; the path of the webhook is its name.
     receiver: str
     #: `firing` or `resolved`.
     status: str
@@ -41,13 +41,13 @@ class Page:
 
 
 class Pages:
-    """What has arrived so far."""
+    """All alerts received so far."""
 
     def __init__(self) -> None:
         self._arrived: list[Page] = []
 
     def receive(self, receiver: str, message: Mapping[str, Any]) -> None:
-        """Take a message as Alertmanager posts it."""
+        """Store the alerts of a notification in Alertmanager's format."""
         self._arrived += [
             Page(
                 at=time.time(),
@@ -60,7 +60,7 @@ class Pages:
         ]
 
     def all(self, status: str, labels: Mapping[str, str] = NO_LABELS, *, since: float = 0.0) -> list[Page]:
-        """Return those that have these labels among theirs."""
+        """Return the received alerts that have these labels, perhaps with others."""
         return [
             page
             for page in self._arrived
@@ -68,13 +68,13 @@ class Pages:
         ]
 
     def first(self, status: str, labels: Mapping[str, str], *, since: float = 0.0, within: float = 20.0) -> Page:
-        """Wait for one that has these labels."""
+        """Wait for an alert that has these labels."""
         return until(lambda: self.all(status, labels, since=since), within=within)[0]
 
 
 @contextlib.contextmanager
-def receiving(pages: Pages) -> Iterator[str]:
-    """Serve the webhook until the block ends; yield its address."""
+def webhook_server(pages: Pages) -> Iterator[str]:
+    """Serve the webhook, and yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -92,7 +92,7 @@ def receiving(pages: Pages) -> Iterator[str]:
 
 @contextlib.contextmanager
 def running_alertmanager(configuration: Mapping[str, Any]) -> Iterator[httpx.Client]:
-    """Run Alertmanager until the block ends; yield a client at its address."""
+    """Run Alertmanager, and yield an HTTP client for it."""
     assert PROGRAM
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "alertmanager.yml")

@@ -1,4 +1,4 @@
-"""A real Prometheus with a folder and a port of its own, and its answers as values."""
+"""Run a real Prometheus with its own folder and port, and query it."""
 
 import contextlib
 import json
@@ -23,35 +23,35 @@ Answer = Sequence[tuple[Mapping[str, str], float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prometheus:
-    """A running server."""
+    """A running Prometheus."""
 
-    #: At its own address.
+    #: A client for its address.
     http: httpx.Client
 
-    def ask(self, query: str) -> Answer:
-        """Return the labels and value of each series now; a series without a number (NaN) is none."""
-        found = self._get("/api/v1/query", "vector", query=query)
-        series = [(each["metric"], float(each["value"][1])) for each in found]
+    def query(self, query: str) -> Answer:
+        """Return the labels and the current value of each series. Series with the value NaN are left out."""
+        result = self._get("/api/v1/query", "vector", query=query)
+        series = [(each["metric"], float(each["value"][1])) for each in result]
         return [(labels, value) for labels, value in series if not math.isnan(value)]
 
-    def one(self, query: str) -> float | None:
-        """Return the value of the one series there is; None when there is none."""
-        answer = self.ask(query)
+    def value(self, query: str) -> float | None:
+        """Return the value of the only series; None without series."""
+        answer = self.query(query)
         assert len(answer) <= 1, answer
         return answer[0][1] if answer else None
 
-    def counted(self, query: str, *, start: float, end: float, step: float) -> Mapping[float, int]:
-        """Return how many series answered at each time from start to end at which any did."""
-        found = self._get("/api/v1/query_range", "matrix", query=query, start=start, end=end, step=step)
+    def count_series(self, query: str, *, start: float, end: float, step: float) -> Mapping[float, int]:
+        """Return the number of series at each step from start to end. Steps without series are left out."""
+        result = self._get("/api/v1/query_range", "matrix", query=query, start=start, end=end, step=step)
         counts: dict[float, int] = {}
-        for series in found:
+        for series in result:
             for at, value in series["values"]:
                 if value != "NaN":
                     counts[float(at)] = counts.get(float(at), 0) + 1
         return counts
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the rule groups with their rules and what their last evaluation took."""
+        """Return the rule groups with their rules and the duration of their last evaluation."""
         data = self.http.get("/api/v1/rules").raise_for_status().json()["data"]
         groups: list[dict[str, Any]] = data["groups"]
         return groups
@@ -66,7 +66,7 @@ class Prometheus:
 
 @contextlib.contextmanager
 def running_prometheus(configuration: Mapping[str, Any], *flags: str) -> Iterator[Prometheus]:
-    """Run Prometheus until the block ends."""
+    """Run Prometheus for the length of a block."""
     assert PROGRAM
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "prometheus.yml")
@@ -90,7 +90,7 @@ def running_prometheus(configuration: Mapping[str, Any], *flags: str) -> Iterato
 
 
 def ready(process: ChildProcess, log: Path, http: httpx.Client) -> bool:
-    """Tell whether Prometheus or Alertmanager serves; AssertionError with its log if it has ended."""
+    """Return whether Prometheus or Alertmanager is ready. AssertionError with its log if the process has exited."""
     assert process.poll() is None, log.read_text()
     with contextlib.suppress(httpx.HTTPError):
         return http.get("/-/ready").is_success

@@ -1,4 +1,4 @@
-"""The scene: four servers, a service that can leak, two daemons, Prometheus, Alertmanager and who is paged."""
+"""Run everything that takes part: four servers, a leaking service, two daemons, Prometheus, Alertmanager, a webhook."""
 
 import asyncio
 import contextlib
@@ -14,39 +14,34 @@ import psycopg
 from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
 from tests.e2e import scaled
-from tests.e2e.alertmanager import Pages, receiving, running_alertmanager
+from tests.e2e.alertmanager import Pages, running_alertmanager, webhook_server
 from tests.e2e.prometheus import Prometheus, running_prometheus
+from tests.e2e.restartable_daemon import RestartableDaemon, running_daemons
 from tests.e2e.timeline import Timeline
-from tests.e2e.watchers import Watcher, watching
 from tests.support.ports import free_port
 from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.situations import role
 from tests.support.waiting import until
 
-#: Of each a character that ends or changes a string, a pattern or a template.
+#: Server names with characters that are special in a string, a pattern or a template.
 ORDERS = 'orders (eu.1) "a|b" \\ {{x}} $1'
 BILLING = "billing <b>&amp; 'c' {d} [e] ^%"
 REPORTS = "reports"
 ARCHIVE = "archive"
-#: The billing server once more, as a role that may not see states.
+#: The billing server again, polled with a role that may not see session states.
 HIDDEN = "billing, as anybody"
-#: Where nobody listens.
+#: A server that does not exist: nothing listens at its address.
 ABSENT = "ledger"
 APPLICATION = "orders-api"
 SITE = "/orders"
 #: The client whose leaks are investigated.
-CLIENT = {
-    "server": ORDERS,
-    "database": service_process.DATABASE,
-    "user": service_process.ROLE,
-    "application": APPLICATION,
-}
-#: More than the service's pool opens, so that a slow leak has an hour until the limit; the demo's own later.
+CLIENT = {"server": ORDERS, "database": service_process.DATABASE, "user": service_process.ROLE, "application": APPLICATION}
+#: A connection limit above the pool's size, so that a slow leak is more than an hour from it.
 ROOMY = 100
 
 
 class Service:
-    """The leaking sample service, which can be deployed anew."""
+    """The leaking sample service, which can be redeployed."""
 
     def __init__(self, server: OwnPostgres, runner: asyncio.Runner) -> None:
         self._server = server
@@ -55,13 +50,13 @@ class Service:
         self._address = ""
 
     def deploy(self, *, fixed: bool) -> None:
-        """End the process there is, with its sessions, and start another with the mistake or with the fix."""
+        """Replace the process, and so its sessions, by one with the bug or with the fix."""
         self.stop()
         run = self._process.enter_async_context(service_process.running_service(self._server.server, is_fixed=fixed))
         self._address = self._runner.run(run)
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._runner.run(self._process.aclose())
 
     def work(self) -> None:
@@ -69,7 +64,7 @@ class Service:
         self._get("/customers")
 
     def leak(self) -> None:
-        """Make the request that loses a session, or finds that none is left."""
+        """Make a request that leaks a session, or fails because none is left."""
         self._get(f"/orders?customer={BAD_CUSTOMER}")
 
     def _get(self, path: str) -> int:
@@ -78,51 +73,51 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """All that takes part."""
+    """The running processes, and the record of the run."""
 
     timeline: Timeline
-    #: By name, those that run.
+    #: Running servers by name.
     servers: Mapping[str, OwnPostgres]
     service: Service
-    watchers: Sequence[Watcher]
+    daemons: Sequence[RestartableDaemon]
     prometheus: Prometheus
     alertmanager: httpx.Client
     pages: Pages
 
-    def held(self) -> int:
-        """Count the sessions that the service lost, as PostgreSQL itself shows them."""
+    def held_sessions(self) -> int:
+        """Count the leaked sessions of the service in pg_stat_activity."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state = 'idle in transaction'"
         with psycopg.connect(self.servers[ORDERS].dsn(), autocommit=True) as connection:
             row = connection.execute(query, [APPLICATION]).fetchone()
         assert row
         return int(row[0])
 
-    def next_polls(self, count: int) -> None:
-        """Let the first daemon look so many times more at the orders server: the pace of what happens."""
-        labels = matchers({"server": ORDERS, "instance": self.watchers[0].address})
+    def wait_for_polls(self, count: int) -> None:
+        """Wait until the first daemon has polled the orders server `count` more times."""
+        labels = matchers({"server": ORDERS, "instance": self.daemons[0].address})
 
         def polls() -> float:
-            return self.prometheus.one(f"pgwatch_sessions_poll_duration_seconds_count{{{labels}}}") or 0
+            return self.prometheus.value(f"pgwatch_sessions_poll_duration_seconds_count{{{labels}}}") or 0
 
         target = until(polls) + count
         until(lambda: polls() >= target)
 
 
 def matchers(labels: Mapping[str, str]) -> str:
-    """Return matchers of PromQL for exactly these values."""
+    """Return PromQL matchers for exactly these values."""
     return ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
 
 
-def let_orders_connect(server: OwnPostgres, limit: int) -> None:
-    """Set the connection limits of the service's role and database; daemons see them half a minute later."""
+def set_connection_limits(server: OwnPostgres, limit: int) -> None:
+    """Set the connection limits of the service's role and database. The daemons notice within half a minute."""
     with psycopg.connect(server.dsn(), autocommit=True) as superuser:
         superuser.execute(f"ALTER ROLE {service_process.ROLE} CONNECTION LIMIT {limit}".encode())
         superuser.execute(f"ALTER DATABASE {service_process.DATABASE} CONNECTION LIMIT {limit + 8}".encode())
 
 
 @contextlib.contextmanager
-def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
-    """Set the scene, before anything has leaked."""
+def running_scene(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
+    """Start everything. Nothing has leaked yet."""
     timeline = Timeline()
     servers = {
         ORDERS: own_postgres(settings={"max_connections": str(ROOMY + 50)}),
@@ -133,7 +128,7 @@ def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         runner.run(service_process.create_database(servers[ORDERS].server))
-        let_orders_connect(servers[ORDERS], ROOMY)
+        set_connection_limits(servers[ORDERS], ROOMY)
         service = Service(servers[ORDERS], runner)
         stack.callback(service.stop)
         service.deploy(fixed=False)
@@ -141,9 +136,9 @@ def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
         dsns = {name: server.dsn() for name, server in servers.items()}
         dsns[HIDDEN] = servers[BILLING].dsn(user=anybody)
         dsns[ABSENT] = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
-        watchers = stack.enter_context(watching(_daemon_configuration(dsns, folder), folder, count=2))
+        daemons = stack.enter_context(running_daemons(_daemon_configuration(dsns, folder), folder, count=2))
         pages = Pages()
-        webhook = stack.enter_context(receiving(pages))
+        webhook = stack.enter_context(webhook_server(pages))
         alertmanager = stack.enter_context(running_alertmanager(scaled.alertmanager(webhook=webhook)))
         rules = folder / "rules"
         rules.mkdir()
@@ -151,14 +146,14 @@ def played(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Scene]:
         configuration = scaled.prometheus(
             rules=rules,
             alertmanager=urllib.parse.urlsplit(str(alertmanager.base_url)).netloc,
-            daemons=[watcher.address for watcher in watchers],
+            daemons=[daemon.address for daemon in daemons],
         )
         prometheus = stack.enter_context(running_prometheus(configuration, *scaled.FLAGS))
         scene = Scene(
             timeline=timeline,
             servers=servers,
             service=service,
-            watchers=watchers,
+            daemons=daemons,
             prometheus=prometheus,
             alertmanager=alertmanager,
             pages=pages,

@@ -1,4 +1,4 @@
-"""What the run proves of everything that ships: each alert fires with whole texts, each expression has an answer."""
+"""Assert that every shipped alert fires with a complete text, and that every shipped expression has an answer."""
 
 import re
 import sys
@@ -6,74 +6,77 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from tests.alerts.rules import rules
-from tests.e2e.asked import answers, as_table
+from tests.e2e.answers import as_table, count_answers
 from tests.e2e.scene import Scene
 from tests.support.waiting import until
 
-#: What annotations must have got from Prometheus in some alert of that name.
+#: Parts of annotations that come from queries; at least one alert of the name must have each of them.
 FROM_PROMETHEUS = {
     "DatabaseConnectionLeak": (
-        r", \d+\.\d more a minute of all its sites",
-        r", seen since 20\d\d-",
-        r"A limit on connections is reached in \d",
+        r"All sites of .+ together leak \d+\.\d sessions per minute\.",
+        r", since 20\d\d-",
+        r"A connection limit will be reached in \d",
         r"reached in 0s",
     ),
-    "DatabaseConnectionsExhausted": (r"Most are held by .+ \(\d+\),? ?.*\.", r"Leaked or held: \d+\."),
+    "DatabaseConnectionsExhausted": (
+        r"Most connections belong to .+ \(\d+\),? ?.*\.",
+        r"Sessions in open findings: \d+\.",
+    ),
     "DatabaseConnectionsExhaustionPredicted": (r"In use: \d+ of \d+\.",),
-    "DatabaseRoleLimitNear": (r"used: \d+ of \d+\.",),
-    "DatabasePoolSaturated": (r", 3 at present, are busy",),
+    "DatabaseRoleLimitNear": (r"of its CONNECTION LIMIT: \d+ of \d+\.",),
+    "DatabasePoolSaturated": (r", currently 3, are busy",),
     "DatabaseSessionsBlocked": (r", for up to \d",),
     "DatabaseTransactionHoldsVacuum": (r"in a transaction open for \d",),
     "PgwatchSessionsBlind": (
-        r"Looks at ledger fail: network\.",
-        r"GRANT pg_monitor",
-        r"has not looked at archive for \d",
-        r"No daemon tells of .+; the last was \d",
+        r"Polls of ledger fail: network\.",
+        r"Grant pg_monitor",
+        r"has not polled archive for \d",
+        r"No daemon reports .+; the last report was \d",
     ),
 }
-#: What no run brings about, with the reason; `promtool test rules` proves these.
+#: Alerts that this run cannot cause, with the reason; `promtool test rules` covers them.
 BY_PROMTOOL_ONLY = {
     ("DatabaseTransactionHoldsVacuum", "critical"): "a hundred million transactions behind one snapshot",
 }
 
 
-class Text(NamedTuple):
-    """What an alert says: its name and its annotations."""
+class AlertText(NamedTuple):
+    """The name and the annotations of an alert."""
 
     alert: str
     annotations: Mapping[str, str]
 
 
-def firing(scene: Scene) -> list[Text]:
-    """Return the alerts that fire now, those that nobody is told of among them."""
+def firing_alerts(scene: Scene) -> list[AlertText]:
+    """Return the alerts that fire in Prometheus now, including suppressed ones."""
     alerts = scene.prometheus.http.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
-    return [Text(each["labels"]["alertname"], each["annotations"]) for each in alerts if each["state"] == "firing"]
+    return [AlertText(each["labels"]["alertname"], each["annotations"]) for each in alerts if each["state"] == "firing"]
 
 
-def paged(scene: Scene) -> list[Text]:
-    """Return the alerts that somebody was told of in the whole run."""
-    return [Text(page.labels["alertname"], page.annotations) for page in scene.pages.all("firing")]
+def sent_alerts(scene: Scene) -> list[AlertText]:
+    """Return the firing alerts that the webhook received in the whole run."""
+    return [AlertText(page.labels["alertname"], page.annotations) for page in scene.pages.all("firing")]
 
 
-def until_everything_fired(scene: Scene) -> None:
-    """Wait until every alert of every severity has fired at some time of the run."""
+def wait_until_every_alert_fired(scene: Scene) -> None:
+    """Wait until every alert has fired with every severity at some time of the run."""
     wanted = {(rule.name, rule.content["labels"]["severity"]) for rule in rules() if rule.is_alert}
 
     def missing() -> set[tuple[str, str]]:
-        ever = scene.prometheus.ask('max_over_time(ALERTS{alertstate="firing"}[10m])')
-        return wanted - {(labels["alertname"], labels["severity"]) for labels, _ in ever}
+        fired = scene.prometheus.query('max_over_time(ALERTS{alertstate="firing"}[10m])')
+        return wanted - {(labels["alertname"], labels["severity"]) for labels, _ in fired}
 
     try:
         until(lambda: missing() == BY_PROMTOOL_ONLY.keys(), within=60)
     except AssertionError:
         raise AssertionError(f"never fired: {sorted(missing() - BY_PROMTOOL_ONLY.keys())}") from None
-    scene.timeline.tell(f"{len(wanted) - len(BY_PROMTOOL_ONLY)} of {len(wanted)} alerts have fired")
+    scene.timeline.report(f"{len(wanted) - len(BY_PROMTOOL_ONLY)} of {len(wanted)} alerts have fired")
 
 
-def texts_are_whole(found: Collection[Text]) -> None:
-    """Fail if a template failed, or did not get from Prometheus what it asks for."""
+def assert_texts_are_complete(alerts: Collection[AlertText]) -> None:
+    """Assert that no template failed, and that each query in a template had an answer."""
     texts: dict[str, list[str]] = {}
-    for alert, annotations in found:
+    for alert, annotations in alerts:
         text = "\n".join(annotations.values())
         assert not re.search(r"<error |<no value>|%!", text), text
         texts.setdefault(alert, []).append(text)
@@ -82,15 +85,15 @@ def texts_are_whole(found: Collection[Text]) -> None:
             assert any(re.search(pattern, text) for text in texts[name]), (name, pattern, texts[name])
 
 
-def show_answers(scene: Scene) -> None:
-    """Print how many series answered each expression in each phase; fail if one was never answered."""
+def print_answers(scene: Scene) -> None:
+    """Print how many series answered each expression in each phase. Fail if an expression never had an answer."""
     phases = scene.timeline.phases
-    found = list(answers(scene.prometheus, phases))
-    sys.stdout.write("\nseries that answered, at most, in each phase\n")
-    sys.stdout.write(as_table(found, [name for name, _, _ in phases]) + "\n")
+    counts = list(count_answers(scene.prometheus, phases))
+    sys.stdout.write("\nhighest number of series in each phase\n")
+    sys.stdout.write(as_table(counts, [name for name, _, _ in phases]) + "\n")
     promtool_only = {f"{name} ({severity})" for name, severity in BY_PROMTOOL_ONLY}
     for (name, severity), reason in BY_PROMTOOL_ONLY.items():
-        sys.stdout.write(f"by promtool only: {name} ({severity}): {reason}\n")
+        sys.stdout.write(f"tested by promtool only: {name} ({severity}): {reason}\n")
     assert {
-        f"{each.kind}: {each.place}" for each in found if not each.series and each.place not in promtool_only
+        f"{each.kind}: {each.place}" for each in counts if not each.series and each.place not in promtool_only
     } == set()

@@ -1,6 +1,6 @@
-"""One real run of all that takes part, from the first lost session to the page and back.
+"""One run of all real programs, from the first leaked session to the notification and back to normal.
 
-A minute passes in a second; `tests/e2e/scaled.py` shows what else differs from what is shipped, which is addresses.
+The shipped configuration runs 60 times as fast (a minute becomes a second) and with other addresses: `scaled.py`.
 """
 
 import time
@@ -12,19 +12,19 @@ import pytest
 from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.postgres import SUPERUSER
 from tests.e2e import alertmanager, prometheus
-from tests.e2e.asked import query_of
-from tests.e2e.crises import LEAKER, LEAKY_SITE, everything_else
-from tests.e2e.observing import (
+from tests.e2e.answers import fill_query
+from tests.e2e.leak_steps import (
     LEAK,
-    arrived,
-    inhibited,
-    leaked_as_shown,
-    logged,
-    lose,
-    nothing_resolved,
-    since_when,
-    until_all_answer,
+    assert_nothing_resolved,
+    first_answer_time,
+    is_inhibited,
+    leak_sessions,
+    leaked_sessions_on_dashboards,
+    wait_for_log_event,
+    wait_for_page,
+    wait_until_all_panels_answer,
 )
+from tests.e2e.problems import LEAKER, LEAKY_SITE, all_other_problems
 from tests.e2e.scene import (
     APPLICATION,
     BILLING,
@@ -33,11 +33,17 @@ from tests.e2e.scene import (
     ROOMY,
     SITE,
     Scene,
-    let_orders_connect,
     matchers,
-    played,
+    running_scene,
+    set_connection_limits,
 )
-from tests.e2e.shipped import firing, paged, show_answers, texts_are_whole, until_everything_fired
+from tests.e2e.shipped import (
+    assert_texts_are_complete,
+    firing_alerts,
+    print_answers,
+    sent_alerts,
+    wait_until_every_alert_fired,
+)
 from tests.grafana.expressions import expressions
 from tests.support.servers import OwnPostgresFactory
 from tests.support.situations import idle_in_transaction
@@ -45,17 +51,17 @@ from tests.support.waiting import until
 
 RUNBOOK = "https://runbooks.example/pgwatch-sessions/DatabaseConnectionLeak.md"
 LEAKED = 5
-#: What has nothing to show while nothing is or was found, and says so in other words than "No data".
-OF_FINDINGS = {
+#: Panels that are empty before the first finding.
+PANELS_OF_FINDINGS = {
     "fleet: Who leaks",
-    "fleet: Sessions leaked a minute",
+    "fleet: Sessions leaked per minute",
     "leak: Findings",
     "leak: Leaked sessions by site",
-    "leak: Sessions leaked a minute",
+    "leak: Sessions leaked per minute",
     "leak: Findings opened and closed",
 }
-#: Has something to show once a poll happened to see a transaction between two statements.
-OF_HOLDS = "server: How long transactions sat idle"
+#: Empty until a poll has seen a transaction between two statements.
+PANEL_OF_ENDED_HOLDS = "server: Time idle in transaction"
 needs_programs = pytest.mark.skipif(
     None in {prometheus.PROGRAM, alertmanager.PROGRAM},
     reason="Prometheus or Alertmanager is not installed: apt install prometheus prometheus-alertmanager",
@@ -65,138 +71,138 @@ needs_programs = pytest.mark.skipif(
 @pytest.mark.e2e
 @needs_programs
 @pytest.mark.timeout(300)
-def test_a_leak_is_paged_and_resolved_and_everything_has_its_data(
+def test_a_leak_is_notified_and_resolved_and_every_expression_has_data(
     own_postgres: OwnPostgresFactory, tmp_path: Path
 ) -> None:
-    """The page names who leaks where; nothing resolves because nobody polls; every expression has an answer."""
-    with played(own_postgres, tmp_path) as scene:
-        healthy(scene)
-        with everything_else(scene):
-            leaking(scene)
-            fixed(scene)
-            critical(scene)
-            texts = [*firing(scene)]
-            blind(scene)
-            texts += firing(scene)
-            seeing_again(scene)
-            ended(scene)
-            until_everything_fired(scene)
+    """The notification names the client and the site. Stopped polling resolves nothing. Every query has an answer."""
+    with running_scene(own_postgres, tmp_path) as scene:
+        run_without_problems(scene)
+        with all_other_problems(scene):
+            leak_slowly(scene)
+            deploy_fix(scene)
+            leak_until_critical(scene)
+            texts = [*firing_alerts(scene)]
+            kill_daemons(scene)
+            texts += firing_alerts(scene)
+            restart_daemons(scene)
+            deploy_final_fix(scene)
+            wait_until_every_alert_fired(scene)
             scene.timeline.end()
-        texts_are_whole([*texts, *paged(scene)])
-        show_answers(scene)
+        assert_texts_are_complete([*texts, *sent_alerts(scene)])
+        print_answers(scene)
 
 
-def healthy(scene: Scene) -> None:
-    """See that only what is about findings has nothing to show, and that no alert is about to fire."""
-    scene.timeline.begin("healthy", "two daemons watch six servers, of which one is absent and one hides its states")
-    until_all_answer(scene, but={*OF_FINDINGS, OF_HOLDS})
-    empty = {each.place for each in expressions() if not scene.prometheus.ask(query_of(each))}
-    assert empty - {OF_HOLDS} == OF_FINDINGS
-    assert scene.prometheus.ask('ALERTS{alertname=~"Database.+"}') == []
-    scene.timeline.tell("every panel shows what it should, and no alert of a database is active")
-    scene.timeline.begin("crises", "the other servers get into every other kind of trouble")
+def run_without_problems(scene: Scene) -> None:
+    """Check that only the panels of findings are empty, and that no alert is pending or firing."""
+    scene.timeline.begin(
+        "healthy", "two daemons watch six servers; one does not exist and one hides its session states"
+    )
+    wait_until_all_panels_answer(scene, but={*PANELS_OF_FINDINGS, PANEL_OF_ENDED_HOLDS})
+    empty = {each.place for each in expressions() if not scene.prometheus.query(fill_query(each))}
+    assert empty - {PANEL_OF_ENDED_HOLDS} == PANELS_OF_FINDINGS
+    assert scene.prometheus.query('ALERTS{alertname=~"Database.+"}') == []
+    scene.timeline.report("only the panels of findings are empty, and no alert on a database is active")
+    scene.timeline.begin("problems", "the other servers get all other problems")
 
 
-def leaking(scene: Scene) -> None:
-    """Lose sessions slowly, far from any limit: a warning, one page at `attention`."""
-    scene.timeline.begin("leaking", f"a session is lost every second; the role may have {ROOMY}")
-    begun = lose(scene, LEAKED, every=6)
-    logged(scene, "leak_opened", since=begun)
-    logged(scene, "leak_changed", since=begun, severity="warning")
-    page = arrived(scene, "firing", since=begun, severity="warning")
+def leak_slowly(scene: Scene) -> None:
+    """Leak slowly, far from any limit: a warning arrives at `attention`."""
+    scene.timeline.begin("leaking", f"a session leaks every second; the role's limit is {ROOMY}")
+    begin = leak_sessions(scene, LEAKED, every=6)
+    wait_for_log_event(scene, "leak_opened", since=begin)
+    wait_for_log_event(scene, "leak_changed", since=begin, severity="warning")
+    page = wait_for_page(scene, "firing", since=begin, severity="warning")
     assert page.receiver == "attention"
-    assert page.annotations["summary"] == f"{APPLICATION} leaks connections of {ORDERS} at {SITE}"
+    assert page.annotations["summary"] == f"{APPLICATION} leaks connections to {ORDERS} at {SITE}"
     assert f"user {service_process.ROLE}, database {service_process.DATABASE}" in page.annotations["description"]
     assert page.annotations["runbook_url"] == RUNBOOK
     assert httpx.get(page.annotations["page_url"]).status_code == 200
     assert scene.pages.all("firing", {**LEAK, "severity": "critical"}) == []
-    bitten = scene.pages.first("firing", {"application": LEAKER, "site": LEAKY_SITE})
-    assert bitten.annotations["summary"] == f"{LEAKER} leaks connections of {BILLING} at {LEAKY_SITE}"
-    scene.timeline.tell(f"firing at the webhook /{bitten.receiver}: {bitten.annotations['summary']}", at=bitten.at)
-    with idle_in_transaction(
-        scene.servers[ORDERS].dsn(database=service_process.DATABASE)
-    ):  # which ends, unlike the leaks
-        age = f'pgwatch_sessions_idle_in_transaction_age_max_seconds{{user="{SUPERUSER}",database="shop"}}'
-        until(lambda: scene.prometheus.ask(age))
-    until_all_answer(scene)
-    until(lambda: leaked_as_shown(scene) == {float(LEAKED)})
-    scene.timeline.tell(f"every panel has data, and shows {LEAKED} leaked sessions by two daemons' word")
-
-
-def fixed(scene: Scene) -> None:
-    """Deploy the fix: the finding closes, the alert resolves."""
-    begun = time.time()
-    scene.timeline.begin("fixed", "the fixed service is deployed")
-    let_orders_connect(scene.servers[ORDERS], service_process.CONNECTIONS)
-    scene.service.deploy(fixed=True)
-    scene.timeline.tell("fixed: the old process has ended, the new one serves")
-    logged(scene, "leak_closed", since=begun)
-    arrived(scene, "resolved", since=begun, severity="warning", within=40)
-
-
-def critical(scene: Scene) -> None:
-    """Lose sessions until the role has no connection left: somebody is woken, and not told of the warning."""
-    scene.timeline.begin(
-        "critical", f"the mistake is back, and faster; the role may have {service_process.CONNECTIONS}"
+    other_leak = scene.pages.first("firing", {"application": LEAKER, "site": LEAKY_SITE})
+    assert other_leak.annotations["summary"] == f"{LEAKER} leaks connections to {BILLING} at {LEAKY_SITE}"
+    scene.timeline.report(
+        f"firing at the webhook /{other_leak.receiver}: {other_leak.annotations['summary']}", at=other_leak.at
     )
+    with idle_in_transaction(scene.servers[ORDERS].dsn(database=service_process.DATABASE)):  # this transaction ends
+        age = f'pgwatch_sessions_idle_in_transaction_age_max_seconds{{user="{SUPERUSER}",database="shop"}}'
+        until(lambda: scene.prometheus.query(age))
+    wait_until_all_panels_answer(scene)
+    until(lambda: leaked_sessions_on_dashboards(scene) == {float(LEAKED)})
+    scene.timeline.report(f"every panel has data; with two daemons, the dashboards show {LEAKED} leaked sessions")
+
+
+def deploy_fix(scene: Scene) -> None:
+    """Deploy the fix: the finding closes, and the alert resolves."""
+    begin = time.time()
+    scene.timeline.begin("fixed", "the fixed service is deployed")
+    set_connection_limits(scene.servers[ORDERS], service_process.CONNECTIONS)
+    scene.service.deploy(fixed=True)
+    scene.timeline.report("fixed: the old process has ended, and the new one serves")
+    wait_for_log_event(scene, "leak_closed", since=begin)
+    wait_for_page(scene, "resolved", since=begin, severity="warning", within=40)
+
+
+def leak_until_critical(scene: Scene) -> None:
+    """Leak until the role's limit is used up: a critical alert arrives at `wake`, and the warning is suppressed."""
+    scene.timeline.begin("critical", f"the leak is back and faster; the role's limit is {service_process.CONNECTIONS}")
     capacity = f"max(pgwatch_sessions_capacity_slots{{{matchers({'server': ORDERS, 'scope': 'role'})}}})"
-    until(lambda: scene.prometheus.one(capacity) == service_process.CONNECTIONS, within=40)
+    until(lambda: scene.prometheus.value(capacity) == service_process.CONNECTIONS, within=40)
     scene.service.deploy(fixed=False)
-    begun = lose(scene, service_process.CONNECTIONS, every=2)
-    scene.timeline.tell(f"the role {service_process.ROLE} has no connection left")
-    logged(scene, "leak_opened", since=begun)
-    page = arrived(scene, "firing", since=begun, severity="critical")
+    begin = leak_sessions(scene, service_process.CONNECTIONS, every=2)
+    scene.timeline.report(f"the role {service_process.ROLE} has no free connections")
+    wait_for_log_event(scene, "leak_opened", since=begin)
+    page = wait_for_page(scene, "firing", since=begin, severity="critical")
     assert page.receiver == "wake"
     limit = {"alertname": "DatabaseRoleLimitNear", "server": ORDERS, "scope": "role", "severity": "critical"}
     for state in ("pending", "firing"):
-        at = since_when(scene, f'ALERTS{{{matchers(limit)},alertstate="{state}"}}', begun)
-        scene.timeline.tell(f"{state} in Prometheus: DatabaseRoleLimitNear (critical)", at=at)
-    near = scene.pages.first("firing", limit, since=begun)
-    scene.timeline.tell(f"firing at the webhook /{near.receiver}: {near.annotations['summary']}", at=near.at)
-    until(lambda: inhibited(scene, severity="warning"))
-    assert scene.pages.all("firing", {**LEAK, "severity": "warning"}, since=begun) == []
-    scene.timeline.tell("the warning of the leak is inhibited, and was not sent")
+        at = first_answer_time(scene, f'ALERTS{{{matchers(limit)},alertstate="{state}"}}', begin)
+        scene.timeline.report(f"{state} in Prometheus: DatabaseRoleLimitNear (critical)", at=at)
+    near = scene.pages.first("firing", limit, since=begin)
+    scene.timeline.report(f"firing at the webhook /{near.receiver}: {near.annotations['summary']}", at=near.at)
+    until(lambda: is_inhibited(scene, severity="warning"))
+    assert scene.pages.all("firing", {**LEAK, "severity": "warning"}, since=begin) == []
+    scene.timeline.report("the leak's warning is suppressed and was not sent")
 
 
-def blind(scene: Scene) -> None:
-    """Kill both daemons: that is paged, and what fired goes on firing for as long as nobody polls."""
-    scene.timeline.begin("blind", "the daemons are killed, one after the other")
+def kill_daemons(scene: Scene) -> None:
+    """Kill both daemons: a notification arrives, and firing alerts keep firing."""
+    scene.timeline.begin("killed", "the daemons are killed, one after the other")
     leak = f"site:pgwatch_sessions_leaked_sessions:critical{{{matchers(CLIENT)},{matchers({'site': SITE})}}}"
-    before = scene.prometheus.one(leak)
-    for watcher, severity in zip(scene.watchers, ("warning", "critical"), strict=True):
-        watcher.kill()
-        scene.timeline.tell(f"killed the daemon at {watcher.address}")
+    before = scene.prometheus.value(leak)
+    for daemon, severity in zip(scene.daemons, ("warning", "critical"), strict=True):
+        daemon.kill()
+        scene.timeline.report(f"killed the daemon at {daemon.address}")
         down = scene.pages.first("firing", {"alertname": "PgwatchSessionsDown", "severity": severity})
-        scene.timeline.tell(f"firing at the webhook /{down.receiver}: {down.annotations['summary']}", at=down.at)
+        scene.timeline.report(f"firing at the webhook /{down.receiver}: {down.annotations['summary']}", at=down.at)
     gone = {"alertname": "PgwatchSessionsBlind", "reason": "gone", "server": ORDERS, "alertstate": "firing"}
-    until(lambda: scene.prometheus.ask(f"ALERTS{{{matchers(gone)}}}"))
-    scene.timeline.tell("firing in Prometheus: PgwatchSessionsBlind (gone), which PgwatchSessionsDown inhibits")
-    # Longer than `keep_firing_for` would have held it.
+    until(lambda: scene.prometheus.query(f"ALERTS{{{matchers(gone)}}}"))
+    scene.timeline.report("firing in Prometheus: PgwatchSessionsBlind (gone), suppressed by PgwatchSessionsDown")
+    # Longer than `keep_firing_for` alone would keep it firing.
     seconds = f"server:pgwatch_sessions_blind:seconds{{{matchers({'server': ORDERS})}}}"
-    until(lambda: (scene.prometheus.one(seconds) or 0) > 11, within=30)
-    assert scene.prometheus.one(leak) == before
-    nothing_resolved(scene)
-    scene.timeline.tell("the leak still fires after 11 s (11 minutes) without sight, and nothing was resolved")
+    until(lambda: (scene.prometheus.value(seconds) or 0) > 11, within=30)
+    assert scene.prometheus.value(leak) == before
+    assert_nothing_resolved(scene)
+    scene.timeline.report("the leak still fires after 11 s (11 minutes) without polls, and nothing was resolved")
 
 
-def seeing_again(scene: Scene) -> None:
-    """Start the daemons again, which know nothing and find the same leak: nothing was resolved meanwhile."""
-    scene.timeline.begin("back", "the daemons are started again")
-    for watcher in scene.watchers:
-        watcher.start()
+def restart_daemons(scene: Scene) -> None:
+    """Restart the daemons: without history they find the same leak, and nothing was resolved meanwhile."""
+    scene.timeline.begin("restarted", "the daemons are started again")
+    for daemon in scene.daemons:
+        daemon.start()
     found = f'pgwatch_sessions_leaked_sessions{{{matchers(CLIENT)},severity="critical"}} > 0'
-    until(lambda: len(scene.prometheus.ask(found)) == len(scene.watchers), within=30)
-    nothing_resolved(scene)
-    scene.timeline.tell("both say again that it is critical, and nothing was resolved")
+    until(lambda: len(scene.prometheus.query(found)) == len(scene.daemons), within=30)
+    assert_nothing_resolved(scene)
+    scene.timeline.report("both daemons report the leak as critical again, and nothing was resolved")
     down = scene.pages.first("resolved", {"alertname": "PgwatchSessionsDown", "severity": "critical"}, within=30)
-    scene.timeline.tell("resolved: PgwatchSessionsDown (critical)", at=down.at)
+    scene.timeline.report("resolved: PgwatchSessionsDown (critical)", at=down.at)
 
 
-def ended(scene: Scene) -> None:
-    """Deploy the fix for good: everything about the leak resolves."""
+def deploy_final_fix(scene: Scene) -> None:
+    """Deploy the fix for good: all alerts on the leak resolve."""
     scene.timeline.begin("ended", "the fixed service is deployed for good")
-    begun = time.time()
+    begin = time.time()
     scene.service.deploy(fixed=True)
-    scene.timeline.tell("fixed: the old process has ended, the new one serves")
-    logged(scene, "leak_closed", since=begun)
-    arrived(scene, "resolved", since=begun, severity="critical", within=40)
+    scene.timeline.report("fixed: the old process has ended, and the new one serves")
+    wait_for_log_event(scene, "leak_closed", since=begin)
+    wait_for_page(scene, "resolved", since=begin, severity="critical", within=40)

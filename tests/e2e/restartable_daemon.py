@@ -1,4 +1,4 @@
-"""The daemon as a process that can be killed and started again at the same address."""
+"""Run the daemon as a process that can be killed and restarted at the same address."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ from tests.support.programs import PROGRAM, environment
 from tests.support.waiting import until
 
 
-class Watcher:
-    """One daemon's place: a port, a log, and the process of the moment."""
+class RestartableDaemon:
+    """A daemon with a fixed port and log file; its process may be replaced."""
 
     def __init__(self, configuration: Path, log: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
@@ -40,43 +40,43 @@ class Watcher:
         until(started, within=20)
 
     def kill(self) -> None:
-        """End it without a word to anybody."""
+        """Kill the process, so that it cannot shut down in order."""
         assert self._process
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=10)
         self._run.close()
 
     def stop(self) -> None:
-        """End it in order; AssertionError if it does not, or if it had anything to complain of."""
+        """Stop the process in order. AssertionError if it fails, or if the log has a traceback."""
         self._run.close()
         assert self._process
         assert self._process.poll() == 0, self.log.read_text()
         assert "Traceback" not in self.log.read_text(), self.log.read_text()
 
     def abandon(self) -> None:
-        """End whatever still runs."""
+        """Stop the process if it still runs, without checks."""
         self._run.close()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Return what was logged under this name."""
+        """Return the logged events of this name."""
         return [event for event in logged(self.log) if event["event"] == name]
 
     def leaks(self, **wanted: str) -> list[dict[str, Any]]:
-        """Return the open findings as JSON that have these values."""
+        """Return the open findings, as JSON, that have these values."""
         answer = httpx.get(f"http://{self.address}/api/v1/leaks", timeout=10).raise_for_status().json()
         return [leak for leak in answer["leaks"] if wanted.items() <= leak.items()]
 
 
 @contextlib.contextmanager
-def watching(configuration: Path, folder: Path, count: int) -> Iterator[list[Watcher]]:
-    """Run so many daemons; whoever kills one starts it again before the block ends."""
-    watchers = [Watcher(configuration, folder / f"daemon-{number}.log") for number in range(count)]
+def running_daemons(configuration: Path, folder: Path, count: int) -> Iterator[list[RestartableDaemon]]:
+    """Run `count` daemons. A daemon that is killed must be started again before the block ends."""
+    daemons = [RestartableDaemon(configuration, folder / f"daemon-{number}.log") for number in range(count)]
     try:
-        for watcher in watchers:
-            watcher.start()
-        yield watchers
-        for watcher in watchers:
-            watcher.stop()
+        for daemon in daemons:
+            daemon.start()
+        yield daemons
+        for daemon in daemons:
+            daemon.stop()
     finally:
-        for watcher in watchers:
-            watcher.abandon()
+        for daemon in daemons:
+            daemon.abandon()

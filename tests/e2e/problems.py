@@ -1,4 +1,7 @@
-"""What else can go wrong at servers, each for real, under names that bite; all of it lasts until the block ends."""
+"""Cause real problems on the servers, besides the leaking service, with names full of special characters.
+
+Each problem lasts until its block ends.
+"""
 
 import contextlib
 import threading
@@ -10,32 +13,32 @@ from tests.e2e.scene import ARCHIVE, BILLING, REPORTS, Scene
 from tests.support.servers import OwnPostgres
 from tests.support.situations import active, idle_in_transaction
 
-#: Of each a character that ends or changes a string, a pattern, a template or a message.
+#: Names with characters that are special in a string, a pattern, a template or a message.
 HOLDER = "holder 'h' [1] {{.}} %d"
 LEAKER = 'cart "v.2" {{y}} \\ $2 (x|y) <!channel>'
 LEAKY_SITE = '/carts/"{id}" {{z}} $3'
 VACUUM = "dump `v` ${w}"
 SATURATED = "till #1 ~ *"
-#: `critical` from 10 on.
+#: The alert is critical from 10 waiting sessions on.
 _WAITERS = 12
 _LEAKED = 4
-#: More than a million transactions, the number from which an old snapshot does harm.
+#: The alert fires if a snapshot is more than a million transactions old.
 _TRANSACTIONS = 1_100_000
 _LOCK = "SELECT pg_advisory_xact_lock(42)"
 
 
 @contextlib.contextmanager
-def everything_else(scene: Scene) -> Iterator[None]:
-    """Bring about every situation that an alert is for, but for those of the leaking service."""
+def all_other_problems(scene: Scene) -> Iterator[None]:
+    """Cause every problem that has an alert, except those of the leaking service."""
     with contextlib.ExitStack() as stack:
-        for crisis in (full, blocked, busy, vacuum_held, leaked, frozen):
-            stack.enter_context(crisis(scene))
+        for problem in (full_server, blocked_sessions, busy_pool, vacuum_held_back, leaked_sessions, frozen_server):
+            stack.enter_context(problem(scene))
         yield
 
 
 @contextlib.contextmanager
-def full(scene: Scene) -> Iterator[None]:
-    """Fill a server with statements that run, beside one session that is held."""
+def full_server(scene: Scene) -> Iterator[None]:
+    """Fill a server with running statements and one held session."""
     server = scene.servers[REPORTS]
     with contextlib.ExitStack() as stack:
         stack.enter_context(idle_in_transaction(server.dsn(application_name=HOLDER)))
@@ -56,8 +59,8 @@ def _free(server: OwnPostgres) -> int:
 
 
 @contextlib.contextmanager
-def blocked(scene: Scene) -> Iterator[None]:
-    """Let many wait for a lock of one who is idle in a transaction."""
+def blocked_sessions(scene: Scene) -> Iterator[None]:
+    """Let many sessions wait for a lock of a session that is idle in a transaction."""
     server = scene.servers[BILLING]
     with contextlib.ExitStack() as stack:
         stack.enter_context(idle_in_transaction(server.dsn(application_name=HOLDER), _LOCK))
@@ -67,14 +70,14 @@ def blocked(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def busy(scene: Scene) -> Iterator[None]:
-    """Keep all connections of a pool at work with one short transaction after the other."""
+def busy_pool(scene: Scene) -> Iterator[None]:
+    """Keep all connections of a pool busy with short transactions."""
     dsn = scene.servers[BILLING].dsn(application_name=SATURATED)
-    ended = threading.Event()
+    stop = threading.Event()
 
     def work() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            while not ended.is_set():
+            while not stop.is_set():
                 connection.execute("BEGIN; SELECT pg_sleep(0.1); COMMIT")
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -83,14 +86,14 @@ def busy(scene: Scene) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        stop.set()
         for thread in threads:
             thread.join()
 
 
 @contextlib.contextmanager
-def vacuum_held(scene: Scene) -> Iterator[None]:
-    """Keep a snapshot while a million transactions go by."""
+def vacuum_held_back(scene: Scene) -> Iterator[None]:
+    """Keep a snapshot open while a million transactions run."""
     server = scene.servers[BILLING]
     with idle_in_transaction(server.dsn(application_name=VACUUM), "SELECT %s::int", 1):
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -101,20 +104,20 @@ def vacuum_held(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def leaked(scene: Scene) -> Iterator[None]:
-    """Lose sessions one after the other at a route, all under names that bite."""
+def leaked_sessions(scene: Scene) -> Iterator[None]:
+    """Leak sessions one after the other at a route, with special characters in all names."""
     dsn = scene.servers[BILLING].dsn(application_name=LEAKER)
     route = LEAKY_SITE.replace('"', "%22").replace("{", "%7B").replace("}", "%7D").replace(" ", "%20")
     with contextlib.ExitStack() as stack:
         for _ in range(_LEAKED):
             stack.enter_context(idle_in_transaction(dsn, f"SELECT 1 /*route='{route}'*/"))
-            scene.next_polls(2)
+            scene.wait_for_polls(2)
         yield
 
 
 @contextlib.contextmanager
-def frozen(scene: Scene) -> Iterator[None]:
-    """Stop all processes of a server: looks at it hang."""
+def frozen_server(scene: Scene) -> Iterator[None]:
+    """Stop all processes of a server, so that polls hang."""
     server = scene.servers[ARCHIVE]
     server.freeze()
     try:
