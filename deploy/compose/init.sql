@@ -1,7 +1,7 @@
--- The shop's database, its role and the monitoring role. The image's entrypoint runs this once, on an empty data folder,
--- by psql as the user postgres.
+-- Creates the shop's database, its role and the monitoring role. The image's entrypoint runs this once, with psql as
+-- the user postgres, when the data folder is empty.
 
--- The server logs a statement that fails, and two of these hold a password.
+-- Do not log failing statements, because two statements below contain passwords.
 SET log_min_error_statement = panic;
 
 \set orders_password `cat /run/secrets/orders-password`

@@ -1,4 +1,4 @@
-"""Run the sample service with the password out of the file that ORDERS_PASSWORD_FILE names."""
+"""Run the sample service with the password from the file in ORDERS_PASSWORD_FILE."""
 
 import os
 import runpy
@@ -7,11 +7,11 @@ from urllib.parse import quote, urlsplit
 
 
 def main() -> None:
-    """Put the password into ORDERS_DSN, for this process only, and serve."""
+    """Add the password to ORDERS_DSN, in this process only, and run the service."""
     dsn = urlsplit(os.environ["ORDERS_DSN"])
     password = quote(Path(os.environ["ORDERS_PASSWORD_FILE"]).read_text().rstrip("\n"), safe="")
-    user, _, place = dsn.netloc.partition("@")
-    os.environ["ORDERS_DSN"] = dsn._replace(netloc=f"{user}:{password}@{place}").geturl()
+    user, _, host = dsn.netloc.partition("@")
+    os.environ["ORDERS_DSN"] = dsn._replace(netloc=f"{user}:{password}@{host}").geturl()
     runpy.run_module("pgwatch_sessions.demo.service", run_name="__main__", alter_sys=True)
 
 

@@ -1,6 +1,6 @@
-"""The users of the sample service: healthy requests, and now and then the one that leaks.
+"""Send requests to the sample service: healthy ones, and from time to time one that leaks.
 
-python traffic.py http://orders:8080 --bad-every 4    (prints every 10 s what came of them)
+python traffic.py http://orders:8080 --bad-every 4    (prints the outcomes every 10 s)
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pgwatch_sessions.demo.traffic import Outcome, Traffic
 
-_TELL_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 
 
 async def send(address: str, *, bad_every: float, beat: Path | None) -> None:
@@ -20,15 +20,15 @@ async def send(address: str, *, bad_every: float, beat: Path | None) -> None:
     traffic.address, traffic.bad_every = address, bad_every
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(traffic.flow())
-        tasks.create_task(tell(traffic, beat))
+        tasks.create_task(report(traffic, beat))
 
 
-async def tell(traffic: Traffic, beat: Path | None) -> None:
-    """Print what came of the requests since the last line, and touch the file if there were any."""
-    told = traffic.outcomes.copy()
+async def report(traffic: Traffic, beat: Path | None) -> None:
+    """Print the outcomes since the last line, and touch the file `beat` if there were any."""
+    reported = traffic.outcomes.copy()
     while True:
-        await asyncio.sleep(_TELL_SECONDS)
-        new, told = traffic.outcomes - told, traffic.outcomes.copy()
+        await asyncio.sleep(_REPORT_SECONDS)
+        new, reported = traffic.outcomes - reported, traffic.outcomes.copy()
         counts = ", ".join(f"{new[outcome]} {outcome.name.lower()}" for outcome in Outcome)
         sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {counts}\n")
         sys.stdout.flush()
@@ -38,10 +38,10 @@ async def tell(traffic: Traffic, beat: Path | None) -> None:
 
 def main() -> None:
     """Send requests until SIGTERM."""
-    parser = argparse.ArgumentParser(description="Requests to the sample service at a steady pace.")
-    parser.add_argument("address", help="of the service, such as http://127.0.0.1:8080")
+    parser = argparse.ArgumentParser(description="Send requests to the sample service at a steady rate.")
+    parser.add_argument("address", help="address of the service, such as http://127.0.0.1:8080")
     parser.add_argument("--bad-every", type=float, default=4.0, help="seconds between two requests that leak")
-    parser.add_argument("--beat", type=Path, help="file to touch while requests come back")
+    parser.add_argument("--beat", type=Path, help="file to touch while requests are answered")
     options = parser.parse_args()
     asyncio.run(send(options.address, bad_every=options.bad_every, beat=options.beat))
 

@@ -1,6 +1,6 @@
-"""A pager of the simplest kind: prints one line for each alert that Alertmanager sends.
+"""Receive Alertmanager's notifications, and print one line for each alert.
 
-python webhook.py --port 9095    (on 127.0.0.1; the path of the address is the receiver's name)
+python webhook.py --port 9095    (on 127.0.0.1; the path of the URL is the name of the receiver)
 """
 
 import argparse
@@ -10,33 +10,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: Bytes of a message; Alertmanager's are a few thousand an alert.
-_MAX_MESSAGE = 4 * 2**20
+#: Maximum bytes of a notification; Alertmanager sends a few thousand per alert.
+_MAX_NOTIFICATION = 4 * 2**20
 
 
 class Webhook(BaseHTTPRequestHandler):
-    """One request."""
+    """Handles one request."""
 
-    timeout = 10  # seconds, between two reads
+    timeout = 10  # seconds between two reads
 
     def do_POST(self) -> None:
-        """Take a message, and print its alerts."""
+        """Print the alerts of a notification."""
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit() and int(length) <= _MAX_MESSAGE):
+        if not (length.isascii() and length.isdigit() and int(length) <= _MAX_NOTIFICATION):
             self.send_error(413)
             return
         try:
             alerts = json.loads(self.rfile.read(int(length)))["alerts"]
             lines = [line_of(alert, receiver=self.path.strip("/")) for alert in alerts]
         except (ValueError, LookupError, TypeError, AttributeError):
-            self.send_error(400, "no message of Alertmanager's")
+            self.send_error(400, "not a notification of Alertmanager")
             return
         sys.stdout.writelines(lines)
         sys.stdout.flush()
         self._done()
 
     def do_GET(self) -> None:
-        """Say that somebody listens."""
+        """Answer the health check."""
         self._done()
 
     def _done(self) -> None:
@@ -44,11 +44,11 @@ class Webhook(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Leave standard output to the alerts, and standard error empty."""
+        """Print no access log, only alerts."""
 
 
 def line_of(alert: Mapping[str, Mapping[str, str]], *, receiver: str) -> str:
-    """Return who is told what, in one line whatever names hold."""
+    """Return a line with the receiver and the alert. Characters that are not printable become spaces."""
     labels, annotations = alert["labels"], alert["annotations"]
     text = (
         f"{datetime.now(UTC):%H:%M:%S} {receiver}: {str(alert['status']).upper()} {labels.get('severity', '')} "
@@ -59,9 +59,9 @@ def line_of(alert: Mapping[str, Mapping[str, str]], *, receiver: str) -> str:
 
 
 def main() -> None:
-    """Listen until SIGTERM; the first line of output is the address."""
-    parser = argparse.ArgumentParser(description="Prints the alerts that Alertmanager sends.")
-    parser.add_argument("--port", type=int, default=9095, help="on 127.0.0.1")
+    """Print the address, and serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Print the alerts that Alertmanager sends.")
+    parser.add_argument("--port", type=int, default=9095, help="port on 127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Webhook) as server:
         sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
         sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""Lays out what the daemon needs at run time, and nothing else, as the folders that become the image's layers.
+"""Copy only what the daemon needs at run time into two folders, which become the layers of the image.
 
     python3 collect.py ENVIRONMENT TARGET
 
-TARGET/system gets the interpreter, its standard library and the shared libraries; TARGET/environment the virtual
-environment. Runs as root in the builder, with the interpreter that the environment was made with, on any Debian.
+TARGET/system gets the Python interpreter, its standard library and the shared libraries. TARGET/environment gets the
+virtual environment. Run it as root in the builder, on any Debian, with the interpreter that created the environment.
 """
 
 import compileall
@@ -20,48 +20,49 @@ from py_compile import PycInvalidationMode
 
 SCRIPT = "pgwatch-sessions"
 
-#: Of the standard library: what is for developers, for terminals and for databases on disk.
-LEFT_OUT = (
+#: Parts of the standard library for developers, terminals and databases on disk, which the daemon does not need.
+EXCLUDED_STDLIB = (
     *("test", "tests", "idlelib", "turtledemo", "turtle.py", "tkinter", "lib2to3", "ensurepip", "venv", "pydoc_data"),
     *("site-packages", "dist-packages", "sitecustomize.py", "config-*", "__phello__", "__pycache__", "macholib"),
     *("curses", "_curses*", "_pyrepl", "readline.*", "sqlite3", "_sqlite3*", "dbm", "_dbm*", "_gdbm*", "nis.*", "*.a"),
     *("_tkinter*", "_test*", "_ctypes_test*", "_xxtestfuzz*", "xx*", "ossaudiodev.*"),
 )
-#: Of the environment: what installers leave, and the commands of libraries.
-OF_INSTALLERS = ("bin", "__pycache__", ".lock", ".gitignore", "CACHEDIR.TAG")
+#: Parts of the environment that are not needed: files of installers, and commands of libraries.
+EXCLUDED_ENVIRONMENT = ("bin", "__pycache__", ".lock", ".gitignore", "CACHEDIR.TAG")
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-#: Who we are for the name service, and where scanners poll which Debian this is.
+#: Users and groups, and how names are resolved.
 TEXTS = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
     "etc/group": "root:x:0:\nnonroot:x:65532:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+#: Scanners read the Debian version from these.
 RELEASE = (Path("/etc/os-release"), Path("/etc/debian_version"))
 
 
 def main() -> int:
-    """Fill the folders; 1 if a library is missing or a module does not compile."""
+    """Fill the folders. Return 1 if a module does not compile; exit with an error if a library is missing."""
     environment, system, layer = Path(sys.argv[1]), Path(sys.argv[2], "system"), Path(sys.argv[2], "environment")
-    lay_out(system)
+    create_folders(system)
     copy_environment(environment, layer)
     for path in (Path(sys.executable).absolute(), *interpreter_links(environment)):
         put(path, system)
     stdlib = Path(sysconfig.get_path("stdlib"))
-    shutil.copytree(stdlib, below(system, stdlib), symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(stdlib, below(system, stdlib), symlinks=True, ignore=shutil.ignore_patterns(*EXCLUDED_STDLIB))
     libraries = needed_libraries([Path(sys.executable), *system.rglob("*.so"), *layer.rglob("*.so")])
     for path in (*libraries, *RELEASE, CERTIFICATES):
         put(path, system)
-    note_library_folders(libraries, system)
-    note_packages(system)
+    write_loader_cache(libraries, system)
+    write_package_list(system)
     compiled = [compile_below(folder) for folder in (system, layer)]
     for folder in (system, layer):
         set_modes(folder)
     return 0 if all(compiled) else 1
 
 
-def lay_out(system: Path) -> None:
-    """Make the folders that everything lies in: /lib and /lib64 are links into /usr on Debian."""
+def create_folders(system: Path) -> None:
+    """Create the top folders and TEXTS. On Debian, /lib and /lib64 are links into /usr."""
     for top in map(Path, ("/lib", "/lib64")):
         if top.is_symlink():
             below(system, top.resolve()).mkdir(parents=True, exist_ok=True)
@@ -74,40 +75,40 @@ def lay_out(system: Path) -> None:
 
 
 def copy_environment(environment: Path, layer: Path) -> None:
-    """Copy the virtual environment with the one command that is ours."""
+    """Copy the virtual environment with our own command only."""
     copy = below(layer, environment)
-    shutil.copytree(environment, copy, symlinks=True, ignore=shutil.ignore_patterns(*OF_INSTALLERS))
+    shutil.copytree(environment, copy, symlinks=True, ignore=shutil.ignore_patterns(*EXCLUDED_ENVIRONMENT))
     (copy / "bin").mkdir()
     for name in (SCRIPT, *(path.name for path in environment.glob("bin/python*"))):
         shutil.copy2(environment / "bin" / name, copy / "bin" / name, follow_symlinks=False)
 
 
 def interpreter_links(environment: Path) -> list[Path]:
-    """Return where the environment's links to the interpreter lead."""
+    """Return the targets of the environment's links to the interpreter."""
     return [path.readlink() for path in environment.glob("bin/python*") if path.readlink().is_absolute()]
 
 
 def needed_libraries(programs: Iterable[Path]) -> list[Path]:
-    """Return the shared libraries, the loader among them, that the programs and libraries are linked to."""
+    """Return the shared libraries that the programs and libraries need, including the loader."""
     ldd = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)
     if missing := re.findall(r"^\s*(\S+) => not found", ldd.stdout, re.MULTILINE):
         sys.exit(f"error: no package of the builder has {', '.join(sorted(set(missing)))}")
     found = {Path(path) for path in re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", ldd.stdout, re.MULTILINE)}
     [libc] = (path for path in found if path.name == "libc.so.6")
-    # glibc loads it by name when a thread ends; nothing is linked to it for that.
+    # glibc loads libgcc_s by name when a thread ends, so ldd does not list it.
     return sorted({*found, libc.with_name("libgcc_s.so.1")})
 
 
-def note_library_folders(libraries: Iterable[Path], system: Path) -> None:
-    """Write the loader's cache: /usr/local/lib is not among the folders that it knows by itself."""
+def write_loader_cache(libraries: Iterable[Path], system: Path) -> None:
+    """Write the cache of the loader, which does not search /usr/local/lib by default."""
     folders = sorted({str(path.parent) for path in libraries})
     (system / "etc/ld.so.conf").write_text("\n".join([*folders, ""]))
     subprocess.run(["ldconfig", "-X", "-r", system], check=True)
     shutil.rmtree(system / "var/cache", ignore_errors=True)
 
 
-def note_packages(system: Path) -> None:
-    """Note for scanners which Debian packages files are of, as Debian's distroless images do, and keep licences."""
+def write_package_list(system: Path) -> None:
+    """Write the Debian packages of all files for scanners, like distroless images do, and copy their licences."""
     status = system / "var/lib/dpkg/status.d"
     status.mkdir(parents=True)
     for package in sorted({"ca-certificates", *owners(system)}):
@@ -121,16 +122,16 @@ def note_packages(system: Path) -> None:
 
 
 def owners(system: Path) -> set[str]:
-    """Return the Debian packages that files of the folder are of."""
+    """Return the Debian packages that own files in the folder."""
     paths = ["/" + str(path.relative_to(system)) for path in system.rglob("*") if not path.is_dir()]
-    # Packages of bookworm still name files by /lib, which is a link to /usr/lib.
+    # Packages of bookworm still list files under /lib, which is a link to /usr/lib.
     names = itertools.chain(paths, (path.removeprefix("/usr") for path in paths))
     found = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False)
     return set(re.findall(r"^(\S+): /", found.stdout, re.MULTILINE))
 
 
 def compile_below(folder: Path) -> bool:
-    """Compile all modules; the files are never compared with their sources again, since nobody can change those."""
+    """Compile all modules. Python will not compare them with their sources, because those cannot change."""
     return bool(
         compileall.compile_dir(
             folder,
@@ -145,7 +146,7 @@ def compile_below(folder: Path) -> bool:
 
 
 def set_modes(folder: Path) -> None:
-    """Let everybody read, nobody but root write, and no module of a library be run as a command."""
+    """Make everything readable for all and writable for root only. Modules are not executable."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             program = os.access(path, os.X_OK) and path.suffix != ".py"
@@ -153,23 +154,23 @@ def set_modes(folder: Path) -> None:
 
 
 def put(path: Path, system: Path) -> None:
-    """Copy a file under its own name, and with a link the file that it leads to."""
-    place = below(system, path.parent.resolve() / path.name)
-    if place.is_symlink() or place.exists():
+    """Copy a file to the same path in the folder. If it is a link, also copy its target."""
+    target = below(system, path.parent.resolve() / path.name)
+    if target.is_symlink() or target.exists():
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(path, place, follow_symlinks=False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, target, follow_symlinks=False)
     if path.is_symlink():
         put(path.parent / path.readlink(), system)
 
 
 def below(folder: Path, path: Path) -> Path:
-    """Return where an absolute path lies in the folder."""
+    """Return the path in the folder for an absolute path."""
     return folder / path.relative_to("/")
 
 
 def output_of(*command: str) -> str:
-    """Return what the command prints; CalledProcessError if it fails."""
+    """Return the output of a command. CalledProcessError if it fails."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

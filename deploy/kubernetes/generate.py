@@ -1,8 +1,8 @@
-"""Writes what Prometheus Operator and Grafana read, from alerts/, deploy/alertmanager/ and grafana/dashboards/.
+"""Write objects for Prometheus Operator and Grafana from alerts/, deploy/alertmanager/ and grafana/dashboards/.
 
     python deploy/kubernetes/generate.py [FOLDER]
 
-The files are checked in; a test holds them equal to what this writes.
+The files are checked in, and a test fails if they differ from what this writes.
 """
 
 import re
@@ -15,14 +15,14 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-#: Those that add up come first, for people; Prometheus runs the groups side by side.
+#: Recording rules first, for readers; Prometheus evaluates groups in parallel.
 RULES = tuple(ROOT / "alerts" / name for name in ("recording_rules.yml", "alert_rules.yml"))
 ALERTMANAGER = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
 DASHBOARDS = ROOT / "grafana" / "dashboards"
 
 LABELS = {"app.kubernetes.io/name": "pgwatch-sessions", "app.kubernetes.io/part-of": "pgwatch-sessions"}
-HEAD = "# Written by deploy/kubernetes/generate.py; not by hand.\n"
-#: Has the URL of each receiver under the receiver's name.
+HEAD = "# Written by deploy/kubernetes/generate.py. Do not edit.\n"
+#: The Secret with the URL of each receiver, under the receiver's name.
 SECRET = "pgwatch-sessions-receivers"  # noqa: S105 - a name
 
 _MATCHER = re.compile(r'(?P<name>\w+)(?P<type>=~|!~|!=|=)"(?P<value>[^"\\]*)"')
@@ -31,10 +31,10 @@ Values = Mapping[str, Any]
 
 
 class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
-    """Writes several lines as several lines, and what aliases name in full."""
+    """Writes texts of several lines as blocks, and no YAML aliases."""
 
     def ignore_aliases(self, _data: object) -> bool:
-        """Repeat what is the same: no alias for a person to resolve."""
+        """Repeat equal values, so that readers do not have to resolve aliases."""
         return True
 
 
@@ -46,8 +46,8 @@ Dumper.add_representer(str, _text)
 
 
 def prometheus_rule() -> dict[str, Any]:
-    """Return the rule files as one object."""
-    groups = [group for file in RULES for group in _loaded(file)["groups"]]
+    """Return all rules as one PrometheusRule."""
+    groups = [group for file in RULES for group in _load_yaml(file)["groups"]]
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -57,17 +57,17 @@ def prometheus_rule() -> dict[str, Any]:
 
 
 def alertmanager_config() -> dict[str, Any]:
-    """Return Alertmanager's configuration as an object that minds our own alerts only.
+    """Return Alertmanager's configuration as an AlertmanagerConfig that matches our own alerts only.
 
-    The Operator hangs it beside those of others, into one Alertmanager for all.
+    The Operator merges it with the configurations of others, for one shared Alertmanager.
     """
-    shipped = _loaded(ALERTMANAGER)
+    shipped = _load_yaml(ALERTMANAGER)
     return {
         "apiVersion": "monitoring.coreos.com/v1alpha1",
         "kind": "AlertmanagerConfig",
         "metadata": {"name": "pgwatch-sessions", "labels": LABELS},
         "spec": {
-            "route": {"matchers": [_ours()], **_route(shipped["route"])},
+            "route": {"matchers": [_our_alerts()], **_route(shipped["route"])},
             "inhibitRules": [_inhibition(rule) for rule in shipped["inhibit_rules"]],
             "receivers": [_receiver(receiver) for receiver in shipped["receivers"]],
         },
@@ -75,7 +75,7 @@ def alertmanager_config() -> dict[str, Any]:
 
 
 def dashboards() -> Iterator[dict[str, Any]]:
-    """Yield a ConfigMap for each dashboard, as Grafana's sidecar looks for them."""
+    """Yield a ConfigMap for each dashboard, with the label that Grafana's sidecar selects."""
     for file in sorted(DASHBOARDS.glob("*.json")):
         yield {
             "apiVersion": "v1",
@@ -100,8 +100,8 @@ def _route(route: Values) -> dict[str, Any]:
 
 def _inhibition(rule: Values) -> dict[str, Any]:
     return {
-        "sourceMatch": _of_ours(_matchers(rule["source_matchers"])),
-        "targetMatch": _of_ours(_matchers(rule["target_matchers"])),
+        "sourceMatch": _restricted_to_ours(_matchers(rule["source_matchers"])),
+        "targetMatch": _restricted_to_ours(_matchers(rule["target_matchers"])),
         "equal": rule["equal"],
     }
 
@@ -109,21 +109,24 @@ def _inhibition(rule: Values) -> dict[str, Any]:
 def _receiver(receiver: Values) -> dict[str, Any]:
     ((kind, hooks),) = ((key, value) for key, value in receiver.items() if key != "name")
     if kind != "webhook_configs" or [set(hook) for hook in hooks] != [{"url"}]:
-        raise ValueError(f"{ALERTMANAGER}: receiver {receiver['name']} is not one webhook; teach this script its kind")
+        raise ValueError(
+            f"{ALERTMANAGER}: receiver {receiver['name']} must have exactly one webhook with a URL; extend generate.py "
+            "for other kinds"
+        )
     return {
         "name": receiver["name"],
         "webhookConfigs": [{"urlSecret": {"name": SECRET, "key": receiver["name"]}}],
     }
 
 
-def _of_ours(matchers: Sequence[Values]) -> list[Values]:
-    """Return the matchers, narrowed to our alerts where they name none."""
-    named = any(matcher["name"] == "alertname" for matcher in matchers)
-    return [*matchers] if named else [_ours(), *matchers]
+def _restricted_to_ours(matchers: Sequence[Values]) -> list[Values]:
+    """Return the matchers, with one for our alerts if they do not match the alert's name."""
+    has_alertname = any(matcher["name"] == "alertname" for matcher in matchers)
+    return [*matchers] if has_alertname else [_our_alerts(), *matchers]
 
 
-def _ours() -> Values:
-    rules = [rule for file in RULES for group in _loaded(file)["groups"] for rule in group["rules"]]
+def _our_alerts() -> Values:
+    rules = [rule for file in RULES for group in _load_yaml(file)["groups"] for rule in group["rules"]]
     names = sorted({rule["alert"] for rule in rules if "alert" in rule})
     return {"name": "alertname", "matchType": "=~", "value": "|".join(names)}
 
@@ -135,7 +138,7 @@ def _matchers(texts: Sequence[str]) -> list[Values]:
 def _matcher(text: str) -> Values:
     match = _MATCHER.fullmatch(text)
     if match is None:
-        raise ValueError(f'{ALERTMANAGER}: matcher {text} is not of the form name="value"')
+        raise ValueError(f'{ALERTMANAGER}: matcher {text} must have the form name="value"')
     return {"name": match["name"], "matchType": match["type"], "value": match["value"]}
 
 
@@ -144,12 +147,12 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in others)
 
 
-def _loaded(file: Path) -> Any:
+def _load_yaml(file: Path) -> Any:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    """Write all."""
+    """Write all files."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "overlays" / "prometheus-operator"
     files = {
         "prometheusrule.yaml": [prometheus_rule()],

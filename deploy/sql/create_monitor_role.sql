@@ -1,10 +1,10 @@
--- The role that pgwatch_sessions connects as, for PostgreSQL 14 to 18. The script may be run again.
+-- Creates the role with which pgwatch_sessions connects, on PostgreSQL 14 to 18. You can run the script again.
 --
 --     psql -X -1 -v ON_ERROR_STOP=1 -f create_monitor_role.sql
 --
--- Run it as a superuser, or as the administrator of a managed service. The role gets no password here, so that none
--- ends up in a history or a log: set one with psql's `\password pgwatch_sessions`, or allow the role in pg_hba.conf
--- by certificate or peer. It needs CONNECT on one database, whichever; PUBLIC has that unless it was revoked.
+-- Run it as a superuser, or as the administrator of a managed service. It sets no password, so that none appears in a
+-- history or a log. Set one with psql's `\password pgwatch_sessions`, or use certificate or peer authentication in
+-- pg_hba.conf. The role needs CONNECT on any one database; PUBLIC has that unless it was revoked.
 
 DO $$
 BEGIN
@@ -14,17 +14,17 @@ BEGIN
 END
 $$;
 
--- Three connections: the daemon holds one; the server may still count a lost one when the daemon has opened the next;
--- one is left for a person, or for `pgwatch-sessions check`. Whatever goes wrong, monitoring takes no more than that.
+-- At most three connections, even if something goes wrong: one that the daemon holds, one that was lost but that the
+-- server still counts, and one for a person or for `pgwatch-sessions check`.
 ALTER ROLE pgwatch_sessions LOGIN CONNECTION LIMIT 3;
 
--- Without pg_read_all_stats, which is part of pg_monitor, the state and all times of other roles' sessions are hidden.
--- No privilege on any table is needed, and none to cancel or end sessions.
+-- pg_monitor includes pg_read_all_stats. Without it, the state and all times of other roles' sessions are hidden. The
+-- role needs no privileges on tables, and none to cancel or terminate sessions.
 GRANT pg_monitor TO pgwatch_sessions;
 
--- From 16 on, lets the daemon start, or come back, on a server that is full for everybody else, but only where
--- reserved_connections is more than its default of 0: set it to 3, say, and restart the server.
--- Before 16, and without such slots, only the connection opened earlier still sees a full server.
+-- In PostgreSQL 16 and later, this lets the daemon start or reconnect on a full server, if reserved_connections is
+-- above its default of 0. Set it to 3, for example, and restart the server. Otherwise the daemon can monitor a full
+-- server only over a connection that it opened before.
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_use_reserved_connections') THEN
@@ -32,11 +32,11 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE NOTICE 'pg_use_reserved_connections is not yours to grant: pgwatch_sessions cannot use reserved slots';
+        RAISE NOTICE 'you may not grant pg_use_reserved_connections: pgwatch_sessions cannot use reserved slots';
 END
 $$;
 
--- For people who connect as this role. The daemon sets the same for its own session, as short as a poll may take.
+-- For people who connect as this role. The daemon sets these for its own session, with its own time-outs.
 ALTER ROLE pgwatch_sessions SET default_transaction_read_only = on;
 ALTER ROLE pgwatch_sessions SET statement_timeout = '10s';
 ALTER ROLE pgwatch_sessions SET lock_timeout = '1s';
