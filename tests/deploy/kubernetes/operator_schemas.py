@@ -1,4 +1,4 @@
-"""The part of Prometheus Operator's API that our objects use, as JSON schemas: a field that is not here is a mistake.
+"""JSON schemas of the part of Prometheus Operator's API that our objects use. Other fields are errors.
 
 From the CustomResourceDefinitions of Operator 0.82: monitoring.coreos.com/v1 and v1alpha1.
 """
@@ -12,7 +12,7 @@ _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"type": "string", "minLength": 1}
 _TEXTS: Schema = {"type": "array", "items": _TEXT, "uniqueItems": True}
 _TEXT_BY_NAME: Schema = {"type": "object", "additionalProperties": _TEXT}
-#: At least one unit, though the API's own pattern lets the empty text pass.
+#: With at least one unit; the API's own pattern also accepts an empty text.
 _DURATION: Schema = {
     "type": "string",
     "pattern": r"^(0|(?=.)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$",

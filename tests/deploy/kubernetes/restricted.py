@@ -1,4 +1,4 @@
-"""The Pod Security Standard `restricted`, as far as it speaks of fields of a pod."""
+"""The rules of the Pod Security Standard `restricted` for the fields of a pod."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _VOLUMES = {
 }  # fmt: skip
 _LISTS = ("containers", "initContainers", "ephemeralContainers")
 _SECCOMP = {"RuntimeDefault", "Localhost"}
-#: Of a container these fields may only have these values; None means absent.
+#: Allowed values of fields of a container; None means absent.
 _FIXED: Mapping[str, tuple[object, ...]] = {
     "privileged": (None, False),
     "allowPrivilegeEscalation": (False,),
@@ -19,11 +19,19 @@ _FIXED: Mapping[str, tuple[object, ...]] = {
 
 
 def violations(spec: Spec) -> list[str]:
-    """Return what a namespace that enforces the standard would refuse of a pod."""
-    return [*_of_the_pod(spec), *(fault for each in _LISTS for one in spec.get(each, ()) for fault in _of(one, spec))]
+    """Return the fields for which a namespace that enforces the standard would reject the pod."""
+    return [
+        *_pod_violations(spec),
+        *(
+            fault
+            for each in _LISTS
+            for container in spec.get(each, ())
+            for fault in _container_violations(container, spec)
+        ),
+    ]
 
 
-def _of_the_pod(spec: Spec) -> Iterator[str]:
+def _pod_violations(spec: Spec) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             yield field
@@ -35,7 +43,7 @@ def _of_the_pod(spec: Spec) -> Iterator[str]:
         yield "sysctls"
 
 
-def _of(container: Spec, pod: Spec) -> Iterator[str]:
+def _container_violations(container: Spec, pod: Spec) -> Iterator[str]:
     own, name = container.get("securityContext", {}), container["name"]
     effective = {**pod.get("securityContext", {}), **own}
     for field, allowed in _FIXED.items():

@@ -1,4 +1,4 @@
-"""What Prometheus Operator gets is of the form it knows, and says what the plain files say."""
+"""The objects for Prometheus Operator match its API, and have the same content as the plain files."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.alerts.rules import ALERTS, RULE_FILES, load_yaml, needs_amtool, needs_promtool, rules, run_tool
-from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, built, kind, needs_kubectl
+from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, build_objects, needs_kubectl, objects_of_kind
 from tests.deploy.kubernetes.operator_schemas import SCHEMAS
 
 pytestmark = needs_kubectl
@@ -20,14 +20,14 @@ DASHBOARDS = ROOT / "grafana" / "dashboards"
 ALERT_NAMES = {rule.name for rule in rules() if rule.is_alert}
 
 
-def one(name: str) -> dict[str, Any]:
-    """Return the one object of a kind."""
-    (found,) = kind(name, built(OPERATOR))
+def operator_object(name: str) -> dict[str, Any]:
+    """Return the only object of a kind."""
+    (found,) = objects_of_kind(name, build_objects(OPERATOR))
     return found
 
 
-def faults(each: Mapping[str, Any]) -> list[str]:
-    """Return what the Operator's API server would refuse."""
+def schema_errors(each: Mapping[str, Any]) -> list[str]:
+    """Return the errors for which the API server would reject the object."""
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: make deploy-check")
     validator = jsonschema.Draft202012Validator(SCHEMAS[each["kind"]])
     return [error.message for error in validator.iter_errors(each)]
@@ -35,13 +35,15 @@ def faults(each: Mapping[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_operator_knows_every_field(name: str) -> None:
-    """And each value is of its form."""
-    assert faults(one(name)) == []
+    """Every value matches its schema, too."""
+    assert schema_errors(operator_object(name)) == []
 
 
 def test_all_objects_of_the_operator_are_checked() -> None:
-    """None is of a kind that there is no schema for."""
-    kinds = {each["kind"] for each in built(OPERATOR) if each["apiVersion"].startswith("monitoring.coreos.com/")}
+    """Every kind of object has a schema."""
+    kinds = {
+        each["kind"] for each in build_objects(OPERATOR) if each["apiVersion"].startswith("monitoring.coreos.com/")
+    }
     assert kinds == set(SCHEMAS)
 
 
@@ -60,15 +62,15 @@ def test_all_objects_of_the_operator_are_checked() -> None:
     ],
 )
 def test_a_field_that_the_operator_does_not_know_is_found(name: str, change: Callable[[Any], object]) -> None:
-    """The API server would drop it without a word, or refuse the object."""
-    broken = copy.deepcopy(one(name))
+    """The API server would drop the field silently, or reject the object."""
+    broken = copy.deepcopy(operator_object(name))
     change(broken["spec"])
-    assert faults(broken)
+    assert schema_errors(broken)
 
 
 def test_the_rules_are_those_of_the_files() -> None:
-    """Every group with every rule, to the letter: braces, quotes and line ends of the templates too."""
-    groups = one("PrometheusRule")["spec"]["groups"]
+    """Every group and rule is identical, including braces, quotes and line ends in templates."""
+    groups = operator_object("PrometheusRule")["spec"]["groups"]
     shipped = [group for file in RULE_FILES for group in load_yaml(file)["groups"]]
     names = [group["name"] for group in groups]
     assert len(set(names)) == len(names)
@@ -76,18 +78,18 @@ def test_the_rules_are_those_of_the_files() -> None:
 
 
 @needs_promtool
-def test_promtool_accepts_them(tmp_path: Path) -> None:
-    """As the Operator writes them for Prometheus: the groups of one object are one file."""
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    """The Operator writes the groups of one object into one file."""
     file = tmp_path / "rules.yml"
-    file.write_text(yaml.safe_dump(one("PrometheusRule")["spec"]))
+    file.write_text(yaml.safe_dump(operator_object("PrometheusRule")["spec"]))
     checked = run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", file)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{len(list(rules()))} rules found" in checked.stdout
 
 
 def test_the_interval_is_that_of_the_plain_configuration() -> None:
-    """Neither more often than the daemon polls, nor less."""
-    (endpoint,) = one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    """Prometheus scrapes at the interval of deploy/prometheus."""
+    (endpoint,) = operator_object("PodMonitor")["spec"]["podMetricsEndpoints"]
     plain = load_yaml(ALERTS.parent / "deploy" / "prometheus" / "prometheus.yml")
     assert endpoint["interval"] == plain["global"]["scrape_interval"]
 
@@ -96,7 +98,7 @@ def test_the_interval_is_that_of_the_plain_configuration() -> None:
 
 
 def plain_matchers(matchers: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return matchers as Alertmanager's own configuration has them."""
+    """Return matchers in the form of Alertmanager's own configuration."""
     return [f'{each["name"]}{each["matchType"]}"{each["value"]}"' for each in matchers]
 
 
@@ -114,7 +116,7 @@ def plain_route(route: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def plain_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+def plain_inhibition(rule: Mapping[str, Any]) -> dict[str, Any]:
     """Return an inhibition as the Operator writes it for Alertmanager."""
     return {
         "source_matchers": plain_matchers(rule["sourceMatch"]),
@@ -123,8 +125,8 @@ def plain_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def without_ours(plain: dict[str, Any]) -> Any:
-    """Leave out the matchers that name all of our alerts."""
+def without_alertname_matchers(plain: dict[str, Any]) -> Any:
+    """Remove the matchers that list all of our alerts."""
     ours = {
         text for text in _texts(plain) if text.startswith('alertname=~"') and set(text[12:-1].split("|")) == ALERT_NAMES
     }
@@ -142,18 +144,20 @@ def _texts(value: Any) -> set[str]:
 
 
 def test_routes_and_inhibitions_are_those_of_alertmanager_yml() -> None:
-    """The same receivers, times, groups and `equal` lists, but that they are about our own alerts."""
-    spec = one("AlertmanagerConfig")["spec"]
-    route = without_ours(plain_route(spec["route"]))
+    """Receivers, times, groups and `equal` lists are the same; only the matchers for our own alerts are added."""
+    spec = operator_object("AlertmanagerConfig")["spec"]
+    route = without_alertname_matchers(plain_route(spec["route"]))
     assert route.pop("matchers") == []
     assert route == SHIPPED["route"]
-    assert [without_ours(plain_rule(rule)) for rule in spec["inhibitRules"]] == SHIPPED["inhibit_rules"]
+    assert [without_alertname_matchers(plain_inhibition(rule)) for rule in spec["inhibitRules"]] == SHIPPED[
+        "inhibit_rules"
+    ]
     assert [receiver["name"] for receiver in spec["receivers"]] == [each["name"] for each in SHIPPED["receivers"]]
 
 
 def test_alerts_of_others_are_left_alone() -> None:
     """No route takes them, and no inhibition heeds them on either side: each names alerts, all of them ours."""
-    spec = one("AlertmanagerConfig")["spec"]
+    spec = operator_object("AlertmanagerConfig")["spec"]
     sides = [rule[side] for rule in spec["inhibitRules"] for side in ("sourceMatch", "targetMatch")]
     for matchers in (spec["route"]["matchers"], *sides):
         (named,) = [each for each in matchers if each["name"] == "alertname"]
@@ -173,30 +177,32 @@ def test_alerts_of_others_are_left_alone() -> None:
     ],
     ids=["critical", "warning", "down", "another's"],
 )
-def test_beside_the_routes_of_others_severity_decides(tmp_path: Path, labels: Sequence[str], receivers: str) -> None:
-    """As the Operator puts it into its Alertmanager: our route first, the alert going on to the others'."""
-    spec = one("AlertmanagerConfig")["spec"]
+def test_severity_decides_the_receiver_among_the_routes_of_others(
+    tmp_path: Path, labels: Sequence[str], receivers: str
+) -> None:
+    """The Operator puts our route before those of others, and alerts continue to the other routes."""
+    spec = operator_object("AlertmanagerConfig")["spec"]
     hooks = [{"url": "http://127.0.0.1:9095/"}]
-    ours = {**plain_route(spec["route"]), "continue": True}
+    our_route = {**plain_route(spec["route"]), "continue": True}
     config = {
-        "route": {"receiver": "others", "routes": [ours, {"receiver": "others"}]},
-        "inhibit_rules": [plain_rule(rule) for rule in spec["inhibitRules"]],
+        "route": {"receiver": "others", "routes": [our_route, {"receiver": "others"}]},
+        "inhibit_rules": [plain_inhibition(rule) for rule in spec["inhibitRules"]],
         "receivers": [{"name": name, "webhook_configs": hooks} for name in ("wake", "attention", "others")],
     }
     file = tmp_path / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config))
-    said = run_tool(
+    result = run_tool(
         "amtool", "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={receivers}", *labels
     )
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # --- dashboards ---
 
 
 def test_the_dashboards_are_those_of_the_files() -> None:
-    """Each in a ConfigMap that Grafana's sidecar takes, to the letter."""
-    maps = kind("ConfigMap", built(OPERATOR))
+    """Each dashboard is in a ConfigMap with the label that Grafana's sidecar selects, unchanged."""
+    maps = objects_of_kind("ConfigMap", build_objects(OPERATOR))
     assert all(each["metadata"]["labels"]["grafana_dashboard"] == "1" for each in maps)
     texts = sorted(text for each in maps for text in each["data"].values())
     assert texts == sorted(file.read_text(encoding="utf-8") for file in DASHBOARDS.glob("*.json"))

@@ -1,4 +1,4 @@
-"""The daemon's container as a process: its arguments, its environment and its files, on a real server."""
+"""Run the daemon's container as a process, with its arguments, environment and files, against a real server."""
 
 import contextlib
 import re
@@ -18,10 +18,10 @@ from tests.deploy.kubernetes.manifests import (
     ROOT,
     SIDECAR,
     STANDALONE,
-    built,
+    build_objects,
     daemon_in,
-    kind,
     needs_kubectl,
+    objects_of_kind,
     pod_of,
     port_names,
     probes,
@@ -41,22 +41,22 @@ FIELDS = {"metadata.name": "postgres-0", "metadata.namespace": "shop"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What a kubelet would start, with the container's file system in a folder."""
+    """The process that a kubelet would start, with the container's files in a folder."""
 
     arguments: tuple[str, ...]
     env: Mapping[str, str]
     root: Path
 
     def configuration(self) -> str:
-        """Return what is in effect, as the program itself prints it."""
-        said = finished("config", env=self.env)
-        assert said.returncode == 0, said.stderr
-        return said.stdout
+        """Return the effective configuration, as `config` prints it."""
+        result = finished("config", env=self.env)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
 
 def container_of(folder: Path, root: Path) -> Container:
-    """Mount the volumes below a folder, and name them so wherever the container names them."""
-    objects = built(folder)
+    """Mount the volumes below a folder, and change the paths in the container accordingly."""
+    objects = build_objects(folder)
     pod = pod_of(objects)
     daemon = daemon_in(pod)
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
@@ -90,7 +90,7 @@ def _mount(volume: Mapping[str, Any], objects: tuple[dict[str, Any], ...], at: P
 
 
 def _variables(container: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables; $(NAME) stands for one that came before."""
+    """Return the environment variables, with $(NAME) replaced by earlier ones."""
     found: dict[str, str] = {}
     for each in container["env"]:
         value = each["value"] if "value" in each else FIELDS[each["valueFrom"]["fieldRef"]["fieldPath"]]
@@ -100,17 +100,17 @@ def _variables(container: Mapping[str, Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(container: Container, *, port: int) -> Iterator[Daemon]:
-    """Run the container's process against a server on this machine."""
+    """Run the container's process for a server on this machine."""
 
-    def to_the_server(text: str) -> str:
+    def replace_server(text: str) -> str:
         return re.sub(r"@[\w.-]+:5432/postgres(\?[^\s]*)?", f"@127.0.0.1:{port}/postgres", text)
 
     for file in container.root.rglob("*.yaml"):
-        file.write_text(to_the_server(file.read_text()))
-    env = {name: to_the_server(value) for name, value in container.env.items()}
+        file.write_text(replace_server(file.read_text()))
+    env = {name: replace_server(value) for name, value in container.env.items()}
     log = container.root / "log"
     log.touch()
-    # The port of the pod may be in use on this machine.
+    # The pod's port may be in use on this machine.
     env["PGWATCH_SESSIONS_LISTEN"] = "127.0.0.1:0"
     with child_process((*PROGRAM, *container.arguments), env=env, log=log) as process:
         started = until(lambda: [event for event in logged(log) if event["event"] == "started"], within=20)
@@ -119,34 +119,36 @@ def running(container: Container, *, port: int) -> Iterator[Daemon]:
 
 @every_pod
 def test_the_configuration_is_valid(folder: Path, tmp_path: Path) -> None:
-    """Every variable is a setting, every file it names is mounted, and it listens where the pod says."""
+    """Every variable is a setting, every file exists, and the daemon listens on the pod's port."""
     container = container_of(folder, tmp_path)
     effective = container.configuration()
-    port = port_names(pod_of(built(folder)))["pgwatch-http"]
+    port = port_names(pod_of(build_objects(folder)))["pgwatch-http"]
     assert f"listen: :{port}\n" in effective or f"listen: ':{port}'\n" in effective
     assert PASSWORD not in effective
 
 
 @pytest.mark.parametrize("name", ["PGWATCH_SESSIONS_LISTEM", "PGWATCH_SESSIONS_PASSWORD"])
-def test_a_variable_that_is_no_setting_is_found(tmp_path: Path, name: str) -> None:
-    """Else the test above would prove nothing."""
+def test_an_unknown_variable_is_found(tmp_path: Path, name: str) -> None:
+    """The test above can fail."""
     container = container_of(SIDECAR, tmp_path)
     assert finished("config", env={**container.env, name: "x"}).returncode == 2
 
 
-def test_the_certificate_is_checked() -> None:
-    """A managed database is reached through networks of others."""
-    (config,) = kind("ConfigMap", built(STANDALONE))
+def test_the_certificate_of_a_managed_database_is_verified() -> None:
+    """The DSN requires it, and the CA certificates are mounted at the path in the DSN."""
+    (config,) = objects_of_kind("ConfigMap", build_objects(STANDALONE))
     (dsn,) = re.findall(r"dsn: (\S+)", config["data"]["pgwatch-sessions.yaml"])
     assert "sslmode=verify-full" in dsn
-    mounts = {mount["mountPath"] for mount in daemon_in(pod_of(built(STANDALONE)))["volumeMounts"]}
+    mounts = {mount["mountPath"] for mount in daemon_in(pod_of(build_objects(STANDALONE)))["volumeMounts"]}
     (ca,) = re.findall(r"sslrootcert=(\S+)", dsn)
     assert str(Path(ca).parent) in mounts
 
 
 @every_pod
-def test_it_gets_in_and_every_probe_is_answered(folder: Path, own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """With the role of deploy/sql, its password from the mounted file; the names are those that the manifests give."""
+def test_the_daemon_polls_and_answers_every_probe(
+    folder: Path, own_postgres: OwnPostgresFactory, tmp_path: Path
+) -> None:
+    """It connects with the role of deploy/sql and the mounted password, and uses the server names of the manifests."""
     own = own_postgres(hba=["host all pgwatch_sessions 127.0.0.1/32 scram-sha-256"])
     script = (ROOT / "deploy" / "sql" / "create_monitor_role.sql").read_bytes()
     with psycopg.connect(own.dsn()) as connection:
@@ -157,17 +159,17 @@ def test_it_gets_in_and_every_probe_is_answered(folder: Path, own_postgres: OwnP
         name = "shop/postgres-0" if folder == SIDECAR else "orders"
         assert scrape.value("up", server=name) == 1
         assert scrape.value("hidden_sessions", server=name) == 0
-        for _probe, said in probes(daemon_in(pod_of(built(folder)))):
-            assert daemon.get(said["httpGet"]["path"]).status_code == 200
+        for _name, probe in probes(daemon_in(pod_of(build_objects(folder)))):
+            assert daemon.get(probe["httpGet"]["path"]).status_code == 200
     assert PASSWORD not in daemon.log.read_text()
 
 
 def test_a_database_that_is_down_fails_no_probe(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """It is neither restarted nor taken out of the Service, so that the page and the metrics say what is wrong."""
+    """The pod is neither restarted nor removed from the Service, so the page and the metrics remain available."""
     own = own_postgres()
     own.stop()
     container = container_of(KUBERNETES / "base", tmp_path)
     with running(container, port=own.port) as daemon:
         daemon.scrape_when(lambda scrape: scrape.value("up") == 0)
-        for _probe, said in probes(daemon_in(pod_of(built(KUBERNETES / "base")))):
-            assert daemon.get(said["httpGet"]["path"]).status_code == 200
+        for _name, probe in probes(daemon_in(pod_of(build_objects(KUBERNETES / "base")))):
+            assert daemon.get(probe["httpGet"]["path"]).status_code == 200

@@ -1,9 +1,9 @@
-"""Becomes a program that may do no more than a unit allows.
+"""Run a program with the restrictions of a systemd unit, on a machine where systemd does not run.
 
     python sandbox.py FAMILY,… CALL,… PROGRAM …
 
-What systemd does for RestrictAddressFamilies, SystemCallFilter, MemoryDenyWriteExecute and NoNewPrivileges, by the same
-library, for a machine where no systemd runs.
+It uses libseccomp, like systemd, for RestrictAddressFamilies, SystemCallFilter, MemoryDenyWriteExecute and
+NoNewPrivileges.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ _EQUAL, _MASKED_EQUAL = 4, 7
 
 
 class Condition(ctypes.Structure):
-    """On one argument of a system call (struct scmp_arg_cmp)."""
+    """A condition on one argument of a system call (struct scmp_arg_cmp)."""
 
     _fields_ = (
         ("argument", ctypes.c_uint),
@@ -35,20 +35,20 @@ class Condition(ctypes.Structure):
     )
 
 
-#: What to do with a system call, its name, and when.
+#: The action for a system call, its name, and the conditions.
 Rule = tuple[int, str, tuple[Condition, ...]]
 
 
 def main(families: str, calls: str, *command: str) -> NoReturn:
-    """Close the sandbox around this process, and replace it by the program."""
+    """Apply the restrictions to this process, and replace it by the program."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-    # Filters add up, and the strictest answer counts. The last one forbids further ones.
+    # If several filters match, the strictest action counts. The last filter forbids loading more.
     _load(_ALLOW, _other_families({getattr(socket, family) for family in families.split(",")}))
     _load(_ALLOW, _writable_code())
     _load(_PERMISSION, ((_ALLOW, call, ()) for call in calls.split(",")))
-    os.execv(command[0], command)  # noqa: S606 - that is what this is for
+    os.execv(command[0], command)  # noqa: S606 - the purpose of this script
 
 
 def _other_families(families: set[int]) -> Iterable[Rule]:
@@ -69,13 +69,13 @@ def _load(default: int, rules: Iterable[Rule]) -> None:
     filtering = ctypes.c_void_p(seccomp.seccomp_init(default))
     for action, call, conditions in rules:
         number = seccomp.seccomp_syscall_resolve_name(call.encode())
-        if number >= 0:  # else it is none of this processor's
+        if number >= 0:  # otherwise this processor does not have the system call
             array = (Condition * len(conditions))(*conditions)
-            _checked(seccomp.seccomp_rule_add_array(filtering, action, number, len(conditions), array))
-    _checked(seccomp.seccomp_load(filtering))
+            _check(seccomp.seccomp_rule_add_array(filtering, action, number, len(conditions), array))
+    _check(seccomp.seccomp_load(filtering))
 
 
-def _checked(code: int) -> None:
+def _check(code: int) -> None:
     if code:
         sys.exit(f"libseccomp: {os.strerror(-code)}")
 

@@ -1,4 +1,4 @@
-"""The unit file as values."""
+"""Read the unit file."""
 
 import shutil
 import subprocess
@@ -20,8 +20,8 @@ needs_seccomp = pytest.mark.skipif(
 )
 
 
-def values(text: str, key: str) -> list[str]:
-    """Return what is set under a name, one for each time; an empty value forgets what came before."""
+def unit_values(text: str, key: str) -> list[str]:
+    """Return the values of a setting in order. As in systemd, an empty value removes the earlier ones."""
     found: list[str] = []
     for line in text.splitlines():
         name, equals, value = line.partition("=")
@@ -30,21 +30,21 @@ def values(text: str, key: str) -> list[str]:
     return found
 
 
-def value(key: str) -> str:
-    """Return the one value of the shipped unit."""
-    (found,) = values(UNIT.read_text(encoding="utf-8"), key)
+def unit_value(key: str) -> str:
+    """Return the only value of a setting in the shipped unit."""
+    (found,) = unit_values(UNIT.read_text(encoding="utf-8"), key)
     return found
 
 
 def is_set(key: str) -> bool:
-    """Judge whether the shipped unit says anything under this name, and be it nothing."""
+    """Return whether the shipped unit has this setting, even with an empty value."""
     return any(line.startswith(f"{key}=") for line in UNIT.read_text(encoding="utf-8").splitlines())
 
 
 def allowed_calls() -> list[str]:
-    """Return the system calls that SystemCallFilter allows: a line with ~ takes away."""
+    """Return the system calls that SystemCallFilter allows. A line with ~ removes calls."""
     allowed: set[str] = set()
-    for line in values(UNIT.read_text(encoding="utf-8"), "SystemCallFilter"):
+    for line in unit_values(UNIT.read_text(encoding="utf-8"), "SystemCallFilter"):
         named = {call for word in line.removeprefix("~").split() for call in _calls(word)}
         allowed = allowed - named if line.startswith("~") else allowed | named
     return sorted(allowed)
@@ -53,8 +53,8 @@ def allowed_calls() -> list[str]:
 def _calls(word: str) -> set[str]:
     if not word.startswith("@"):
         return {word}
-    said = subprocess.run(
+    result = subprocess.run(
         ["systemd-analyze", "syscall-filter", word], capture_output=True, text=True, check=True, timeout=60
     )
-    lines = [line.strip() for line in said.stdout.splitlines()[1:]]
+    lines = [line.strip() for line in result.stdout.splitlines()[1:]]
     return {call for line in lines if line and not line.startswith("#") for call in _calls(line)}
