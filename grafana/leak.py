@@ -166,9 +166,7 @@ def _findings() -> tuple[Panel, ...]:
             names={name: name.capitalize() for name in labels},
             columns={"Site": (("custom.inspect", True), ("links", finding_links()))},
         ),
-        text_panel(
-            "What to do", "What to do until the service is fixed.", _WHAT_TO_DO, PanelStyle(width=12, height=7)
-        ),
+        text_panel("What to do", "What to do until the service is fixed.", _WHAT_TO_DO, PanelStyle(width=12, height=7)),
     )
 
 

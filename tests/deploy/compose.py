@@ -21,7 +21,7 @@ import yaml
 from pgwatch_sessions.demo.child_process import ChildProcess, child_process
 from tests.support.daemons import logged
 from tests.support.programs import PROGRAM
-from tests.support.servers import OwnPostgres, OwnPostgresFactory
+from tests.support.servers import OwnPostgres
 from tests.support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"

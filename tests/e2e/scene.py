@@ -35,7 +35,12 @@ ABSENT = "ledger"
 APPLICATION = "orders-api"
 SITE = "/orders"
 #: The client whose leaks are investigated.
-CLIENT = {"server": ORDERS, "database": service_process.DATABASE, "user": service_process.ROLE, "application": APPLICATION}
+CLIENT = {
+    "server": ORDERS,
+    "database": service_process.DATABASE,
+    "user": service_process.ROLE,
+    "application": APPLICATION,
+}
 #: A connection limit above the pool's size, so that a slow leak is more than an hour from it.
 ROOMY = 100
 

@@ -1,7 +1,8 @@
-"""Small web applications as people write them. `/mistake` is where they leak; the other routes are as they should be.
+"""Small web applications as people write them. The route `/mistake` leaks; the other routes are correct.
 
-What a mistake leaks is kept in a stack for the application's life, as a forgotten list or a kept exception would: no
-garbage collector returns it. The application's end closes it, so that nothing is left to be complained of.
+Leaked objects are stored in an exit stack, as a list or an exception would keep them in a real application. So the
+garbage collector does not return them. The stack closes them when the application ends, so that tests leave nothing
+behind.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from pgwatch_sessions.demo.service import tag_statements
 
 PoolMistake = Callable[[asyncpg.Pool, AsyncExitStack], Awaitable[None]]
 AsyncMistake = Callable[[AsyncEngine, AsyncExitStack], Awaitable[None]]
-Mistake = Callable[[Engine, ExitStack], None]
+SyncMistake = Callable[[Engine, ExitStack], None]
 
 NAME = "shop"
 ORDER = text("SELECT cents FROM orders WHERE id = :id")
@@ -33,7 +34,7 @@ ORDER_SQL, INVOICE_SQL = "SELECT cents FROM orders WHERE id = $1", "SELECT paid 
 def async_engine(
     dsn: str, *, size: int = 5, overflow: int = 20, isolation_level: str | None = None, **settings: str
 ) -> AsyncEngine:
-    """Make an engine on asyncpg; `settings` are those of its sessions."""
+    """Create an engine on asyncpg. `settings` are settings of its sessions."""
     return create_async_engine(
         make_url(dsn).set(drivername="postgresql+asyncpg"),
         pool_size=size,
@@ -44,34 +45,34 @@ def async_engine(
 
 
 def tagging_engine(dsn: str) -> AsyncEngine:
-    """Make an engine without application_name whose statements carry the tags of the request."""
+    """Create an engine without application_name, whose statements have tags of the request."""
     engine = async_engine(dsn)
     event.listen(engine.sync_engine, "before_cursor_execute", tagged, retval=True)
     return engine
 
 
 def sync_engine(dsn: str) -> Engine:
-    """Make an engine on psycopg."""
+    """Create an engine on psycopg."""
     url = make_url(dsn).set(drivername="postgresql+psycopg")
     return create_engine(url, pool_size=5, max_overflow=20, connect_args={"application_name": NAME})
 
 
-async def no_mistake(*_: object) -> None:
+async def do_nothing(*_: object) -> None:
     """Do nothing."""
 
 
-def no_sync_mistake(*_: object) -> None:
+def do_nothing_sync(*_: object) -> None:
     """Do nothing."""
 
 
-def on_engine(engine: AsyncEngine, mistake: AsyncMistake = no_mistake) -> FastAPI:
-    """Build an application on SQLAlchemy and asyncpg."""
-    kept = AsyncExitStack()
-    kept.push_async_callback(engine.dispose)
+def app_on_async_engine(engine: AsyncEngine, mistake: AsyncMistake = do_nothing) -> FastAPI:
+    """Return an application on SQLAlchemy and asyncpg."""
+    leaked = AsyncExitStack()
+    leaked.push_async_callback(engine.dispose)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with kept:
+        async with leaked:
             yield
 
     app = FastAPI(title=NAME, lifespan=lifespan, dependencies=[Depends(tag_statements)])
@@ -79,7 +80,7 @@ def on_engine(engine: AsyncEngine, mistake: AsyncMistake = no_mistake) -> FastAP
 
     @app.get("/mistake")
     async def make_mistake() -> None:
-        await mistake(engine, kept)
+        await mistake(engine, leaked)
 
     return app
 
@@ -113,26 +114,26 @@ def _routes(engine: AsyncEngine) -> APIRouter:
 
         return StreamingResponse(lines())
 
-    moments = cycle(range(30))
+    milliseconds = cycle(range(30))
 
     @routes.get("/cancelled")
     async def cancelled() -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.001 * next(moments)), AsyncSession(engine) as new:
+            async with asyncio.timeout(0.001 * next(milliseconds)), AsyncSession(engine) as new:
                 for order in range(100):
                     await new.execute(ORDER, {"id": order})
 
     return routes
 
 
-def on_sync_engine(engine: Engine, mistake: Mistake = no_sync_mistake) -> FastAPI:
-    """Build an application of plain functions, in threads, on SQLAlchemy and psycopg."""
-    kept = ExitStack()
-    kept.callback(engine.dispose)
+def app_on_sync_engine(engine: Engine, mistake: SyncMistake = do_nothing_sync) -> FastAPI:
+    """Return an application with sync routes (in threads) on SQLAlchemy and psycopg."""
+    leaked = ExitStack()
+    leaked.callback(engine.dispose)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with kept:
+        with leaked:
             yield
 
     app = FastAPI(lifespan=lifespan)
@@ -144,20 +145,20 @@ def on_sync_engine(engine: Engine, mistake: Mistake = no_sync_mistake) -> FastAP
 
     @app.get("/mistake")
     def make_mistake() -> None:
-        mistake(engine, kept)
+        mistake(engine, leaked)
 
     return app
 
 
-def on_pool(dsn: str, mistake: PoolMistake = no_mistake) -> FastAPI:
-    """Build an application on asyncpg and its own pool."""
+def app_on_asyncpg_pool(dsn: str, mistake: PoolMistake = do_nothing) -> FastAPI:
+    """Return an application on asyncpg's own pool."""
     pools: list[asyncpg.Pool] = []
-    kept = AsyncExitStack()
+    leaked = AsyncExitStack()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         settings = {"application_name": NAME}
-        async with asyncpg.create_pool(dsn, min_size=5, max_size=25, server_settings=settings) as pool, kept:
+        async with asyncpg.create_pool(dsn, min_size=5, max_size=25, server_settings=settings) as pool, leaked:
             pools.append(pool)
             yield
 
@@ -170,21 +171,21 @@ def on_pool(dsn: str, mistake: PoolMistake = no_mistake) -> FastAPI:
 
     @app.get("/mistake")
     async def make_mistake() -> None:
-        await mistake(pools[0], kept)
+        await mistake(pools[0], leaked)
 
     return app
 
 
-def connecting(dsn: str) -> FastAPI:
-    """Build an application that connects for each request; its mistake is to keep the connection."""
-    kept = AsyncExitStack()
+def app_connecting_per_request(dsn: str) -> FastAPI:
+    """Return an application that opens a connection for each request. Its mistake is not to close it."""
+    leaked = AsyncExitStack()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with kept:
+        async with leaked:
             yield
 
-    async def connected(sql: str) -> asyncpg.Connection:
+    async def connect_and_fetch(sql: str) -> asyncpg.Connection:
         connection = await asyncpg.connect(dsn, server_settings={"application_name": NAME})
         await connection.fetch(sql, 1)
         return connection
@@ -193,10 +194,10 @@ def connecting(dsn: str) -> FastAPI:
 
     @app.get("/orders")
     async def orders() -> None:
-        await (await connected(ORDER_SQL)).close()
+        await (await connect_and_fetch(ORDER_SQL)).close()
 
     @app.get("/mistake")
     async def make_mistake() -> None:
-        kept.push_async_callback((await connected(INVOICE_SQL)).close)
+        leaked.push_async_callback((await connect_and_fetch(INVOICE_SQL)).close)
 
     return app

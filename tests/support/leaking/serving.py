@@ -1,4 +1,4 @@
-"""Real applications over real HTTP: each in a thread and an event loop of its own."""
+"""Serve applications over real HTTP, each in its own thread and event loop."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from tests.support.waiting import until
 
 
 @contextlib.contextmanager
-def serving(application: FastAPI) -> Iterator[str]:
-    """Serve an application on a port of its own until the block ends; yield its address."""
+def serve(application: FastAPI) -> Iterator[str]:
+    """Serve an application on a free port, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(max_workers=1) as thread:
-        # asyncio does so only for sockets made with an explicit protocol; without it each answer takes 40 ms.
+        # asyncio sets this only for sockets with an explicit protocol. Without it, each response takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         server = uvicorn.Server(
             uvicorn.Config(application, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=1)
@@ -32,8 +32,8 @@ def serving(application: FastAPI) -> Iterator[str]:
         running.result()
 
 
-async def visitor(address: str, path: str, *, pause: float = 0.05, times: int | None = None) -> None:
-    """Request a path, so many times or without end; any answer but a success is an error."""
+async def visit(address: str, path: str, *, pause: float = 0.05, times: int | None = None) -> None:
+    """Request a path `times` times or endlessly. A response that is not successful raises an error."""
     async with httpx.AsyncClient(base_url=address, timeout=30, verify=False) as http:  # noqa: S501 - there is no TLS
         done = 0
         while times is None or done < times:
@@ -42,6 +42,6 @@ async def visitor(address: str, path: str, *, pause: float = 0.05, times: int | 
             await asyncio.sleep(pause)
 
 
-def crowd(count: int, address: str, path: str, *, pause: float = 0.05) -> list[Coroutine[None, None, None]]:
-    """Return so many visitors without end."""
-    return [visitor(address, path, pause=pause) for _ in range(count)]
+def visitors(count: int, address: str, path: str, *, pause: float = 0.05) -> list[Coroutine[None, None, None]]:
+    """Return `count` endless visitors."""
+    return [visit(address, path, pause=pause) for _ in range(count)]

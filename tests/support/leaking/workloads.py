@@ -1,4 +1,4 @@
-"""What else goes on at a server, without HTTP: jobs, leaders, listeners, consoles; each until it is cancelled."""
+"""Workloads without HTTP: jobs, leaders, listeners and consoles. Each runs until it is cancelled."""
 
 import asyncio
 import itertools
@@ -10,7 +10,7 @@ import asyncpg
 
 @asynccontextmanager
 async def connected(dsn: str, application: str) -> AsyncIterator[asyncpg.Connection]:
-    """Connect under a name; the connection is dropped at the end, whatever it does then."""
+    """Connect with an application_name. At the end the connection is dropped, even if it is busy."""
     connection = await asyncpg.connect(dsn, server_settings={"application_name": application})
     try:
         yield connection
@@ -18,8 +18,8 @@ async def connected(dsn: str, application: str) -> AsyncIterator[asyncpg.Connect
         connection.terminate()
 
 
-async def selling(dsn: str, application: str, *, piece: int = 10) -> None:
-    """Run short transactions on one connection, one after the other, each of which changes the same row."""
+async def sell_stock(dsn: str, application: str, *, piece: int = 10) -> None:
+    """Run short transactions on one connection, one after the other. All of them change the same row."""
     async with connected(dsn, application) as connection:
         while True:
             await connection.execute("BEGIN")
@@ -28,17 +28,17 @@ async def selling(dsn: str, application: str, *, piece: int = 10) -> None:
             await asyncio.sleep(0.05)
 
 
-async def batch(dsn: str, *, thinks: float) -> None:
-    """Run statement after statement in one transaction that never ends, and think between them."""
+async def run_batch(dsn: str, *, pause: float) -> None:
+    """Run statements in one endless transaction, with a pause after each."""
     async with connected(dsn, "batch") as connection:
         await connection.execute("BEGIN")
         for order in itertools.count():
             await connection.fetch("SELECT cents FROM orders WHERE id > $1", order)
-            await asyncio.sleep(thinks)
+            await asyncio.sleep(pause)
 
 
-async def sitting(dsn: str, application: str, statement: str) -> None:
-    """Run statements once, and sit there."""
+async def stay_idle(dsn: str, application: str, statement: str) -> None:
+    """Run a statement once, and then stay idle."""
     async with connected(dsn, application) as connection:
         await connection.execute(statement)
         await asyncio.Event().wait()

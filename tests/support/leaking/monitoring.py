@@ -1,4 +1,4 @@
-"""Looking at a real server, with limits scaled down, while something goes on there."""
+"""Poll a real server, with a short hold limit and growth window, while workloads run on it."""
 
 import asyncio
 import time
@@ -17,44 +17,46 @@ from tests.support.polling import held, seen
 from tests.support.servers import Database
 
 T = TypeVar("T")
-Life = Coroutine[None, None, None]
+Workload = Coroutine[None, None, None]
 
 HOLD_LIMIT = 1.0
 POLICY = Policy(hold_limit=HOLD_LIMIT, growth_window=10 * HOLD_LIMIT)
 INTERVAL = 0.1
-#: A leak is found in about three seconds; a busy machine may take this long.
+#: Seconds. A leak is found in about three seconds; a busy machine may take longer.
 WITHIN = 20.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Watch:
-    """What was seen on one database, and what was said about it."""
+class Monitor:
+    """Polls one database, and keeps the state and all events."""
 
     database: Database
-    #: Every poll, to be replayed when something was misjudged.
+    #: All polls, to replay them if a test fails.
     recording: RecordingFile
     state: ServerState = field(default_factory=lambda: ServerState(server="db"))
     events: list[Event] = field(default_factory=list)
 
-    def live(self, *lives: Life, until: Callable[["Watch"], T | None], within: float = WITHIN) -> T:
-        """Poll while these lives go on, until a condition has a true value; return that.
+    def poll_until(self, *workloads: Workload, until: Callable[["Monitor"], T | None], within: float = WITHIN) -> T:
+        """Run workloads and poll until a condition has a true value, and return that value.
 
-        AssertionError after so many seconds, and whatever error a life ends with.
+        Raises AssertionError after `within` seconds, and any error of a workload.
         """
-        return asyncio.run(self._live(lives, until, within))
+        return asyncio.run(self._poll_until(workloads, until, within))
 
-    def live_for(self, seconds: float, *lives: Life) -> None:
-        """Look for so many seconds, by the server's clock, while these lives go on."""
+    def poll_for(self, seconds: float, *workloads: Workload) -> None:
+        """Run workloads and poll for some seconds by the server's clock."""
         end = self.seconds + seconds
-        self.live(*lives, until=lambda watch: watch.seconds > end)
+        self.poll_until(*workloads, until=lambda monitor: monitor.seconds > end)
 
-    async def _live(self, lives: Sequence[Life], until: Callable[["Watch"], T | None], within: float) -> T:
+    async def _poll_until(
+        self, workloads: Sequence[Workload], until: Callable[["Monitor"], T | None], within: float
+    ) -> T:
         connection = held(self.database.dsn())
-        tasks = [asyncio.create_task(life) for life in lives]
+        tasks = [asyncio.create_task(workload) for workload in workloads]
         deadline = time.monotonic() + within
         try:
             while not (value := await self._poll(connection, until)):
-                assert time.monotonic() < deadline, f"not within {within:.0f} s; {self.told()}"
+                assert time.monotonic() < deadline, f"not within {within:.0f} s; {self.report()}"
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -66,7 +68,7 @@ class Watch:
             await asyncio.gather(*tasks, return_exceptions=True)
             await connection.close()
 
-    async def _poll(self, connection: HeldConnection, until: Callable[["Watch"], T | None]) -> T | None:
+    async def _poll(self, connection: HeldConnection, until: Callable[["Monitor"], T | None]) -> T | None:
         before = time.monotonic()
         snapshot = seen(await connection.poll())
         self.recording.write(encode_poll(snapshot, server="db", at=time.time()))
@@ -77,57 +79,57 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """How long it has been watched, by the server's clock."""
+        """Seconds between the first and the last poll, by the server's clock."""
         history = self.state.memory.history
         return (history.last_poll_at or 0.0) - (history.first_poll_at or 0.0)
 
     def client(self, application: str) -> Client:
-        """Return the client of the database that goes by this name."""
+        """Return the database's client with this application name."""
         return Client(self.database.name, "postgres", application)
 
     def verdict(self, application: str) -> Verdict | None:
-        """Return what is said to be wrong with a client now."""
+        """Return the current verdict on a client."""
         diagnosis = self.state.diagnoses.get(self.client(application))
         return diagnosis.verdict if diagnosis else None
 
-    def warned(self, application: str, kind: LeakKind, site: str) -> Finding | None:
-        """Return the open finding of warning or above that names this client, kind and site."""
+    def open_warning(self, application: str, kind: LeakKind, site: str) -> Finding | None:
+        """Return the open finding of this client, kind and site, if it is a warning or graver."""
         key = FindingKey(self.client(application), kind, site)
-        found = (finding for finding in self.state.findings if finding.key == key and is_warning(finding))
-        return next(found, None)
+        matching = (finding for finding in self.state.findings if finding.key == key and is_warning(finding))
+        return next(matching, None)
 
-    def warnings(self) -> set[str]:
-        """Return the applications on the database that were ever warned of."""
-        return {finding.key.client.application for finding in self._findings_told() if is_warning(finding)}
+    def warned_applications(self) -> set[str]:
+        """Return the applications on the database that ever had a warning."""
+        return {finding.key.client.application for finding in self._reported_findings() if is_warning(finding)}
 
-    def happened(self, event: type[Event]) -> int:
-        """Return how many events of a type there were."""
+    def count_events(self, event: type[Event]) -> int:
+        """Return the number of events of a type."""
         return sum(isinstance(each, event) for each in self.events)
 
-    def verdicts(self) -> set[Verdict]:
-        """Return all verdicts ever given on clients of the database, and on the server."""
+    def all_verdicts(self) -> set[Verdict]:
+        """Return all verdicts so far on clients of the database and on the server."""
         return {event.diagnosis.verdict for event in self.events if isinstance(event, DiagnosisChanged)}
 
     def reason(self, application: str) -> str:
-        """Return what is said of the verdict on a client."""
+        """Return the reason for the current verdict on a client."""
         return self.state.diagnoses[self.client(application)].reason
 
-    def told(self) -> str:
-        """Say all that was said, for a human."""
+    def report(self) -> str:
+        """Return all findings and verdicts as text, for a person."""
         findings = [f"{finding.severity} {finding.key}: {len(finding.sessions)}" for finding in self.state.findings]
-        said = [
+        verdicts = [
             f"{event.diagnosis.client}: {event.diagnosis.verdict} ({event.diagnosis.reason})"
             for event in self.events
             if isinstance(event, DiagnosisChanged)
         ]
-        return "\n".join([f"after {self.seconds:.1f} s; polls in {self.recording.path}", *findings, *said])
+        return "\n".join([f"after {self.seconds:.1f} s; polls in {self.recording.path}", *findings, *verdicts])
 
-    def _findings_told(self) -> Iterator[Finding]:
+    def _reported_findings(self) -> Iterator[Finding]:
         for event in self.events:
             if isinstance(event, LeakOpened | LeakChanged) and event.finding.key.client.database == self.database.name:
                 yield event.finding
 
 
 def is_warning(finding: Finding) -> bool:
-    """Tell whether a finding is more than a notice."""
+    """Return whether a finding is graver than a notice."""
     return finding.severity.rank >= Severity.WARNING.rank
