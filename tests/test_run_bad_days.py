@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.support.daemons import Daemon, Scrape, daemon, own_sessions, through
+from tests.support.ports import port_that_sends
 from tests.support.proxy import proxy_to
-from tests.support.servers import OwnPostgresFactory
-from tests.support.situations import idle, role
+from tests.support.servers import OwnPostgresFactory, client_backends
+from tests.support.situations import idle, locked_catalog, role
 from tests.support.waiting import until
 
 SESSION_SERIES = (
@@ -118,6 +120,24 @@ def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
             server.thaw()
 
 
+def test_a_locked_catalog_does_not_fill_the_server_with_our_backends(own_postgres: OwnPostgresFactory) -> None:
+    """While nobody can log in, one backend of ours waits. It is used when the lock is released."""
+    server = own_postgres()
+    with (
+        daemon(dsn=server.dsn(), timeout="300ms") as watching,
+        outage(watching, server.dsn(), "timeout"),
+        locked_catalog(server.dsn(), "pg_authid") as superuser,
+    ):
+        superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION_NAME]
+        )
+        waiting = watching.scrape_when(
+            lambda scrape: (scrape.value("poll_failures_total", reason="timeout") or 0) >= 10
+        )
+        assert len(client_backends(server.server)) <= 3  # the superuser's, and two of ours at the most
+        assert_withdrawn(watching, waiting, "timeout")
+
+
 def test_a_network_may_drop_everything_for_a_while(postgres: Postgres) -> None:
     """The connection is replaced, and there is never a second one beside it."""
     with (
@@ -169,6 +189,27 @@ def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path)
             assert after.polls(server="bad") == hung.polls(server="bad"), "the poll did not hang"
             proxy.resume()
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
+
+
+def test_nonsense_from_one_server_does_not_affect_others(postgres: Postgres, tmp_path: Path) -> None:
+    """A server that breaks the protocol is down with the reason `protocol`; the other is polled as before."""
+    file = tmp_path / "pgwatch-sessions.yaml"
+    ready = b"Z" + (5).to_bytes(4, "big") + b"I"
+    with port_that_sends(ready) as port:
+        bad = f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable"
+        file.write_text(f"servers:\n- {{name: good, dsn: '{postgres.dsn()}'}}\n- {{name: bad, dsn: '{bad}'}}\n")
+        with daemon("--config", str(file)) as watching:
+            failed = watching.scrape_when(
+                lambda scrape: (scrape.value("poll_failures_total", server="bad", reason="protocol") or 0) >= 3
+            )
+            later = watching.scrape_when(lambda scrape: scrape.polls(server="good") >= failed.polls(server="good") + 3)
+            assert later.value("up", server="good") == 1
+            assert sum(later.all("poll_failures_total", server="good")) == 0
+            assert later.value("up", server="bad") == 0
+            assert watching.get("/healthz").status_code == 200
+            (down,) = watching.events("server_down")
+            assert (down["server"], down["reason"]) == ("bad", "protocol")
+            assert "s3cret" not in watching.log.read_text()
 
 
 def test_ready_only_after_the_first_poll_was_attempted(postgres: Postgres) -> None:

@@ -6,9 +6,9 @@
 import contextlib
 import signal
 import socket
+from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
@@ -105,21 +105,23 @@ def send_without_reading(client: socket.socket) -> None:
             client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
 
 
-def test_an_error_in_the_program_ends_it_with_a_traceback(own_postgres: OwnPostgresFactory) -> None:
+def test_an_error_in_the_program_ends_it_with_a_traceback(postgres: Postgres, tmp_path: Path) -> None:
     """The exit code is 1, standard error has the traceback once, and no session is left.
 
-    The server is made to say that no session is ours, which the program takes for an error of its own.
+    The program is started with an `advance` that raises.
     """
-    server = own_postgres()
-    with psycopg.connect(server.dsn(), autocommit=True) as superuser:
-        superuser.execute(
-            "CREATE OR REPLACE FUNCTION pg_catalog.pg_backend_pid() RETURNS int LANGUAGE sql STABLE AS 'SELECT 0'"
-        )
-    ended = finished("run", env=environment(DSN=server.dsn(), LISTEN="127.0.0.1:0", INTERVAL="100ms"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pgwatch_sessions.poller\n"
+        "def advance(*args, **options):\n"
+        "    raise LookupError('an error of our own')\n"
+        "pgwatch_sessions.poller.advance = advance\n"
+    )
+    variables = {**environment(DSN=postgres.dsn(), LISTEN="127.0.0.1:0", INTERVAL="100ms"), "PYTHONPATH": str(tmp_path)}
+    ended = finished("run", env=variables)
     assert ended.returncode == 1
     assert ended.stderr.count("Traceback (most recent call last)") == 1
-    assert "LookupError: the server did not show us our own session" in ended.stderr
-    until(lambda: own_sessions(server.dsn()) == 0)
+    assert "LookupError: an error of our own" in ended.stderr
+    until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
 def test_a_port_in_use_is_exit_2() -> None:

@@ -18,7 +18,7 @@ from pgwatch_sessions.core.statements import Statement
 
 
 class Row(Protocol):
-    """What a driver calls a row: columns by name."""
+    """A row as the driver returns it: values by the name of their column."""
 
     def __getitem__(self, column: str, /) -> Any:
         """Return the column's value."""
@@ -35,18 +35,26 @@ class SeenSession(NamedTuple):
     session: Session
 
 
+def decoded(value: bytes) -> str:
+    """Return a text of PostgreSQL, which does not say its encoding. What is not UTF-8 is replaced."""
+    return value.decode("utf-8", "replace")
+
+
 def sessions_of(
     rows: Iterable[Row], seen: Mapping[int, SeenSession], *, parse: Callable[[str | None], Statement]
 ) -> dict[int, SeenSession]:
-    """Make a session of each row of sessions.sql, by pid, or take the one that was `seen`, if the row is unchanged.
+    """Make a session of each row of sessions.sql, by pid, or take the one in `seen` whose row is the same.
 
-    Most sessions of most servers are idle from poll to poll; comparing is ten times as fast as making.
+    Most sessions of most servers are idle from poll to poll, and to compare a row is ten times as fast as to make a
+    session of it.
     """
     sessions = {}
     for row in rows:
         pid = row["pid"]
         known = seen.get(pid)
-        sessions[pid] = known if known is not None and known.row == row else SeenSession(row, _session(row, parse))
+        if known is None or known.row != row:
+            known = SeenSession(row, _session(row, parse))
+        sessions[pid] = known
     return sessions
 
 
@@ -66,13 +74,13 @@ def snapshot_of(sessions: Iterable[SeenSession], capacity: Row, databases: Itera
         sessions=tuple(others),
         own_user=own["usename"],
         own_database=own["datname"],
-        databases=tuple(_counters(row) for row in databases),
+        databases=tuple(map(_counters, databases)),
     )
 
 
 def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
     hidden = row["backend_type"] is None
-    statement = parse(None if hidden else row["query"])
+    statement = parse(None if hidden or row["query"] is None else decoded(row["query"]))
     return Session(
         id=SessionId(row["pid"], row["backend_start"]),
         client=client_of(row["datname"], row["usename"], row["application_name"], tagged_application(statement)),
