@@ -13,26 +13,26 @@ _KNOWN_VERSIONS = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """One of the few formats, plain or gzip, whatever clients accept."""
+class MetricsFormat:
+    """A format of the metrics, plain or gzip. There are few, whatever clients accept."""
 
     content_type: str
     encode: Callable[[Collector], bytes]
     gzip: bool
 
 
-def accepted_form(*, accept: str, accept_encoding: str) -> Form:
-    """Return the form for the two Accept headers; plain uncompressed text if they accept nothing that is known."""
+def choose_format(*, accept: str, accept_encoding: str) -> MetricsFormat:
+    """Return the format for the two Accept headers; plain text without gzip if they accept nothing that is known."""
     ranges = (item for item in accept.replace('"', "").split(",") if _versions(item) <= _KNOWN_VERSIONS)
     encode, content_type = choose_encoder(",".join(ranges))
-    return Form(content_type=content_type, encode=encode, gzip=_gzip_accepted(accept_encoding))
+    return MetricsFormat(content_type=content_type, encode=encode, gzip=_gzip_accepted(accept_encoding))
 
 
-def render(registry: Collector, form: Form) -> bytes:
-    """Return all metrics of the registry in this form."""
-    body = form.encode(registry)
+def render(registry: Collector, chosen: MetricsFormat) -> bytes:
+    """Return all metrics of the registry in this format."""
+    body = chosen.encode(registry)
     # Level 1 takes a thirtieth of the time of rendering, and makes the metrics ten times smaller.
-    return gzip.compress(body, compresslevel=1, mtime=0) if form.gzip else body
+    return gzip.compress(body, compresslevel=1, mtime=0) if chosen.gzip else body
 
 
 def _versions(media_range: str) -> set[str]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.metrics.exposition import accepted_form, render
+from pgwatch_sessions.metrics.exposition import choose_format, render
 from pgwatch_sessions.web import json_api
 from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_POLICY
 from pgwatch_sessions.web.page.page import Link, page_of
@@ -64,13 +64,13 @@ def web_app(
     An error in a collector or a probe is answered with 500 and raised to the HTTP server, which logs it.
     """
     # Two caches, so that requests with many different parameters cannot fill that of the page and the whole documents.
-    whole, narrowed = RenderCache(states), RenderCache(states)
-    metrics, *probes = _for_machines(registry=registry, states=states, health=health, readiness=readiness)
+    whole, selected = RenderCache(states), RenderCache(states)
+    metrics, *probes = _metrics_and_probes(registry=registry, states=states, health=health, readiness=readiness)
     documents = (
         _Address(
             path=f"/api/v1/{name}",
             meaning=meaning,
-            answer=_document(json_api.DOCUMENTS[name], states, whole=whole, narrowed=narrowed),
+            answer=_document(json_api.DOCUMENTS[name], states, whole=whole, selected=selected),
         )
         for name, meaning in _DOCUMENT_MEANINGS.items()
     )
@@ -89,10 +89,12 @@ def metrics_app(
     guard: Guard | None = None,
 ) -> ASGIApp:
     """Return an application with the metrics and probes only: nothing that shows a statement or a finding."""
-    return _application(_for_machines(registry=registry, states=states, health=health, readiness=readiness), guard)
+    return _application(
+        _metrics_and_probes(registry=registry, states=states, health=health, readiness=readiness), guard
+    )
 
 
-def _for_machines(
+def _metrics_and_probes(
     *, registry: CollectorRegistry, states: States, health: Callable[[], Health], readiness: Callable[[], Health]
 ) -> tuple[_Address, ...]:
     return (
@@ -122,18 +124,18 @@ def _metrics(registry: CollectorRegistry, states: States) -> Callable[[Request],
     whole, selected = RenderCache(states), RenderCache(states, limit=_MAX_SELECTIONS)
 
     async def metrics(request: Request) -> Response:
-        form = accepted_form(
+        chosen = choose_format(
             accept=",".join(request.headers.getlist("accept")),
             accept_encoding=",".join(request.headers.getlist("accept-encoding")),
         )
         names = frozenset(request.query_params.getlist("name[]"))
         cache, source = (selected, registry.restricted_registry(names)) if names else (whole, registry)
-        body = cache.get((names, form.content_type, form.gzip), lambda: render(source, form))
+        body = cache.get((names, chosen.content_type, chosen.gzip), lambda: render(source, chosen))
         if body is None:
             text = "Too many different selections of name[] since the last poll. Omit name[] to get all metrics.\n"
             return PlainTextResponse(text, status_code=503)
-        headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
-        if form.gzip:
+        headers = {"Content-Type": chosen.content_type, "Vary": "Accept, Accept-Encoding"}
+        if chosen.gzip:
             headers["Content-Encoding"] = "gzip"
         return Response(body, headers=headers)
 
@@ -158,7 +160,7 @@ def _page(
 
 
 def _document(
-    document: json_api.Document, states: States, *, whole: RenderCache, narrowed: RenderCache
+    document: json_api.Document, states: States, *, whole: RenderCache, selected: RenderCache
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         now = states()
@@ -168,7 +170,7 @@ def _document(
             return JSONResponse({"error": str(error)}, status_code=404)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        cache = whole if selection == json_api.Selection() else narrowed
+        cache = whole if selection == json_api.Selection() else selected
         body = cache.get((document, selection), lambda: json_api.to_json(document(now, selection)))
         return _rendered(body, "application/json")
 
@@ -213,8 +215,8 @@ def _with_common_headers(app: ASGIApp) -> ASGIApp:
                 headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
-        chosen = _refuse_body if _announces_body(Headers(scope=scope)) else app
-        await chosen(scope, receive, send_with_headers)
+        answering = _refuse_body if _announces_body(Headers(scope=scope)) else app
+        await answering(scope, receive, send_with_headers)
 
     return answer
 

@@ -146,7 +146,10 @@ def test_once_plays_all_three_acts(short_demo: Demo) -> None:
     acts = [
         r"\n1\. Healthy\n",
         r"\n2\. Leaking\n",
-        r"critical  orders-api .*: \d+ sessions idle in transaction at /orders, .* per minute, no slot left in \d+ s",
+        (
+            r"critical  orders-api .*: \d+ sessions idle in transaction at /orders, .* per minute, "
+            r"out of connections in \d+ s"
+        ),
         r"diagnosis of orders-api \(shop, orders\): leaking \(\d+ held at /orders\)",
         r"the first request is refused \(503\)",
         r"\n3\. Fixed\n",
