@@ -33,12 +33,6 @@ LEAKED = f"SELECT '{SECRET}' AS email /*route='/orders/{{id}}'*/"
 FAST = ("--interval", "100ms")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the async tests on asyncio, as the daemon does."""
-    return "asyncio"
-
-
 def polls_in(file: Path) -> list[RecordedPoll]:
     """Return the polls of a file, which must have no bad line."""
     with file.open("rb") as source:

@@ -29,12 +29,6 @@ from tests.support.situations import (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the async tests on asyncio, as the daemon does."""
-    return "asyncio"
-
-
 def test_every_client_backend_is_in_one_state_and_nothing_else_is_counted(any_database: Database) -> None:
     """The states add up to the client backends of pg_stat_activity without our own."""
     dsn = any_database.dsn(application_name="orders")

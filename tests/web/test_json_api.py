@@ -16,12 +16,6 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 TIMES = {"since", "opened_at", "taken_at", "backend_start"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the async tests on asyncio, as the daemon does."""
-    return "asyncio"
-
-
 def document(name: str, *states: ServerState, **selection: Any) -> dict[str, Any]:
     """Return a document as a client reads it."""
     fields = DOCUMENTS[name]({state.server: state for state in states}, Selection(**selection))

@@ -17,12 +17,6 @@ from tests.support.servers import Database
 from tests.support.waiting import until
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the async tests on asyncio, which asyncpg needs."""
-    return "asyncio"
-
-
 def test_the_statement_terminates_its_session_and_no_other(database: Database) -> None:
     """A start that differs by a microsecond, as that of a later session with the same pid does, matches nothing."""
     dsn = database.dsn()
