@@ -193,10 +193,10 @@ def test_a_terminal_shows_progress(database: Database, tmp_path: Path) -> None:
     """The line has the number of polls and the size of the file, and is removed at the end."""
     file = tmp_path / "three.jsonl"
     shown = at_terminal(
-        "record", "--out", str(file), "--count", "3", "--interval", "500ms", "--dsn", database.dsn(), columns=120
+        "record", "--out", str(file), "--count", "3", "--interval", "100ms", "--dsn", database.dsn(), columns=120
     )
     assert shown.code == 0
-    assert "67 %  2 polls, " in shown.terminal
+    assert "\x1b[K[##########--------------------]  33 %  1 poll, " in shown.terminal
     assert shown.terminal.endswith(f"\r\x1b[Kpgwatch-sessions: recorded 3 polls to {file}\r\n")
 
 
