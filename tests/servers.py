@@ -66,6 +66,20 @@ def fresh_database(server: Postgres, name: str) -> Iterator[Database]:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+def client_backends(server: Postgres) -> set[int]:
+    """Return the pids of the processes that serve clients, those in start-up and authentication included.
+
+    pg_stat_activity does not show a backend in start-up before PostgreSQL 18; its process title always does.
+    """
+    found = set()
+    for pid in descendants(server.pid):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"127.0.0.1(" in title:
+                found.add(pid)
+    return found
+
+
 class OwnPostgres:
     """A server that a test may stop, restart, crash and freeze; its port stays the same."""
 

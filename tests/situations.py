@@ -112,3 +112,16 @@ def _until_seen(dsn: str, condition: str, pid: int, times: int = 1) -> None:
     count = f"SELECT count(*) FROM pg_stat_activity WHERE {condition}".encode()
     with _connected(dsn) as observer:
         until(lambda: observer.execute(count, [pid]).fetchone() == (times,))
+
+
+@contextlib.contextmanager
+def locked_catalog(dsn: str, table: str) -> Iterator[psycopg.Connection]:
+    """Hold an exclusive lock on a catalog table, as a superuser; yield the session that holds it.
+
+    While pg_authid or pg_database is locked, nobody can log in: each new backend waits in start-up for the lock.
+    """
+    with _connected(dsn) as superuser:
+        superuser.execute("BEGIN")
+        superuser.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)))
+        yield superuser
+        superuser.execute("ROLLBACK")

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.conftest import OwnPostgresFactory
 from tests.daemons import Daemon, Scrape, daemon, own_sessions, through
 from tests.proxy import proxy_to
-from tests.situations import (
-    idle,
-    role,
-)
+from tests.servers import client_backends
+from tests.situations import idle, locked_catalog, role
 from tests.waiting import until
 
 SESSION_SERIES = (
@@ -119,6 +118,24 @@ def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
             assert_withdrawn(watching, hanging, "timeout")
         finally:
             server.thaw()
+
+
+def test_a_locked_catalog_does_not_fill_the_server_with_our_backends(own_postgres: OwnPostgresFactory) -> None:
+    """Nobody can log in and our session is gone: a backend of ours waits, and is used when the lock is released."""
+    server = own_postgres()
+    with (
+        daemon(dsn=server.dsn(), timeout="300ms") as watching,
+        outage(watching, server.dsn(), "timeout"),
+        locked_catalog(server.dsn(), "pg_authid") as superuser,
+    ):
+        superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION_NAME]
+        )
+        waiting = watching.scrape_when(
+            lambda scrape: (scrape.value("look_failures_total", reason="timeout") or 0) >= 10
+        )
+        assert len(client_backends(server.server)) <= 3  # the superuser's, and two of ours at the most
+        assert_withdrawn(watching, waiting, "timeout")
 
 
 def test_a_network_may_swallow_everything_for_a_while(postgres: Postgres) -> None:

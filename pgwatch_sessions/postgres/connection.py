@@ -20,6 +20,7 @@ from pgwatch_sessions.postgres.errors import (
     PasswordUnreadableError,
     failure_of,
 )
+from pgwatch_sessions.postgres.pending_connect import LONGEST_SECONDS, PendingConnect
 from pgwatch_sessions.postgres.rows import SeenSession, sessions_of, snapshot_of
 
 APPLICATION_NAME = "pgwatch-sessions"
@@ -46,8 +47,13 @@ class Target:
 class HeldConnection:
     """At most one connection to one server, and the looks through it.
 
-    Every await has a deadline, and the server has it too. After a deadline the connection is dropped, never closed
-    politely: a black hole does not answer a goodbye.
+    A poll ends by its deadline, and the server has one that is shorter. If a poll runs out of time
+
+    * while a query is unanswered, the connection is dropped without a goodbye, which a dead server would not answer;
+    * while a connect is unanswered, the connect is kept and the next poll waits for it. See PendingConnect.
+
+    So the server has at most two backends of ours: one that we dropped and that has not noticed yet, and one that is
+    connected or connecting.
     """
 
     def __init__(
@@ -58,19 +64,21 @@ class HeldConnection:
         parse: Callable[[str | None], Statement],
         jitter: Callable[[float], float],
     ) -> None:
-        """`timeout` is a look's deadline in seconds; `jitter(limit)` gives a number between 0 and the limit."""
+        """`timeout` is a poll's deadline in seconds; `jitter(limit)` returns a number between 0 and the limit."""
         self._target = target
         self._timeout = timeout
         self._parse = parse
         self._jitter = jitter
+        self._pending: PendingConnect | None = None
         self._open: _Open | None = None
         self._refusals = 0
 
     async def look(self) -> Snapshot | Failure:
         """Look once, connecting first if need be."""
         doing = "looking"
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with deadline:
                 if self._open is None or self._open.connection.is_closed():
                     doing = "connecting"
                     self._open = await self._reconnect()
@@ -80,22 +88,31 @@ class HeldConnection:
             lost = self._open is not None and self._open.connection.is_closed()
             if lost or not isinstance(error, asyncpg.PostgresError):
                 self.drop()  # what the server itself answered leaves the session as good as before
+            if isinstance(error, TimeoutError) and deadline.expired():
+                error = TimeoutError(self._pending.waits_for if self._pending else "the server has not answered yet")
             return failure_of(error, doing=doing, lost=lost)
         except asyncio.CancelledError:
             self.drop()  # the statement may still be running; only a dropped connection ends it
             raise
 
     async def _reconnect(self) -> "_Open":
-        """Connect anew, the later and the more scattered the more often it was refused.
+        """Go on with the connect that is pending, or begin one, and prepare the session.
 
-        The wait stays within a part of the look's deadline, so that the first look after a recovery succeeds, and many
-        daemons do not knock at the same instant.
+        After a refusal a new connect waits for a moment: the longer and the more scattered, the more refusals there
+        were, so that many daemons do not connect at the same instant. It waits for a quarter of the poll's time at the
+        most, so that the first poll after a recovery succeeds.
         """
         self.drop()
-        if self._refusals:
-            await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), self._timeout / 4)))
-        self._refusals += 1
-        connection = await connect(self._target, self._timeout)
+        if self._pending is None or self._pending.failed:
+            self._pending = None
+            if self._refusals:
+                await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), self._timeout / 4)))
+            self._refusals += 1
+            self._pending = PendingConnect(
+                lambda loop: connect(self._target, self._timeout, loop=loop), handshake_seconds=self._timeout
+            )
+        await self._pending.finished()
+        connection, self._pending = self._pending.result(), None
         try:
             opened = await _prepare(connection)
         except BaseException:
@@ -105,20 +122,22 @@ class HeldConnection:
         return opened
 
     def drop(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket of an open connection without a word."""
         if self._open is not None:
             self._open.connection.terminate()
         self._open = None
 
     async def close(self) -> None:
         """Leave in good order, or at once when the server does not answer."""
+        if self._pending is not None:
+            await self._pending.abandon()
         if self._open is not None:
             try:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._open.connection.close()
             except EXPECTED:
                 self.drop()
-        self._open = None
+        self._pending = self._open = None
 
 
 class _Open:
@@ -168,8 +187,13 @@ def sql(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-async def connect(target: Target, deadline: float) -> asyncpg.Connection:
-    """Open a session that is read only and bounded by the server as well; `deadline` in seconds."""
+async def connect(
+    target: Target, deadline: float, *, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncpg.Connection:
+    """Open a session that is read only, and in which the server ends each statement before `deadline` seconds.
+
+    That is a poll's deadline. The connect itself may take longer than a poll: see PendingConnect.
+    """
     try:
         password = target.password() if target.password else None
     except OSError as error:
@@ -178,7 +202,8 @@ async def connect(target: Target, deadline: float) -> asyncpg.Connection:
         return await asyncpg.connect(
             target.dsn,
             password=password,
-            timeout=deadline,
+            loop=loop,
+            timeout=LONGEST_SECONDS,
             statement_cache_size=0,
             server_settings=_session_settings(deadline),
         )
@@ -189,7 +214,7 @@ async def connect(target: Target, deadline: float) -> asyncpg.Connection:
 
 
 def _session_settings(deadline: float) -> dict[str, str]:
-    """Return the settings of our own session: harmless, bounded by the server as well, and never spilling to disk."""
+    """Return the settings of our own session: read only, bounded, and without temporary files."""
     limit = f"{max(1, round(_SERVER_SHARE * deadline * 1000))}ms"
     return {
         "application_name": APPLICATION_NAME,
@@ -197,12 +222,12 @@ def _session_settings(deadline: float) -> dict[str, str]:
         "statement_timeout": limit,
         "lock_timeout": limit,
         "idle_in_transaction_session_timeout": limit,
-        "idle_session_timeout": "0",  # a role may have one; we idle between looks by design
+        "idle_session_timeout": "0",  # a role may have one; our session is idle between polls
         "tcp_user_timeout": limit,
-        "tcp_keepalives_idle": "60",  # the server finds out when our host is gone, and frees the slot
-        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_idle": "15",  # if our host is gone, the server notices within 30 s and frees the slot
+        "tcp_keepalives_interval": "5",
         "tcp_keepalives_count": "3",
-        "work_mem": "32MB",  # the activity of thousands of sessions does not fit into the default 4 MB
+        "work_mem": "32MB",  # the default of 4 MB is too little for thousands of sessions: it would use temporary files
         "jit": "off",
         "search_path": "pg_catalog",
     }

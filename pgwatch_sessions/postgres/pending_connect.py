@@ -1,0 +1,142 @@
+"""A connect that goes on until the server answers, however many polls that takes.
+
+While `pg_authid` or `pg_database` is locked, nobody can log in: a new backend waits in start-up, and does not notice
+when its client goes away. If each poll gave up and connected again, each would leave one more backend on the server, in
+slots that nobody else can use. A frozen server is no better: each connect of ours would wait in its queue. So a poll
+that runs out of time leaves the connect as it is, and the next poll goes on waiting for it.
+
+How long may that take? Nobody knows how long a lock is held, so it depends on what the network says about the host:
+
+* A host that does not complete the TCP handshake has no backend of ours. It is given up after a poll's time, and the
+  next host of the DSN is tried. (asyncpg has one deadline for all hosts only, and the first would use all of it.)
+* A host that has completed the handshake is waited for as long as its kernel acknowledges our packets, which it does
+  while a backend waits or is frozen. If the host is gone, or a firewall swallows our packets, TCP keepalive ends the
+  connection after about 30 s, and the next poll connects again.
+* A program in between, such as a TCP proxy, may acknowledge packets that never reach the server. Nothing tells that
+  apart from a lock, so a connect is given up after ten minutes at the latest.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+import asyncpg
+
+Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
+
+#: After this many seconds a connect that was accepted and never answered is given up.
+LONGEST_SECONDS = 600.0
+#: How many seconds leaving may take. It needs no answer from the server.
+_LEAVING_SECONDS = 0.5
+
+#: TCP options, in seconds where they are times. They end a connection whose host no longer acknowledges packets: data
+#: after 30 s; silence after 15 s and three probes, one each 5 s. What an operating system does not have is left out.
+_KEEPALIVE_OPTIONS = {
+    "TCP_USER_TIMEOUT": 30_000,  # milliseconds
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPALIVE": 15,  # macOS' name for TCP_KEEPIDLE
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+}
+
+
+class PendingConnect:
+    """One connect to one server, in a task of its own, from its beginning until it has succeeded or failed.
+
+    Its owner must either take the result or abandon it.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, asyncpg.Connection]],
+        *,
+        handshake_seconds: float,
+    ) -> None:
+        """Begin. `connect` is given the event loop that it must connect with; each host has so long to accept."""
+        self._dialer = _Dialer(handshake_seconds)
+        # asyncpg takes the loop that it shall use, and calls methods of it only.
+        self._task = asyncio.create_task(connect(cast("asyncio.AbstractEventLoop", self._dialer)))
+
+    @property
+    def waits_for(self) -> str:
+        """What has not happened yet, for the person who reads why a poll failed."""
+        if self._dialer.transport is None:
+            return f"{self._dialer.host} does not answer"
+        return "the server has accepted the connection and has not answered yet; the next poll goes on waiting"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has failed. Reading this counts as having heard of the error."""
+        return self._task.done() and (self._task.cancelled() or self._task.exception() is not None)
+
+    async def finished(self) -> None:
+        """Wait until it has succeeded or failed. Cancelling this wait does not end the connect."""
+        await asyncio.wait({self._task})
+
+    def result(self) -> asyncpg.Connection:
+        """Return the connection, or raise what the connect failed with."""
+        return self._task.result()
+
+    async def abandon(self) -> None:
+        """End it at once, without a word to the server."""
+        self._task.cancel()
+        await asyncio.wait({self._task}, timeout=_LEAVING_SECONDS)
+        if self._task.done() and not self.failed:
+            self._task.result().terminate()
+        elif self._dialer.transport is not None:
+            self._dialer.transport.abort()  # asyncpg closes it politely, which over TLS waits for the other side
+
+
+class _Dialer:
+    """The running event loop, except that it watches over each TCP handshake and over the socket that comes of it.
+
+    asyncpg.connect opens its own sockets and shows them only when the server has answered. Its argument `loop` is the
+    one place where we can give each host its own deadline, and have TCP keepalive from the start.
+    """
+
+    def __init__(self, handshake_seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handshake_seconds = handshake_seconds
+        #: The host that is connected to, as host:port or as the path of a socket.
+        self.host = "the server"
+        #: What connects us to it, once it has accepted.
+        self.transport: asyncio.Transport | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(
+        self, protocol_factory: Callable[[], Protocol], host: str, port: int, **options: Any
+    ) -> tuple[asyncio.Transport, Protocol]:
+        """Connect to a TCP port; TimeoutError if the host does not accept in time."""
+        return await self._accepted(
+            f"{host}:{port}", self._loop.create_connection(protocol_factory, host, port, **options)
+        )
+
+    async def create_unix_connection(
+        self, protocol_factory: Callable[[], Protocol], path: str
+    ) -> tuple[asyncio.Transport, Protocol]:
+        """Connect to a socket in the file system."""
+        return await self._accepted(path, self._loop.create_unix_connection(protocol_factory, path))
+
+    async def _accepted(
+        self, host: str, connecting: Awaitable[tuple[asyncio.Transport, Protocol]]
+    ) -> tuple[asyncio.Transport, Protocol]:
+        self.host, self.transport = host, None
+        try:
+            async with asyncio.timeout(self._handshake_seconds):
+                self.transport, protocol = await connecting
+        except TimeoutError:
+            raise TimeoutError(f"{host} does not answer") from None
+        _keep_alive(self.transport.get_extra_info("socket"))
+        return self.transport, protocol
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_OPTIONS.items():
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
