@@ -1,7 +1,7 @@
--- What the server is and how many connections it, its roles and its databases allow. One row.
+-- The server's version and start, and how many connections it, its roles and its databases allow. One row.
 --
--- A limit on a superuser has no effect and is left out; a database's limit of -2 marks an invalid database.
--- reserved_connections exists from PostgreSQL 16 on.
+-- A limit of a superuser has no effect and is left out. A database limit of -2 marks an invalid database, and is left out
+-- too. reserved_connections exists since PostgreSQL 16.
 SELECT
     current_setting('server_version_num')::int AS server_version_num,
     pg_is_in_recovery() AS in_recovery,

@@ -21,7 +21,7 @@ from pgwatch_sessions.postgres.errors import (
     failure_of,
 )
 from pgwatch_sessions.postgres.pending_connect import LONGEST_SECONDS, PendingConnect
-from pgwatch_sessions.postgres.rows import SeenSession, sessions_of, snapshot_of
+from pgwatch_sessions.postgres.rows import SeenSession, decoded, sessions_of, snapshot_of
 
 APPLICATION_NAME = "pgwatch-sessions"
 
@@ -171,9 +171,8 @@ class _Open:
 
 
 async def _prepare(connection: asyncpg.Connection) -> _Open:
-    # Statements and names of databases in other encodings reach us as they are: what is not UTF-8 is replaced.
     for name in ("text", "name"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=str.encode, decoder=_decode, format="binary")
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str.encode, decoder=decoded, format="binary")
     return _Open(
         connection,
         sessions=await connection.prepare(sql("sessions")),
@@ -218,6 +217,9 @@ def _session_settings(deadline: float) -> dict[str, str]:
     limit = f"{max(1, round(_SERVER_SHARE * deadline * 1000))}ms"
     return {
         "application_name": APPLICATION_NAME,
+        # Names and statements are stored in the encodings of many databases. The server converts nothing to SQL_ASCII,
+        # so no text can fail to convert; `decoded` makes the best of the bytes.
+        "client_encoding": "SQL_ASCII",
         "default_transaction_read_only": "on",
         "statement_timeout": limit,
         "lock_timeout": limit,
@@ -231,7 +233,3 @@ def _session_settings(deadline: float) -> dict[str, str]:
         "jit": "off",
         "search_path": "pg_catalog",
     }
-
-
-def _decode(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

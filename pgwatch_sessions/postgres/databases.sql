@@ -1,9 +1,10 @@
--- The session counters of every database since its statistics were last reset: exact between looks, where counting
--- sessions at each look misses those that come and go. One row a database; the times are milliseconds.
+-- The session counters of every database since its statistics were last reset. One row per database; times are
+-- milliseconds.
 --
--- Not the view pg_stat_database but the functions below it, since the view computes thirty columns to show eight.
--- Thousands of databases would be thousands of series: the oldest 500 are read, an order that does not change from
--- look to look.
+-- The counters are exact between polls. Counting the sessions of each poll would miss those that come and go in between.
+--
+-- This calls the functions behind the view pg_stat_database, because the view computes thirty columns. Each database
+-- becomes a set of series, so only the 500 oldest are read; the order by oid does not change from poll to poll.
 SELECT
     datname,
     pg_stat_get_db_sessions(oid) AS established,

@@ -35,6 +35,11 @@ class SeenSession(NamedTuple):
     session: Session
 
 
+def decoded(value: bytes) -> str:
+    """Return a text of PostgreSQL, which does not say its encoding. What is not UTF-8 is replaced."""
+    return value.decode("utf-8", "replace")
+
+
 def sessions_of(
     rows: Iterable[Row], seen: Mapping[int, SeenSession], *, parse: Callable[[str | None], Statement]
 ) -> dict[int, SeenSession]:
@@ -72,7 +77,7 @@ def snapshot_of(sessions: Iterable[SeenSession], capacity: Row, databases: Itera
 
 def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
     hidden = row["backend_type"] is None
-    statement = parse(None if hidden else row["query"])
+    statement = parse(None if hidden or row["query"] is None else decoded(row["query"]))
     return Session(
         id=SessionId(row["pid"], row["backend_start"]),
         client=client_of(row["datname"], row["usename"], row["application_name"], tagged_application(statement)),

@@ -1,22 +1,27 @@
--- Every client backend, with its age in each respect and whom it waits for. One row a session, ours included.
+-- Every client backend with its state, the ages of its transaction and statement, and the sessions that block it. One
+-- row per session, our own included.
 --
--- Not the view pg_stat_activity but the function below it: the view joins and decodes more than is needed and
--- costs the server half as much again. Read by one autocommit statement, since inside a transaction the
--- activity is a frozen snapshot.
+-- This reads the function behind the view pg_stat_activity. The view joins and decodes columns that are not needed, and
+-- costs the server half as much again. It must be one statement outside a transaction block: inside one, the activity
+-- is a frozen snapshot.
 --
--- Times are epochs because decoding timestamptz is the dearest part of a look for the client. The server's clock
--- is read on our own row only, after the function has read everybody: no age can be negative.
+-- Times are epochs, because decoding timestamptz is the largest part of what a poll costs the client. The server's clock
+-- is returned in our own row only. It is read after the function has read all sessions, so no age is negative.
 --
--- A role without pg_read_all_stats (in pg_monitor) gets other roles' rows with NULL in backend_type, state and all
--- times. Those rows are kept: they are sessions that use slots, hidden from us. Background processes have no
--- user then either, which tells them from clients.
+-- To a role without pg_read_all_stats (part of pg_monitor), rows of other roles show NULL in backend_type, state and all
+-- times. Such a session is hidden from us, but it uses a slot, so its row is kept. Background processes are hidden too;
+-- they have no user, and are left out.
 --
--- pg_blocking_pids grows with the square of the waiters, so only the fifty that wait longest are asked. The array
--- is evaluated on the first row that waits, and not at all when none does: hence one CASE inside the other, since
--- NULL AND … would evaluate it for every row that waits for nothing.
+-- pg_blocking_pids costs time that grows with the square of the number of waiting sessions, so it is called only for the
+-- fifty that have waited longest. The inner CASE makes PostgreSQL compute those fifty at the first session that waits,
+-- and never if no session waits. With AND instead, they would be computed for sessions that wait for something else.
 --
--- The condition is a CASE because the planner takes OR for so selective that it would scan pg_database anew for each
--- session.
+-- A statement is stored in the encoding of its session's database, so its bytes may be no valid text in ours. textsend
+-- returns them unconverted, because our client_encoding is SQL_ASCII, and substring cuts bytes. left() cuts characters,
+-- and fails if a text ends in the middle of one.
+--
+-- The WHERE condition is a CASE because the planner expects OR to match few rows, and would then scan pg_database once
+-- per session.
 SELECT
     s.pid,
     date_part('epoch', s.backend_start) AS backend_start,
@@ -46,7 +51,7 @@ SELECT
                 )) THEN pg_blocking_pids(s.pid)
             END
     END AS blocked_by,
-    CASE WHEN octet_length(s.query) > 8192 THEN left(s.query, 8192) ELSE s.query END AS query,
+    substring(textsend(s.query), 1, 8192) AS query,
     CASE WHEN s.pid = pg_backend_pid() THEN date_part('epoch', clock_timestamp()) END AS taken_at
 FROM pg_stat_get_activity(NULL) AS s
 LEFT JOIN pg_database AS d ON d.oid = s.datid
