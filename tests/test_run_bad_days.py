@@ -9,6 +9,7 @@ from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.conftest import OwnPostgresFactory
 from tests.daemons import Daemon, Scrape, daemon, own_sessions, through
+from tests.ports import port_that_sends
 from tests.proxy import proxy_to
 from tests.servers import client_backends
 from tests.situations import idle, locked_catalog, role
@@ -195,6 +196,27 @@ def test_one_servers_hang_delays_no_other(postgres: Postgres, tmp_path: Path) ->
             assert after.looks(server="bad") == hung.looks(server="bad"), "the look hangs all the while"
             proxy.resume()
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
+
+
+def test_one_servers_nonsense_ends_no_other(postgres: Postgres, tmp_path: Path) -> None:
+    """A server that is ready before anybody has logged in is down, with a reason; the other is polled as before."""
+    file = tmp_path / "pgwatch-sessions.yaml"
+    ready = b"Z" + (5).to_bytes(4, "big") + b"I"
+    with port_that_sends(ready) as port:
+        bad = f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable"
+        file.write_text(f"servers:\n- {{name: good, dsn: '{postgres.dsn()}'}}\n- {{name: bad, dsn: '{bad}'}}\n")
+        with daemon("--config", str(file)) as watching:
+            failed = watching.scrape_when(
+                lambda scrape: (scrape.value("look_failures_total", server="bad", reason="protocol") or 0) >= 3
+            )
+            later = watching.scrape_when(lambda scrape: scrape.looks(server="good") >= failed.looks(server="good") + 3)
+            assert later.value("up", server="good") == 1
+            assert sum(later.all("look_failures_total", server="good")) == 0
+            assert later.value("up", server="bad") == 0
+            assert watching.get("/healthz").status_code == 200
+            (down,) = watching.events("server_down")
+            assert (down["server"], down["reason"]) == ("bad", "protocol")
+            assert "s3cret" not in watching.log.read_text()
 
 
 def test_ready_only_after_the_first_look_was_attempted(postgres: Postgres) -> None:

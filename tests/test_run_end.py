@@ -3,9 +3,9 @@
 import contextlib
 import signal
 import socket
+from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
@@ -102,21 +102,23 @@ def send_without_reading(client: socket.socket) -> None:
             client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
 
 
-def test_a_fault_of_the_program_ends_it_with_its_traceback(own_postgres: OwnPostgresFactory) -> None:
-    """What no server does is not survived in silence: exit 1, the traceback, and no session left.
+def test_a_fault_of_the_program_ends_it_with_its_traceback(postgres: Postgres, tmp_path: Path) -> None:
+    """A fault in judging what was seen is nobody's answer: exit 1, the traceback, and no session left.
 
-    The server is made to deny that any session is ours, which the program takes for a fault of its own.
+    The program is started with a judging that fails.
     """
-    server = own_postgres()
-    with psycopg.connect(server.dsn(), autocommit=True) as superuser:
-        superuser.execute(
-            "CREATE OR REPLACE FUNCTION pg_catalog.pg_backend_pid() RETURNS int LANGUAGE sql STABLE AS 'SELECT 0'"
-        )
-    ended = finished("run", env=environment(DSN=server.dsn(), LISTEN="127.0.0.1:0", INTERVAL="100ms"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pgwatch_sessions.poller\n"
+        "def advance(*args, **options):\n"
+        "    raise LookupError('a fault of our own')\n"
+        "pgwatch_sessions.poller.advance = advance\n"
+    )
+    variables = {**environment(DSN=postgres.dsn(), LISTEN="127.0.0.1:0", INTERVAL="100ms"), "PYTHONPATH": str(tmp_path)}
+    ended = finished("run", env=variables)
     assert ended.returncode == 1
     assert ended.stderr.count("Traceback (most recent call last)") == 1
-    assert "LookupError: the server did not show us our own session" in ended.stderr
-    until(lambda: own_sessions(server.dsn()) == 0)
+    assert "LookupError: a fault of our own" in ended.stderr
+    until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
 def test_a_port_in_use_is_a_usage_error_with_its_address() -> None:

@@ -1,1 +1,1 @@
-"""The look: one held connection to one PostgreSQL server, and rows made into a Snapshot."""
+"""Polls one PostgreSQL server over one held connection, and makes a Snapshot of its rows."""

@@ -1,13 +1,14 @@
-"""The one session we hold on a server: opened, kept for life, replaced when it breaks.
+"""The one session that we hold on a server. It is opened once, kept for life, and replaced when it breaks.
 
-A monitor that connects at each look is blind when the slots are all in use, which is when it is needed.
+A monitor that connects at each poll cannot see a server whose slots are all in use, and that is when it is needed.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import NamedTuple
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -15,37 +16,37 @@ from asyncpg.prepared_stmt import PreparedStatement
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.postgres.errors import (
-    EXPECTED,
     ConnectionParametersError,
     PasswordUnreadableError,
+    UnexpectedRowsError,
     failure_of,
 )
-from pgwatch_sessions.postgres.pending_connect import LONGEST_SECONDS, PendingConnect
-from pgwatch_sessions.postgres.rows import SeenSession, decoded, sessions_of, snapshot_of
+from pgwatch_sessions.postgres.pending_connect import LONGEST_SECONDS, Dialer, PendingConnect
+from pgwatch_sessions.postgres.rows import Row, SeenSession, decoded, sessions_of, snapshot_of
 
 APPLICATION_NAME = "pgwatch-sessions"
 
-#: How long limits may be stale. Those of the server itself change with a restart only, which ends the connection.
+#: Limits are read again after this time. Those of the server itself change only with a restart, which ends the session.
 _CAPACITY_SECONDS = 30.0
-#: The server gives up before we do, so that a slow statement does not cost the session.
+#: The server ends a statement after this part of the poll's time. So a slow statement does not cost the session.
 _SERVER_SHARE = 0.8
-#: How long a session may take to say goodbye before its socket is simply closed.
+#: A goodbye that takes longer than this is not waited for, and the socket is closed.
 _CLOSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a server is and how we get in."""
+    """Where a server is, and how to log in."""
 
     name: str
     #: A URI; None leaves everything to libpq's environment variables.
     dsn: str | None = field(default=None, repr=False)
-    #: Asked at each connect, so that a rotated password is found. Raises OSError when it cannot be read.
+    #: Called at each connect, so that a changed password is found. Raises OSError when it cannot be read.
     password: Callable[[], str] | None = field(default=None, repr=False)
 
 
 class HeldConnection:
-    """At most one connection to one server, and the looks through it.
+    """At most one connection to one server, and the polls through it.
 
     A poll ends by its deadline, and the server has one that is shorter. If a poll runs out of time
 
@@ -74,7 +75,12 @@ class HeldConnection:
         self._refusals = 0
 
     async def look(self) -> Snapshot | Failure:
-        """Look once, connecting first if need be."""
+        """Poll once; connect first if necessary.
+
+        Whatever is raised while we talk to the server is that server's failure: a server that sends nonsense must not
+        end the daemon for all others. What is raised after that, by making values of its rows, is a fault of ours and
+        is raised. The exception is UnexpectedRowsError, which says that the rows are not those of our statement.
+        """
         doing = "looking"
         deadline = asyncio.timeout(self._timeout)
         try:
@@ -83,17 +89,22 @@ class HeldConnection:
                     doing = "connecting"
                     self._open = await self._reconnect()
                     doing = "looking"
-                return await self._open.look(self._parse)
-        except EXPECTED as error:
+                answers = await self._open.ask()
+        except asyncio.CancelledError:
+            self.drop()  # the statement may still be running, and only a dropped connection ends it
+            raise
+        except Exception as error:  # noqa: BLE001  the driver raises anything when a server sends nonsense
             lost = self._open is not None and self._open.connection.is_closed()
             if lost or not isinstance(error, asyncpg.PostgresError):
-                self.drop()  # what the server itself answered leaves the session as good as before
+                self.drop()  # after an error that the server itself reports, the session is as good as before
             if isinstance(error, TimeoutError) and deadline.expired():
                 error = TimeoutError(self._pending.waits_for if self._pending else "the server has not answered yet")
             return failure_of(error, doing=doing, lost=lost)
-        except asyncio.CancelledError:
-            self.drop()  # the statement may still be running; only a dropped connection ends it
-            raise
+        try:
+            return self._open.snapshot(answers, self._parse)
+        except UnexpectedRowsError as error:
+            self.drop()
+            return failure_of(error, doing=doing, lost=False)
 
     async def _reconnect(self) -> "_Open":
         """Go on with the connect that is pending, or begin one, and prepare the session.
@@ -109,7 +120,7 @@ class HeldConnection:
                 await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), self._timeout / 4)))
             self._refusals += 1
             self._pending = PendingConnect(
-                lambda loop: connect(self._target, self._timeout, loop=loop), handshake_seconds=self._timeout
+                lambda dialer: connect(self._target, self._timeout, dialer), handshake_seconds=self._timeout
             )
         await self._pending.finished()
         connection, self._pending = self._pending.result(), None
@@ -122,26 +133,35 @@ class HeldConnection:
         return opened
 
     def drop(self) -> None:
-        """Close the socket of an open connection without a word."""
+        """Close the socket of an open connection without a goodbye."""
         if self._open is not None:
             self._open.connection.terminate()
         self._open = None
 
     async def close(self) -> None:
-        """Leave in good order, or at once when the server does not answer."""
+        """End the session with a goodbye, or without one if the server does not answer."""
         if self._pending is not None:
             await self._pending.abandon()
         if self._open is not None:
             try:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._open.connection.close()
-            except EXPECTED:
+            except Exception:  # noqa: BLE001  whatever is wrong with it, it is not needed any more
                 self.drop()
         self._pending = self._open = None
 
 
+class _Answers(NamedTuple):
+    """The rows of one poll."""
+
+    sessions: Sequence[Row]
+    databases: Sequence[Row]
+    #: Read less often than the others: up to _CAPACITY_SECONDS old.
+    capacity: Sequence[Row]
+
+
 class _Open:
-    """An open connection, its prepared statements, and what need not be asked or made again at each look."""
+    """An open connection, its prepared statements, and what the next polls can use again."""
 
     def __init__(
         self,
@@ -156,18 +176,22 @@ class _Open:
         self._capacity = capacity
         self._databases = databases
         self._seen: Mapping[int, SeenSession] = {}
-        self._capacity_row: asyncpg.Record | None = None
+        self._capacity_rows: Sequence[Row] = ()
         self._capacity_until = 0.0
 
-    async def look(self, parse: Callable[[str | None], Statement]) -> Snapshot:
-        """Read once: the sessions in one round trip, the databases in another, and the limits now and then."""
-        rows = await self._sessions.fetch()
+    async def ask(self) -> _Answers:
+        """Ask the server: for the sessions in one round trip, the databases in another, and the limits now and then."""
+        sessions = await self._sessions.fetch()
         databases = await self._databases.fetch()
-        if self._capacity_row is None or time.monotonic() >= self._capacity_until:
-            (self._capacity_row,) = await self._capacity.fetch()
+        if time.monotonic() >= self._capacity_until:
+            self._capacity_rows = await self._capacity.fetch()
             self._capacity_until = time.monotonic() + _CAPACITY_SECONDS
-        self._seen = sessions_of(rows, self._seen, parse=parse)
-        return snapshot_of(self._seen.values(), self._capacity_row, databases)
+        return _Answers(sessions, databases, self._capacity_rows)
+
+    def snapshot(self, answers: _Answers, parse: Callable[[str | None], Statement]) -> Snapshot:
+        """Make values of the rows; UnexpectedRowsError if they are not those of our statements."""
+        self._seen = sessions_of(answers.sessions, self._seen, parse=parse)
+        return snapshot_of(self._seen.values(), answers.capacity, answers.databases)
 
 
 async def _prepare(connection: asyncpg.Connection) -> _Open:
@@ -186,9 +210,7 @@ def sql(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-async def connect(
-    target: Target, deadline: float, *, loop: asyncio.AbstractEventLoop | None = None
-) -> asyncpg.Connection:
+async def connect(target: Target, deadline: float, dialer: Dialer | None = None) -> asyncpg.Connection:
     """Open a session that is read only, and in which the server ends each statement before `deadline` seconds.
 
     That is a poll's deadline. The connect itself may take longer than a poll: see PendingConnect.
@@ -197,11 +219,12 @@ async def connect(
         password = target.password() if target.password else None
     except OSError as error:
         raise PasswordUnreadableError(str(error)) from error
+    dialer = dialer or Dialer(deadline)
     try:
         return await asyncpg.connect(
             target.dsn,
             password=password,
-            loop=loop,
+            loop=dialer.loop,
             timeout=LONGEST_SECONDS,
             statement_cache_size=0,
             server_settings=_session_settings(deadline),
@@ -209,7 +232,9 @@ async def connect(
     except (asyncpg.InterfaceError, OSError):  # a certificate that is refused is a ValueError as well
         raise
     except (ValueError, OverflowError):
-        raise ConnectionParametersError("the DSN, or a PG… variable, has a port or host that is none") from None
+        if dialer.accepted:  # then it is about something that the server sent
+            raise
+        raise ConnectionParametersError("the DSN, or a PG* variable, has an invalid host or port") from None
 
 
 def _session_settings(deadline: float) -> dict[str, str]:

@@ -48,20 +48,16 @@ class PendingConnect:
     """
 
     def __init__(
-        self,
-        connect: Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, asyncpg.Connection]],
-        *,
-        handshake_seconds: float,
+        self, connect: Callable[["Dialer"], Coroutine[Any, Any, asyncpg.Connection]], *, handshake_seconds: float
     ) -> None:
-        """Begin. `connect` is given the event loop that it must connect with; each host has so long to accept."""
-        self._dialer = _Dialer(handshake_seconds)
-        # asyncpg takes the loop that it shall use, and calls methods of it only.
-        self._task = asyncio.create_task(connect(cast("asyncio.AbstractEventLoop", self._dialer)))
+        """Begin. `connect` must connect with the dialer that it is given; each host has so long to accept."""
+        self._dialer = Dialer(handshake_seconds)
+        self._task = asyncio.create_task(self._run(connect))
 
     @property
     def waits_for(self) -> str:
         """What has not happened yet, for the person who reads why a poll failed."""
-        if self._dialer.transport is None:
+        if not self._dialer.accepted:
             return f"{self._dialer.host} does not answer"
         return "the server has accepted the connection and has not answered yet; the next poll goes on waiting"
 
@@ -79,16 +75,23 @@ class PendingConnect:
         return self._task.result()
 
     async def abandon(self) -> None:
-        """End it at once, without a word to the server."""
+        """End it at once, without a goodbye to the server."""
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=_LEAVING_SECONDS)
         if self._task.done() and not self.failed:
             self._task.result().terminate()
-        elif self._dialer.transport is not None:
-            self._dialer.transport.abort()  # asyncpg closes it politely, which over TLS waits for the other side
+
+    async def _run(self, connect: Callable[["Dialer"], Coroutine[Any, Any, asyncpg.Connection]]) -> asyncpg.Connection:
+        try:
+            return await connect(self._dialer)
+        except BaseException:
+            # asyncpg closes the socket politely, which over TLS waits for the other side, or not at all if the server's
+            # greeting makes no sense.
+            self._dialer.abort()
+            raise
 
 
-class _Dialer:
+class Dialer:
     """The running event loop, except that it watches over each TCP handshake and over the socket that comes of it.
 
     asyncpg.connect opens its own sockets and shows them only when the server has answered. Its argument `loop` is the
@@ -98,10 +101,24 @@ class _Dialer:
     def __init__(self, handshake_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._handshake_seconds = handshake_seconds
+        self._transport: asyncio.Transport | None = None
         #: The host that is connected to, as host:port or as the path of a socket.
         self.host = "the server"
-        #: What connects us to it, once it has accepted.
-        self.transport: asyncio.Transport | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the host has completed the handshake."""
+        return self._transport is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """What to give to asyncpg, which only calls methods of its loop."""
+        return cast("asyncio.AbstractEventLoop", self)
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -123,14 +140,15 @@ class _Dialer:
     async def _accepted(
         self, host: str, connecting: Awaitable[tuple[asyncio.Transport, Protocol]]
     ) -> tuple[asyncio.Transport, Protocol]:
-        self.host, self.transport = host, None
+        self.host, self._transport = host, None
         try:
             async with asyncio.timeout(self._handshake_seconds):
-                self.transport, protocol = await connecting
+                transport, protocol = await connecting
         except TimeoutError:
             raise TimeoutError(f"{host} does not answer") from None
-        _keep_alive(self.transport.get_extra_info("socket"))
-        return self.transport, protocol
+        _keep_alive(transport.get_extra_info("socket"))
+        self._transport = transport
+        return transport, protocol
 
 
 def _keep_alive(connected: socket.socket) -> None:

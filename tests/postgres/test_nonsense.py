@@ -1,0 +1,117 @@
+"""Servers that answer nonsense: each poll fails with a reason, nothing is raised, and no connection is left behind."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from pgwatch_sessions.core.model import Reason
+from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from tests.conftest import OwnPostgresFactory
+from tests.ports import port_that_sends, sockets_to
+from tests.postgres.looking import failed, held, look, looking, seen
+from tests.waiting import until
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    """Return a message of PostgreSQL's protocol: its type, its length, its body."""
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def setting(name: bytes, value: bytes) -> bytes:
+    """Return a ParameterStatus."""
+    return message(b"S", name + b"\0" + value + b"\0")
+
+
+LET_IN = message(b"R", bytes(4))  # AuthenticationOk
+READY = message(b"Z", b"I")  # ReadyForQuery
+VERSION = setting(b"server_version", b"16.4")
+
+#: What a server sends as soon as a client has said something, and part of what is said of it.
+NONSENSE = {
+    "ready without authentication": (READY, "AttributeError: server_version"),
+    "an unknown encoding": (LET_IN + VERSION + setting(b"client_encoding", b"KLINGON") + READY, "LookupError"),
+    "a version that is no number": (LET_IN + setting(b"server_version", b"banana") + READY, 'version from "banana"'),
+    "a setting that is no text": (LET_IN + setting(b"x", b"\xff") + VERSION + READY, "UnicodeDecodeError"),
+    "an error without fields": (message(b"E") + READY, "BufferError"),
+    "an error that is no text": (message(b"E", b"SFATAL\0C53300\0M\xff\0\0") + READY, "UnicodeDecodeError"),
+    "authentication cut short": (message(b"R", b"\0"), "not enough data"),
+    "a length below zero": (b"R\xff\xff\xff\xff", "unexpected error"),
+    "SCRAM without a nonce": (
+        message(b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message(b"R", b"\0\0\0\x0br=,s=,i=0"),
+        "unexpected error while performing authentication",
+    ),
+    "columns before a question": (LET_IN + VERSION + READY + message(b"T", b"\0\1x"), "another operation"),
+}
+
+
+@pytest.mark.parametrize(("answer", "said"), NONSENSE.values(), ids=NONSENSE)
+def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str) -> None:
+    """The reason is `protocol`, the detail is one line without the password, and the socket is closed."""
+    with port_that_sends(answer) as port:
+
+        async def use(connection: HeldConnection) -> None:
+            for _ in range(3):
+                failure = failed(await connection.look())
+                assert failure.reason is Reason.PROTOCOL
+                assert said in failure.detail
+                assert "s3cret" not in failure.detail
+                assert "\n" not in failure.detail
+                await asyncio.to_thread(until, lambda: sockets_to(port) == [])
+
+        looking(use, held(f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable"))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
+def test_another_service_on_the_port_is_a_failure(answer: bytes) -> None:
+    """It may look like the beginning of a long message; with TLS it is refused at once."""
+    with port_that_sends(answer) as port:
+        plain = failed(look(f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable", timeout=0.3))
+        assert plain.reason in {Reason.TIMEOUT, Reason.PROTOCOL}
+        assert failed(look(f"postgresql://u@127.0.0.1:{port}/db", timeout=0.3)).reason is Reason.NETWORK
+
+
+#: A function of PostgreSQL, what it returns on a server that is not quite PostgreSQL, and part of what is said of that.
+NOT_QUITE_POSTGRESQL = {
+    "pg_stat_get_activity(pid integer)": (
+        "SETOF pg_stat_activity",
+        "SELECT * FROM pg_stat_activity WHERE false",
+        "own session",
+    ),
+    "pg_is_in_recovery()": ("boolean", "SELECT NULL::boolean", "types"),
+    "pg_postmaster_start_time()": ("timestamptz", "SELECT timestamptz ''infinity''", "started_at is out of range"),
+    "pg_stat_get_db_session_time(oid)": ("float8", "SELECT NULL::float8", "types"),
+    "pg_stat_get_db_active_time(oid)": ("float8", "SELECT ''NaN''::float8", "active_time is out of range"),
+    "pg_stat_get_db_sessions(oid)": ("text", "SELECT ''many''", "types"),
+    "pg_backend_pid()": ("integer", "SELECT 0", "own session"),
+}
+
+
+@pytest.mark.parametrize("function", NOT_QUITE_POSTGRESQL)
+def test_rows_that_cannot_be_are_a_failure(own_postgres: OwnPostgresFactory, function: str) -> None:
+    """NULL, infinity or another type where PostgreSQL has none: they do not reach what judges the sessions."""
+    server = own_postgres(settings={"allow_system_table_mods": "on"})
+    returns, body, said = NOT_QUITE_POSTGRESQL[function]
+    with psycopg.connect(server.dsn(), autocommit=True) as superuser:
+        superuser.execute(f"ALTER FUNCTION pg_catalog.{function} RENAME TO the_real_one".encode())
+        create = f"CREATE FUNCTION pg_catalog.{function} RETURNS {returns} LANGUAGE sql AS '{body}'"
+        superuser.execute(create.encode())
+    failure = failed(look(server.dsn()))
+    assert (failure.reason, said in failure.detail) == (Reason.PROTOCOL, True), failure
+
+
+def test_a_fault_of_our_own_is_raised(postgres: Postgres) -> None:
+    """A fault in making values of rows is not the server's: it ends the process, instead of hiding as a failure."""
+
+    def faulty(_: str | None) -> Statement:
+        raise ZeroDivisionError
+
+    async def use(connection: HeldConnection) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await connection.look()
+
+    target = Target(name="db", dsn=postgres.dsn())
+    looking(use, HeldConnection(target, timeout=5, parse=faulty, jitter=lambda _: 0))
+    seen(look(postgres.dsn()))
