@@ -60,7 +60,7 @@ def test_a_clean_server_passes(database: Database) -> None:
         ended = finished(*of_database(database, *SHORT))
     assert (ended.returncode, ended.stderr) == (0, "")
     row = next(line for line in ended.stdout.splitlines() if line.startswith("orders-api"))
-    assert re.fullmatch(rf"orders-api \({database.name}, postgres\) +3  3, \d s  ok", row)
+    assert re.fullmatch(rf"orders-api \({database.name}, postgres\) +3  3, \d+ s  ok", row)
     assert ended.stdout.endswith("\nNo finding of severity notice or worse.\n")
     until(lambda: own_sessions(database.dsn()) == 0)
 
