@@ -1,6 +1,6 @@
-"""`python -m tests.scenarios`: play every story and print the figures; with a name, one story as it goes.
+"""`python -m tests.scenarios [NAME]`: play all stories, or those whose name contains NAME, and print the figures.
 
-NAME is any part of a story's name; --verbose prints its events.
+--verbose also prints the events of each story.
 """
 
 import argparse
@@ -18,17 +18,17 @@ from tests.scenarios.verdicts import complaints
 
 
 def main() -> int:
-    """Play the stories that are asked for; 1 when something about them is wrong."""
+    """Play the selected stories. Return 1 if there is a complaint about any of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__)
-    parser.add_argument("name", nargs="?", default="", help="part of a story's name, or of its family's")
+    parser.add_argument("name", nargs="?", default="", help="part of the name of a story or its family")
     parser.add_argument("--verbose", action="store_true", help="print each event")
-    parser.add_argument("--seed", type=int, default=0, help="play the same stories by other chances")
-    parser.add_argument("--interval", type=float, help="look so often, in seconds")
-    parser.add_argument("--hold-limit", type=float, help="judge by this limit, in seconds")
+    parser.add_argument("--seed", type=int, default=0, help="seed for other random events in the same stories")
+    parser.add_argument("--interval", type=float, help="seconds between polls")
+    parser.add_argument("--hold-limit", type=float, help="hold limit in seconds")
     arguments = parser.parse_args()
     wanted = arguments.name.lower()
     stories = [story for story in STORIES if wanted in f"{story.family}: {story.name}".lower()]
-    judgements = [_tell(_varied(story, arguments), arguments) for story in stories]
+    judgements = [_play_and_judge(_varied(story, arguments), arguments) for story in stories]
     sys.stdout.write(f"{figures_table(judgements)}\n{classic_table(judgements)}")
     return int(any(complaints(judgement) for judgement in judgements))
 
@@ -41,7 +41,7 @@ def _varied(story: Story, arguments: argparse.Namespace) -> Story:
     return story
 
 
-def _tell(story: Story, arguments: argparse.Namespace) -> Judgement:
+def _play_and_judge(story: Story, arguments: argparse.Namespace) -> Judgement:
     played = play(story, seed=arguments.seed)
     judgement = judge(played)
     if arguments.verbose:

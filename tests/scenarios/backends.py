@@ -1,4 +1,4 @@
-"""One session of the simulated server: what its client does moves what pg_stat_activity shows."""
+"""One session of the simulated server. What its client does changes what pg_stat_activity shows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class ConnectionLost(Exception):  # noqa: N818  named as libraries do
-    """The session ended behind its client's back."""
+    """The server ended the session without its client."""
 
 
 class Origin(NamedTuple):
-    """Whose process connects, and from where."""
+    """The client of a process, and the address from which it connects."""
 
     database: str
     user: str
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 
 
 class Backend:
-    """A client backend. Its methods are what the client sends; all times are the server's clock."""
+    """A client backend. Its methods are messages from the client. All times are of the server's clock."""
 
     def __init__(self, pid: int, origin: Origin, port: int, clock: Callable[[], float]) -> None:
         self.pid = pid
@@ -44,20 +44,20 @@ class Backend:
         #: The server's count of transactions when the xid was assigned, and when the snapshot was taken.
         self.xid: int | None = None
         self.xmin: int | None = None
-        #: The extended protocol keeps the portal's snapshot while the transaction sits idle.
+        #: With the extended protocol, the snapshot is kept while the transaction is idle.
         self.keeps_snapshot = True
         self.alive = True
         self.locks: list[Lock] = []
         self.waits_for: Lock | None = None
-        #: When its state last began to sit idle inside a transaction; called then.
+        #: Called whenever the session becomes idle in transaction.
         self.sits: Callable[[Backend], None] | None = None
-        #: Called as its transaction ends.
+        #: Called when its transaction ends.
         self.ends: Callable[[Backend], None] | None = None
         self._session: Session | None = None
 
     @property
     def id(self) -> SessionId:
-        """As the core identifies it."""
+        """The session's identity in the core."""
         return SessionId(self.pid, self.born)
 
     def rename(self, application_name: str) -> None:
@@ -73,7 +73,7 @@ class Backend:
         self._rest()
 
     def start(self, sql: str, *, transactions: int, writes: bool = False) -> None:
-        """Begin to work on a statement; `transactions` is the server's count of them."""
+        """Start a statement. `transactions` is the server's count of transactions."""
         self._send(sql)
         self.state = SessionState.ACTIVE
         if self.xact_start is None:
@@ -84,7 +84,7 @@ class Backend:
             self.xid = transactions
 
     def finish(self) -> None:
-        """Have answered the statement."""
+        """End the statement successfully."""
         self._alive()
         self._moved()
         if not self.in_transaction:
@@ -94,7 +94,7 @@ class Backend:
         self._rest()
 
     def fail(self) -> None:
-        """Have refused the statement: inside a transaction that aborts it."""
+        """End the statement with an error, which aborts an open transaction."""
         self._alive()
         self._moved()
         aborted = self.in_transaction
@@ -109,15 +109,15 @@ class Backend:
             self._rest()
 
     def end(self, text: str) -> None:
-        """Run a statement that takes no time and leaves no transaction: COMMIT, ROLLBACK, a pool's reset."""
+        """Run a statement that takes no time and ends the transaction: COMMIT, ROLLBACK, a pool's reset."""
         self._send(text)
         self._over()
         self._rest()
 
     def session(self, *, transactions: int, hidden: bool = False) -> Session:
-        """Return what a poll sees."""
+        """Return the session as a poll sees it."""
         if self._session is None:
-            self._session = self._poll()
+            self._session = self._build_session()
         session = self._session
         if hidden:
             return replace(
@@ -133,7 +133,7 @@ class Backend:
             )
         return session
 
-    def _poll(self) -> Session:
+    def _build_session(self) -> Session:
         statement = parse_statement(self.query)
         database, user, _, address = self.origin
         at_work = self.state is SessionState.ACTIVE
@@ -181,5 +181,5 @@ class Backend:
 
 
 def sits_idle(backend: Backend) -> bool:
-    """Whether a transaction is open in it and nothing runs."""
+    """Return whether the session is idle in transaction."""
     return backend.state in IDLE_IN_TRANSACTION_STATES

@@ -1,4 +1,4 @@
-"""The rules that write-ups and exporters' alert files use, over the same snapshots, for comparison."""
+"""Common alert rules from articles and exporters, on the same snapshots, for comparison."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Discrete-event simulation: a process is a generator that yields how long it sleeps, or what it waits for."""
+"""Discrete-event simulation. A process is a generator that yields seconds to sleep, or a Wait."""
 
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Wait:
-    """What one process waits for until somebody wakes it."""
+    """Something for which one process waits until another wakes it."""
 
     __slots__ = ("process",)
 
@@ -23,7 +23,7 @@ Process = Generator[float | Wait, Any, T]
 
 
 class Simulation:
-    """The time, the chance, and what happens next."""
+    """The time, the random numbers, and the scheduled events."""
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
@@ -32,19 +32,19 @@ class Simulation:
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
 
     def at(self, time: float, action: Callable[[], object]) -> None:
-        """Let this happen then, or now if then is over."""
+        """Schedule an action for a time, or for now if that time is over."""
         heappush(self._agenda, (max(time, self.now), next(self._order), action))
 
     def start(self, process: Process[Any]) -> None:
-        """Run a process up to where it first sleeps or waits."""
+        """Run a process until it first sleeps or waits."""
         self._go_on(process, None)
 
     def start_at(self, time: float, process: Process[Any]) -> None:
-        """Start a process then."""
+        """Start a process at a time."""
         self.at(time, lambda: self._go_on(process, None))
 
     def wake(self, wait: Wait, value: object) -> bool:
-        """Send the value to the process that waits; whether there still was one."""
+        """Send the value to the waiting process. Return whether a process was still waiting."""
         process, wait.process = wait.process, None
         if process is None:
             return False
@@ -52,13 +52,13 @@ class Simulation:
         return True
 
     def wait(self, wait: Wait, *, at_most: float | None) -> Process[Any]:
-        """Wait, and return the value sent; None when time runs out."""
+        """Wait, and return the value sent; None after `at_most` seconds."""
         if at_most is not None:
             self.at(self.now + at_most, lambda: self.wake(wait, None))
         return (yield wait)
 
     def run_until(self, time: float) -> None:
-        """Let everything happen that happens up to this time."""
+        """Run all events up to this time."""
         agenda = self._agenda
         while agenda and agenda[0][0] <= time:
             self.now, _, action = heappop(agenda)

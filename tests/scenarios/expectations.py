@@ -1,4 +1,4 @@
-"""Which verdict is right when, for each client and for the server."""
+"""Which verdicts are right at which time, for each client and for the server."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from tests.scenarios.scripts import Script
 from tests.scenarios.services import Service
 from tests.scenarios.story import Says, Story
 
-#: Nothing is known about anybody at first; and it takes so long to see that a leak is over.
+#: Seconds in which nothing is known yet, and seconds that may pass until the end of a leak is noticed.
 WARM_UP = 60.0
 _OVER = 180.0
 
@@ -25,7 +25,7 @@ class Expected(NamedTuple):
 
 
 def expectations(played: Played) -> tuple[Expected, ...]:
-    """Return what is right when: the story's word where it gives one, else ok before and after a leak."""
+    """Return the right verdicts: those that the story gives, otherwise ok before and after a leak."""
     story = played.story
     named = [Expected(*says) for says in story.diagnosis]
     found: list[Expected] = []
@@ -36,7 +36,7 @@ def expectations(played: Played) -> tuple[Expected, ...]:
 
 
 def clients_of(story: Story) -> tuple[Client, ...]:
-    """Return the clients that take part; those with changing names are nobody in particular."""
+    """Return the clients of a story, without those whose names change."""
     parts = (part for part in story.parts if isinstance(part, Service | Script))
     return tuple(dict.fromkeys(part.client for part in parts if not getattr(part, "suffixed", False)))
 

@@ -1,4 +1,4 @@
-"""Stories in which nothing leaks, however much it may look like it."""
+"""Stories in which nothing leaks, although some look like leaks."""
 
 from dataclasses import replace
 
@@ -188,7 +188,7 @@ CHANGES = (
         name="hosts vanish from the network",
         family="deploys",
         parts=(orders(Request(sql=READ_METRICS.sql, thinks=about(3)), vanishes=600),),
-        # What they leave polls exactly like a leak.
+        # The sessions that they leave look exactly like a leak.
         excused=frozenset({ORDERS}),
         diagnosis=(Says(ORDERS, 600, REST, tuple(Verdict)), Says(None, 600, REST, tuple(Verdict))),
     ),

@@ -1,4 +1,4 @@
-"""Healthy stories of clients that are no service: consoles, dumps, batches, migrations, locks."""
+"""Healthy stories of clients other than services: consoles, dumps, batches, migrations, locks."""
 
 from dataclasses import replace
 
@@ -33,14 +33,14 @@ DUMPING = (
     Says(None, 0, REST, (Verdict.OK, Verdict.SLOW)),
 )
 QUEUED = (Verdict.BLOCKED, Verdict.OK, Verdict.SLOW, Verdict.SATURATED)
-#: Any request may read the table that a migration wants for itself.
+#: A request that reads the table for which a migration needs an exclusive lock.
 READS_ORDERS = Request(sql="SELECT id, status FROM orders WHERE id = $1", locks="orders", shared=True)
 
 CDC = Script(application="Debezium General", user="cdc", steps=(Run("SELECT * FROM pg_publication"),), stays=True)
 VACUUM = Script(
     application="maintenance", user="owner", steps=(Run("VACUUM (ANALYZE) orders", exactly(900)),), starts=120
 )
-# Six processes: a transaction each, a long time of client work between two statements, three rounds.
+# Six processes, each with three transactions and long client work between two statements.
 _ROUND = (
     Begin(),
     Run("SELECT * FROM ledger WHERE month = $1"),

@@ -1,4 +1,4 @@
-"""What was said about a story, held against what is true about it."""
+"""Compare what the core reported about a story with what is true about it."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -15,23 +15,23 @@ from tests.scenarios.story import Truth
 RATE_TOLERANCE = 0.2
 FORECAST_TOLERANCE = 0.25
 DIAGNOSIS_RIGHT = 0.95
-#: A rate is judged from so many leaked sessions on, and the forecast in so wide a part around half-way.
+#: Leaked sessions that are needed to judge a rate, and the part around half-way in which the forecast is judged.
 _ENOUGH = 10
 _HALF_WAY = 0.05
-#: After all leaked sessions are gone their findings close within this time.
+#: Seconds within which findings close after all leaked sessions are gone.
 CLOSED_WITHIN = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """How one leak was found. Times are seconds after its first leaked session; None is never."""
+    """How one leak was found. Times are seconds after its first leaked session; None means never."""
 
     truth: Truth
     after: float | None
     warned_after: float | None
-    #: None where the server does not show the site, or nothing was found.
+    #: None if the server does not show the site, or nothing was found.
     site_right: bool | None
-    #: Relative; None where it is not judged or not told.
+    #: Relative error; None if it is not judged or not reported.
     rate_error: float | None
     opened: int
     second_leak: float
@@ -39,27 +39,27 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """All that is judged of one story."""
+    """The results for one story."""
 
     played: Played
     found: tuple[Found, ...]
-    #: Warnings about who does not leak.
+    #: Warnings about clients that do not leak.
     false_warnings: tuple[Finding, ...]
-    #: Of the last forecast around half-way to exhaustion; None where it is not judged or not told.
+    #: Relative error of the forecast half-way to exhaustion; None if it is not judged or not reported.
     forecast_error: float | None
-    #: Polls whose verdicts were judged, and those that were right.
+    #: Number of verdicts judged, and of right ones.
     verdicts: int
     verdicts_right: int
-    #: Findings opened beyond one for each leak.
+    #: Findings opened in addition to one for each leak.
     flaps: int
     #: Findings still open long after their sessions were gone.
     left_open: tuple[Finding, ...]
-    #: The first verdicts that were wrong, for a human.
+    #: The wrong verdicts as text, for a person.
     wrong: tuple[str, ...]
 
 
 def judge(played: Played) -> Judgement:
-    """Judge a story that was played."""
+    """Judge a played story."""
     found = tuple(_found(played, truth) for truth in played.story.leaks)
     verdicts, right, wrong = _verdicts(played)
     return Judgement(
@@ -76,13 +76,13 @@ def judge(played: Played) -> Judgement:
 
 
 def about(finding: Finding, truth: Truth) -> bool:
-    """Whether a finding is about this leak."""
+    """Return whether a finding is about this leak."""
     right = finding.key.client == truth.client and finding.key.kind in truth.kinds
     others = truth.site is not None and finding.key.site != truth.site
     return right and not others
 
 
-def _told(played: Played) -> Iterator[tuple[float, Finding]]:
+def _reported(played: Played) -> Iterator[tuple[float, Finding]]:
     return ((at, event.finding) for at, event in played.events if isinstance(event, LeakOpened | LeakChanged))
 
 
@@ -91,8 +91,8 @@ def _found(played: Played, truth: Truth) -> Found:
         entry.at for entry in played.ledger if entry.client == truth.client and truth.site in {None, entry.site}
     )
     first = leaked[0]
-    # A finding of the right client at a wrong site still is a finding: the site is judged by itself.
-    ours = [(at, f) for at, f in _told(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
+    # A finding with the right client and a wrong site still counts as found: the site is judged separately.
+    ours = [(at, f) for at, f in _reported(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
     at_site = [(at, f) for at, f in ours if about(f, truth)]
     judged = at_site or ours
     warnings = [at for at, finding in judged if finding.severity.rank >= Severity.WARNING.rank]
@@ -111,12 +111,12 @@ def _rate_error(played: Played, truth: Truth, leaked: list[float]) -> float | No
     window = played.story.policy.growth_window
     errors = []
     for seen in played.seen:
-        told = sum(finding.rate_per_minute for finding in seen.findings if about(finding, truth))
+        reported = sum(finding.rate_per_minute for finding in seen.findings if about(finding, truth))
         span = min(window, seen.at - leaked[0])
         recent = bisect_left(leaked, seen.at) - bisect_left(leaked, seen.at - span)
         if recent >= _ENOUGH and leaked[0] + 180 < seen.at <= leaked[-1] and not seen.failed:
             true = recent / span * 60
-            errors.append(abs(told - true) / true)
+            errors.append(abs(reported - true) / true)
     return median(errors) if errors else None
 
 
@@ -136,7 +136,7 @@ def _forecast_error(played: Played) -> float | None:
 def _false_warnings(played: Played) -> Iterator[Finding]:
     first = {truth.client: _first(played, truth.client) for truth in played.story.leaks}
     known = set()
-    for at, finding in _told(played):
+    for at, finding in _reported(played):
         client = finding.key.client
         is_true = client in first and at >= first[client]
         if finding.severity is Severity.NOTICE or is_true or client in played.story.excused:
@@ -180,10 +180,10 @@ def _verdicts(played: Played) -> tuple[int, int, tuple[str, ...]]:
         for expectation in expected:
             if not expectation.begin <= seen.at < expectation.end:
                 continue
-            said = seen.diagnoses.get(expectation.client)
+            diagnosis = seen.diagnoses.get(expectation.client)
             judged += 1
-            # Of a client without any session nothing need be said.
-            verdict = said.verdict if said else Verdict.OK if seen.absent(expectation.client) else None
+            # A client without sessions needs no diagnosis.
+            verdict = diagnosis.verdict if diagnosis else Verdict.OK if seen.absent(expectation.client) else None
             if verdict in expectation.verdicts:
                 right += 1
             else:
@@ -193,4 +193,4 @@ def _verdicts(played: Played) -> tuple[int, int, tuple[str, ...]]:
 
 def _complaint(client: Client | None, verdict: Verdict | None, at: list[float]) -> str:
     who = client.application if client else "server"
-    return f"{who} called {verdict} {len(at)} times from {at[0]:.0f} to {at[-1]:.0f} s"
+    return f"{who} diagnosed as {verdict} {len(at)} times from {at[0]:.0f} to {at[-1]:.0f} s"

@@ -1,4 +1,4 @@
-"""Stories with one leak: what transactions and connections look like that nobody will ever give back."""
+"""Stories with one leak: transactions and connections that are never returned to the pool."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from tests.scenarios.scripts import cron
 from tests.scenarios.shop import BIG, CONNECTION, GROWTH, ORDERS, orders, truth
 from tests.scenarios.story import Story, Truth
 
-#: One story for each row of the table of what the server shows, as far as it can leak.
+#: Stories for the ways in which a leaked session can look on the server.
 WHAT_THE_SERVER_SHOWS = (
     Story(
         name="held after SELECT, SQLAlchemy and asyncpg",

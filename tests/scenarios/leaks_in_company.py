@@ -1,4 +1,4 @@
-"""Stories with a leak among other things: several clients, limits, deploys, time-outs, and polls that fail."""
+"""Stories with a leak and something else: several clients, limits, deploys, time-outs, failed polls."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ IN_COMPANY = (
         leaks=(truth(READ_ORDER, has_rate=False),),
         server=Postgres(idle_in_transaction_session_timeout=60),
         minutes=40,
-        # At many polls none is held for longer than is normal.
+        # At many polls, no session has been held for longer than normal.
         diagnosis=(
             Says(ORDERS, 0, REST, (Verdict.OK, Verdict.LEAKING)),
             Says(None, 0, REST, (Verdict.OK, Verdict.LEAKING)),

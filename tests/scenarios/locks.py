@@ -1,4 +1,4 @@
-"""Heavyweight locks of the simulated server: fair queues, and who blocks whom as pg_blocking_pids tells it."""
+"""Heavyweight locks of the simulated server: fair queues, and blockers as pg_blocking_pids returns them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ class _Waiting(NamedTuple):
 
 
 class Lock:
-    """One row or one relation. Waiters queue; who would conflict with somebody ahead waits too."""
+    """A lock on a row or a relation. A session that conflicts with one ahead in the queue waits, too."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,11 +25,11 @@ class Lock:
 
     @property
     def on_row(self) -> bool:
-        """Relations are named `table`, rows `table:key`."""
+        """Whether it is a row lock. Relations are named `table`, rows `table:key`."""
         return ":" in self.name
 
     def take(self, simulation: Simulation, backend: "Backend", *, shared: bool, at_most: float | None) -> Process[bool]:
-        """Wait for the lock; False when the wait timed out or the session ended."""
+        """Wait for the lock. Return False if the wait timed out or the session ended."""
         if backend in self._holders:
             return True
         if self._queue or not self._free(shared=shared):
@@ -47,7 +47,7 @@ class Lock:
         return True
 
     def leave(self, simulation: Simulation, backend: "Backend") -> None:
-        """Give the lock up, or the place in the queue."""
+        """Release the lock, or leave the queue."""
         if self._holders.pop(backend, None) is not None:
             self._grant(simulation)
         for waiting in self._queue:
@@ -56,18 +56,18 @@ class Lock:
                 break
 
     def blockers(self, backend: "Backend") -> Iterator[int]:
-        """Return the pids that this waiter waits for."""
+        """Yield the pids for which this session waits."""
         place = next((i for i, waiting in enumerate(self._queue) if waiting.backend is backend), None)
         if place is None:
             return
         shared = self._queue[place].shared
-        # Behind the first waiter for a row all queue for the tuple lock that the first holds.
+        # For a row, all sessions behind the first waiter wait for the tuple lock, which the first waiter holds.
         if place == 0 or not self.on_row:
             yield from (held.pid for held, is_shared in self._holders.items() if not (shared and is_shared))
         yield from (w.backend.pid for w in self._queue[:place] if not (shared and w.shared))
 
     def event(self, backend: "Backend") -> str:
-        """Return the wait_event of a waiter."""
+        """Return the wait_event of a waiting session."""
         if not self.on_row:
             return "relation"
         return "transactionid" if self._queue and self._queue[0].backend is backend else "tuple"

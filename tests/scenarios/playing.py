@@ -18,28 +18,28 @@ FindingEvent = LeakOpened | LeakChanged | LeakClosed | DiagnosisChanged
 
 
 class Seen(NamedTuple):
-    """What was published after one poll."""
+    """The state published after one poll."""
 
     at: float
     failed: bool
     findings: tuple[Finding, ...]
     diagnoses: Mapping[Client | None, Diagnosis]
     exhaustion: Mapping[LimitId, float]
-    #: Clients with a session.
+    #: Clients that have a session.
     present: frozenset[Client]
-    #: The classic rules that hold at this poll.
+    #: The classic rules that fire at this poll.
     classic: frozenset[str]
-    #: Clients with a leaked session that is still there.
+    #: Clients with a leaked session that still exists.
     leaking: frozenset[Client]
 
     def absent(self, client: Client | None) -> bool:
-        """Whether a client has no session at present."""
+        """Return whether a client has no session now."""
         return client is not None and client not in self.present
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """A story's course, and its truth. Times are seconds of the story."""
+    """A played story: what the core reported, and what is true. Times are seconds of the story."""
 
     story: Story
     events: tuple[tuple[float, FindingEvent], ...]
@@ -49,12 +49,12 @@ class Played:
 
     @property
     def opened(self) -> tuple[tuple[float, Finding], ...]:
-        """When which finding was opened."""
+        """The opened findings with their times."""
         return tuple((at, event.finding) for at, event in self.events if isinstance(event, LeakOpened))
 
     @property
     def closed(self) -> tuple[tuple[float, Finding], ...]:
-        """When which finding was closed."""
+        """The closed findings with their times."""
         return tuple((at, event.finding) for at, event in self.events if isinstance(event, LeakClosed))
 
 

@@ -1,4 +1,4 @@
-"""Connection pools as libraries make them: when they open, hand out, reset, keep and close connections."""
+"""Connection pools of libraries: when they open, hand out, reset, keep and close connections."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ _OPEN_ONE = object()
 
 
 class PoolTimedOut(Exception):  # noqa: N818  what happened
-    """Every connection was out for too long."""
+    """No connection was returned within the time-out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """What a library's pool does. Times are seconds."""
+    """The behaviour of a library's pool. Times are seconds."""
 
-    #: Connections kept open while idle, and connections at most.
+    #: Maximum of idle connections, and of all connections.
     size: int
     most: int
-    #: Hand out the one that came back last.
+    #: Hand out the connection that was returned last.
     last_in_first_out: bool = False
-    #: Opened at the start, and kept by the rules for idle time and lifetime.
+    #: Connections opened at the start, and the minimum after that.
     least: int = 0
-    #: Sent whenever a connection comes back, whatever it did.
+    #: Statement sent whenever a connection is returned.
     reset: str | None = None
     #: Requests run in a transaction, which COMMIT or ROLLBACK ends.
     transactions: bool = True
-    #: asyncpg ends them with a semicolon.
+    #: asyncpg ends BEGIN, COMMIT and ROLLBACK with a semicolon.
     semicolon: bool = False
-    #: The extended protocol, as asyncpg always speaks.
+    #: The extended protocol, which asyncpg always uses.
     keeps_snapshot: bool = True
     timeout: float = 30.0
     idle_timeout: float | None = None
@@ -41,7 +41,7 @@ class Pool:
     connecting: Duration = about(0.02)  # noqa: RUF009  a function
 
     def word(self, command: str) -> str:
-        """Write BEGIN, COMMIT or ROLLBACK as the driver does."""
+        """Return BEGIN, COMMIT or ROLLBACK as the driver sends it."""
         return command + ";" * self.semicolon
 
 
@@ -53,7 +53,7 @@ def sqlalchemy(size: int = 5, overflow: int = 10, *, driver: str = "psycopg", ti
 
 
 def asyncpg_pool(least: int = 10, most: int = 20, *, transactions: bool = False, idle: float | None = None) -> Pool:
-    """asyncpg.Pool: opens `least` at the start, last in first out, resets always; before 0.32 with idle=300."""
+    """asyncpg.Pool: opens `least` at the start, last in first out, always resets; before 0.32 with idle=300."""
     return Pool(
         size=most, most=most, least=least, last_in_first_out=True, reset=ASYNCPG_RESET, transactions=transactions,
         semicolon=True, idle_timeout=idle,
@@ -61,7 +61,7 @@ def asyncpg_pool(least: int = 10, most: int = 20, *, transactions: bool = False,
 
 
 def psycopg_pool(least: int = 4, most: int = 10) -> Pool:
-    """psycopg_pool: transactions, idle ones above `least` closed after 600 s, all within an hour."""
+    """psycopg_pool: transactions; closes idle connections above `least` after 600 s, and all within an hour."""
     return Pool(
         size=most, most=most, least=least, last_in_first_out=True, keeps_snapshot=False, idle_timeout=600,
         lifetime=3600,
@@ -69,24 +69,24 @@ def psycopg_pool(least: int = 4, most: int = 10) -> Pool:
 
 
 def autocommit(size: int = 5, overflow: int = 10) -> Pool:
-    """QueuePool with AUTOCOMMIT: nothing is reset, the application's statement stays behind."""
+    """QueuePool with AUTOCOMMIT: no reset, so the application's statement remains the last one."""
     return Pool(size=size, most=size + overflow, transactions=False, keeps_snapshot=False)
 
 
 def pgx(most: int = 10, *, lifetime: float = 3600.0, idle: float = 1800.0) -> Pool:
-    """pgxpool: no reset, last in first out, recycled hourly, idle ones closed after half an hour."""
+    """pgxpool: no reset, last in first out, recycled hourly; closes idle connections after half an hour."""
     return Pool(
         size=most, most=most, last_in_first_out=True, transactions=False, lifetime=lifetime, idle_timeout=idle
     )  # fmt: skip
 
 
 def node_postgres(most: int = 10) -> Pool:
-    """node-postgres: no reset, idle ones closed after ten seconds."""
+    """node-postgres: no reset; closes idle connections after ten seconds."""
     return Pool(size=most, most=most, last_in_first_out=True, transactions=False, keeps_snapshot=False, idle_timeout=10)
 
 
 def django(threads: int = 8, *, max_age: float | None = None) -> Pool:
-    """Django's persistent connections: one a thread, AUTOCOMMIT, no reset."""
+    """Django's persistent connections: one per thread, AUTOCOMMIT, no reset."""
     return Pool(size=threads, most=threads, transactions=False, keeps_snapshot=False, lifetime=max_age)
 
 
@@ -99,7 +99,7 @@ def per_request(*, transactions: bool = True, driver: str = "psycopg") -> Pool:
 
 
 def pgbouncer(server_connections: int = 20) -> Pool:
-    """Transaction pooling: last in first out, no reset, idle ones closed after ten minutes, all within an hour."""
+    """Transaction pooling: last in first out, no reset; closes idle connections after 10 min, all within an hour."""
     return Pool(
         size=server_connections, most=server_connections, last_in_first_out=True, timeout=120, idle_timeout=600,
         lifetime=3600,
@@ -115,7 +115,7 @@ class RunningPool:
         self.closed = False
         self.timed_out = 0
         self.refused = 0
-        #: Connections that count against `most`: idle, out, or being opened.
+        #: Connections that count against `most`: idle, checked out, or being opened.
         self.opened = 0
         self._simulation = simulation
         self._server = server
@@ -129,15 +129,15 @@ class RunningPool:
 
     @property
     def idle(self) -> int:
-        """Connections that lie ready."""
+        """The number of idle connections."""
         return len(self._idle)
 
     def acquire(self) -> Process[Backend]:
-        """Take a connection; raises PoolTimedOut, or ConnectionRefused by the server."""
+        """Take a connection. Raises PoolTimedOut, or ConnectionRefused by the server."""
         while True:
             while self._idle:
                 backend, _ = self._idle.pop() if self.pool.last_in_first_out else self._idle.popleft()
-                if backend.alive:  # as a pre-ping finds out
+                if backend.alive:  # a pre-ping would notice
                     self._out.add(backend)
                     return backend
                 self.opened -= 1
@@ -155,7 +155,7 @@ class RunningPool:
                 return given
 
     def release(self, backend: Backend) -> None:
-        """Hand a connection back: reset it, then give it to who waits longest, keep it, or close it."""
+        """Return a connection to the pool: reset it, then pass it to the longest waiting request, keep or close it."""
         if not backend.alive or self.closed:
             self.discard(backend)
             return
@@ -177,20 +177,20 @@ class RunningPool:
             self._idle.append((backend, self._simulation.now))
 
     def discard(self, backend: Backend) -> None:
-        """Close a connection and give its slot in the pool to who waits."""
+        """Close a connection, and give its slot in the pool to a waiting request."""
         self._out.discard(backend)
         self._server.close(backend)
         self.forget()
 
     def forget(self) -> None:
-        """Count one connection less: it is closed, or the pool believes so."""
+        """Count one connection less, because it is closed or the pool believes so."""
         self.opened -= 1
         while self._waiting:
             if self._simulation.wake(self._waiting.popleft(), _OPEN_ONE):
                 return
 
     def close(self, *, gone: bool = False) -> None:
-        """End the process with all its connections; `gone` when the server cannot notice."""
+        """End the process with all its connections. If `gone`, the server does not notice."""
         self.closed = True
         for backend in () if gone else (*self._out, *(backend for backend, _ in self._idle)):
             self._server.close(backend)
@@ -228,7 +228,7 @@ class RunningPool:
             yield min(pool.idle_timeout or 60.0, 60.0) / 4
             now = self._simulation.now
             for backend, since in tuple(self._idle):
-                # Spread, as libraries do, so that connections born together do not all end together.
+                # Spread in time, as libraries do, so that connections opened together do not close together.
                 over_age = pool.lifetime and self._age(backend) > pool.lifetime * random.uniform(0.9, 1.0)
                 unused = pool.idle_timeout and now - since > pool.idle_timeout and self.opened > pool.least
                 if over_age or unused:

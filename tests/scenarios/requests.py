@@ -1,4 +1,4 @@
-"""What a request does with its connection, and how some requests forget it."""
+"""What a request does with its connection, and how some requests leak it."""
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -8,47 +8,47 @@ from tests.scenarios.chance import Duration, about, between
 
 
 class Keeps(Enum):
-    """What a request that leaks leaves behind."""
+    """What a leaking request leaves behind."""
 
     #: The transaction, after its statement.
     TRANSACTION = auto()
     #: A transaction whose statement failed, never rolled back.
     ABORTED = auto()
-    #: A transaction in which nothing was done.
+    #: A transaction without statements.
     BEGUN = auto()
     #: The connection, after a statement in autocommit.
     CONNECTION = auto()
-    #: An engine of its own, whose pool took the connection back and keeps it.
+    #: A new engine, whose pool keeps the connection.
     ENGINE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """Which requests leak, and what becomes of what they leave."""
+    """Which requests leak, and what happens to what they leak."""
 
     keeps: Keeps = Keeps.TRANSACTION
-    #: Of the requests that could leak.
+    #: Share of these requests that leak.
     chance: float = 1.0
     begin: float = 0.0
     end: float = float("inf")
-    #: The share that the cyclic garbage collector returns, so long after and only under traffic.
+    #: The share that the garbage collector returns, after `collected_after` and only under traffic.
     collected: float = 0.0
     collected_after: Duration = between(3, 11)  # noqa: RUF009  a function
-    #: A collected AsyncSession ends its connection instead of returning it.
+    #: A collected AsyncSession closes its connection instead of returning it.
     collected_ends: bool = False
-    #: The pool believes the connection closed (cancellation), and opens others.
+    #: The pool believes that the connection is closed (after a cancelled request), and opens others.
     pool_forgets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One kind of request. Durations are of one statement, and of what the client does after it."""
+    """One kind of request. Durations are of one statement, and of the client's work after it."""
 
     sql: str
     takes: Duration = about(0.01)  # noqa: RUF009  a function
     #: Idle in transaction (idle, in autocommit) while the client works, waits for others, or streams.
     thinks: Duration | None = None
-    #: Statements, each with its thinking.
+    #: Number of statements, each followed by `thinks`.
     repeats: int = 1
     writes: bool = False
     #: A row `table:key` or relation `table` that the statement locks until the end of its transaction.
@@ -56,9 +56,9 @@ class Request:
     shared: bool = False
     #: lock_timeout, after which the request rolls back.
     gives_up: float | None = None
-    #: Relative to the service's other requests.
+    #: Share of the service's traffic, relative to its other requests.
     share: float = 1.0
-    #: Comes so often on its own account, instead of with the service's traffic, from begin to end.
+    #: Requests per minute from begin to end, instead of a share of the service's traffic.
     per_minute: float | None = None
     begin: float = 0.0
     end: float = float("inf")
@@ -66,18 +66,18 @@ class Request:
 
     @property
     def site(self) -> str:
-        """What a finding about it is to be called."""
+        """The expected site of a finding about this request."""
         return parse_statement(self.sql).site
 
 
 def leaking(request: Request, *, per_minute: float | None = None, share: float = 1.0, **leak: object) -> Request:
-    """Make a request leak; at a rate of its own, or as part of the traffic."""
+    """Make a request leak, at its own rate or as part of the traffic."""
     window = {key: leak[key] for key in ("begin", "end") if key in leak and per_minute is not None}
     return replace(request, per_minute=per_minute, share=share, leak=Leak(**leak), **window)  # type: ignore[arg-type]
 
 
 def tagged(request: Request, route: str, *, prepended: bool = False) -> Request:
-    """Let the application write where a statement comes from, as sqlcommenter does."""
+    """Add a comment with the route to the statement, as sqlcommenter does."""
     comment = f"/*route='{route.replace('/', '%2F')}',framework='fastapi'*/"
     sql = f"{comment} {request.sql}" if prepended else f"{request.sql} {comment}"
     return replace(request, sql=sql)

@@ -1,4 +1,4 @@
-"""Clients that are no service: consoles, listeners, dumps, batches, cron jobs, migrations, each a list of steps."""
+"""Clients other than services: consoles, listeners, dumps, batches, cron jobs, migrations. Each is a list of steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a statement; with a lock it waits for it, and gives up the whole transaction after `gives_up` seconds."""
+    """Run a statement. It waits for `locks`, and rolls back the transaction after `gives_up` seconds."""
 
     sql: str
     takes: Duration = about(0.01)  # noqa: RUF009  a function
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Work outside of the database."""
+    """Work outside the database."""
 
     seconds: Duration
 
@@ -50,20 +50,20 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Go through steps several times."""
+    """Repeat steps several times."""
 
     times: int
     steps: tuple["Step", ...]
 
 
-#: What takes part in the course of time; a Repeat is several of them.
+#: A single step; a Repeat contains several.
 Doing = Begin | Run | Think | End
 Step = Doing | Repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """A client that connects, goes through its steps, and leaves (or stays). Times are seconds of the story."""
+    """A client that connects, runs its steps, and disconnects or stays. Times are seconds of the story."""
 
     application: str
     steps: tuple[Step, ...]
@@ -71,24 +71,24 @@ class Script:
     database: str = "shop"
     address: str | None = "10.0.1.5"
     starts: float = 0.0
-    #: Starts again so long after it started.
+    #: Seconds between two starts.
     every: float | None = None
-    #: So many at a time.
+    #: Number of such clients.
     copies: int = 1
-    #: Keeps its connection after the last step: for ever, without meaning to when it leaks.
+    #: Keeps its connection for ever after the last step: on purpose (stays), or because of a bug (leaks).
     stays: bool = False
     leaks: bool = False
-    #: Connects again, so long after the server ended its session.
+    #: Seconds until it reconnects after the server ended its session.
     reconnects: float | None = 5.0
 
     @property
     def client(self) -> Client:
-        """As findings name it."""
+        """The client in findings."""
         return Client(self.database, self.user, self.application or "(none)")
 
     @property
     def site(self) -> str:
-        """What a finding about its last statement is to be called."""
+        """The expected site of a finding about its last statement."""
         last = [step.sql for step in _flat(self.steps) if isinstance(step, Run)][-1]
         return parse_statement(last).site
 
@@ -156,17 +156,17 @@ def _flat(steps: tuple[Step, ...]) -> Iterator[Doing]:
 
 
 def listener(application: str = "notifier") -> Script:
-    """Wait for notifications for ever."""
+    """Return a client that waits for notifications for ever."""
     return Script(application=application, steps=(Run("LISTEN order_created"),), stays=True)
 
 
 def leader(application: str = "scheduler") -> Script:
-    """Hold an advisory lock for ever, to be the leader."""
+    """Return a leader, which holds an advisory lock for ever."""
     return Script(application=application, steps=(Run("SELECT pg_try_advisory_lock(4711)"),), stays=True)
 
 
 def console(*, starts: float = 60.0, in_transaction: bool = False) -> Script:
-    """Somebody's psql, left open."""
+    """Return somebody's psql that was left open."""
     steps: tuple[Step, ...] = (Run("SELECT * FROM orders LIMIT 10;", about(0.05)),)
     if in_transaction:
         steps = (Begin("BEGIN;"), *steps)
@@ -174,7 +174,7 @@ def console(*, starts: float = 60.0, in_transaction: bool = False) -> Script:
 
 
 def dump(*, starts: float = 120.0, minutes: float = 15.0, jobs: int = 1) -> tuple[Script, ...]:
-    """Run pg_dump: one long transaction; with several jobs the leader's sits idle all the time."""
+    """Run pg_dump in one long transaction. With several jobs, the leader is idle in transaction all the time."""
     copying = Run(
         "COPY public.orders (id, customer, status) TO stdout;", exactly(minutes * 60), shared=True, locks="orders"
     )
@@ -194,14 +194,14 @@ def batch(
     *, starts: float = 120.0, rounds: int = 60, works: Duration = _HALF_A_SECOND, thinks: Duration = _A_WHILE,
     copies: int = 1, application: str = "nightly-batch", every: float | None = None,
 ) -> Script:  # fmt: skip
-    """Do one long transaction of many statements, with the client's own work between them."""
+    """Run one long transaction of many statements, with client work between them."""
     work = Run("UPDATE invoices SET total = $1 WHERE id = $2", works, writes=True)
     steps = (Begin(), Repeat(rounds, (work, Think(thinks))), End())
     return Script(application=application, steps=steps, starts=starts, copies=copies, every=every)
 
 
 def cron(*, every: float = 60.0, works: float = 3.0) -> Script:
-    """Connect regularly, work a little in one transaction, and leave."""
+    """Connect regularly, run one short transaction, and disconnect."""
     select = Run("SELECT id FROM invoices WHERE due < $1", about(0.2))
     update = Run("UPDATE invoices SET reminded = now() WHERE id = $1", about(0.2), writes=True)
     steps = (Begin(), select, Think(about(works)), update, End())
@@ -209,7 +209,7 @@ def cron(*, every: float = 60.0, works: float = 3.0) -> Script:
 
 
 def migration(*, starts: float, waits_at_most: float | None = None, takes: float = 2.0) -> Script:
-    """ALTER TABLE: waits for readers of orders, and everybody behind it waits too."""
+    """Run ALTER TABLE, which waits for readers of orders. All later sessions wait behind it."""
     alter = Run(
         "ALTER TABLE orders ADD COLUMN note text", exactly(takes), writes=True, locks="orders", gives_up=waits_at_most
     )
@@ -223,6 +223,6 @@ def report(*, starts: float, seconds: float, application: str = "reports", locks
 
 
 def row_holder(*, starts: float, seconds: float, row: str = "orders:1", application: str = "backoffice") -> Script:
-    """Lock a row and hold it through a call to somebody else, which comes back in the end."""
+    """Lock a row, and hold the lock during an external call, which ends eventually."""
     update = Run("UPDATE orders SET status = $1 WHERE id = $2", writes=True, locks=row)
     return Script(application=application, steps=(Begin(), update, Think(exactly(seconds)), End()), starts=starts)

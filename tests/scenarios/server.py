@@ -1,4 +1,4 @@
-"""The simulated PostgreSQL: slots and limits, pids, locks, counters, its clock, and what a look at it sees."""
+"""The simulated PostgreSQL: slots and limits, pids, locks, counters, its clock, and the snapshots of polls."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,34 +21,34 @@ from tests.scenarios.locks import Lock
 #: The server's clock at the beginning of each story.
 EPOCH = 1_800_000_000.0
 OWN_USER, OWN_DATABASE = "pgwatch_sessions", "postgres"
-#: pg_blocking_pids is asked of so many waiters at most.
-_ASKED = 50
+#: Maximum of waiting sessions for which a poll calls pg_blocking_pids.
+_MAX_BLOCKING_QUERIES = 50
 _PORTS = 28_000
 
 
 class ConnectionRefused(Exception):  # noqa: N818  what happened
-    """53300: no slot left, of this scope."""
+    """SQLSTATE 53300: no slot is left in this scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    """How the server is set up."""
+    """The settings of the server."""
 
     max_connections: int = 100
     superuser_reserved_connections: int = 3
     role_limits: tuple[tuple[str, int], ...] = ()
     database_limits: tuple[tuple[str, int], ...] = ()
     idle_in_transaction_session_timeout: float | None = None
-    #: After so many a pid comes again.
+    #: Number of pids; then they are reused.
     pids: int = 30_000
-    #: Transactions a second of others that move the age of every xid.
+    #: Transactions per second of others, which increase the age of every xid.
     transactions_per_second: float = 50.0
     #: Users whose sessions the monitoring role may not see; "*" for all.
     hidden_users: frozenset[str] = frozenset()
 
 
 class RunningPostgres:
-    """One server with its sessions."""
+    """A running server with its sessions."""
 
     def __init__(self, simulation: Simulation, setup: Postgres) -> None:
         self.simulation = simulation
@@ -68,11 +68,11 @@ class RunningPostgres:
         return EPOCH + self.simulation.now + self._clock_stepped
 
     def step_clock(self, seconds: float) -> None:
-        """Set the clock of the host forward, or back."""
+        """Set the clock forward, or back."""
         self._clock_stepped += seconds
 
     def connect(self, origin: Origin) -> Backend:
-        """Give the client a session, or refuse it."""
+        """Give the client a session, or raise ConnectionRefused."""
         if not self._up:
             raise ConnectionRefused(LimitScope.SERVER)
         full = next((key for key, used, slots in self._limits(origin) if used >= slots), None)
@@ -90,7 +90,7 @@ class RunningPostgres:
         return backend
 
     def close(self, backend: Backend, *, counted_as: str | None = None) -> None:
-        """End a session; `abandoned`, `fatal` or `killed` unless the client said good-bye."""
+        """End a session. `counted_as` is `abandoned`, `fatal` or `killed`, unless the client disconnected in order."""
         if not backend.alive:
             return
         backend.alive = False
@@ -113,7 +113,7 @@ class RunningPostgres:
         gives_up: float | None = None,
         fails: bool = False,
     ) -> Process[bool]:
-        """Work on a statement, after it got its lock if it needs one; whether it succeeded."""
+        """Run a statement after it got its lock, if it needs one. Return whether it succeeded."""
         self.transactions += writes
         backend.start(sql, transactions=self.transactions_now(), writes=writes)
         if lock:
@@ -132,18 +132,18 @@ class RunningPostgres:
         return not fails
 
     def transactions_now(self) -> int:
-        """Return the count of transactions that ages of xids are measured against."""
+        """Return the count of transactions, from which the ages of xids are measured."""
         return self.transactions + int(self.simulation.now * self.setup.transactions_per_second)
 
     def restart(self, *, seconds: float) -> None:
-        """Go down with every session, and come up again."""
+        """Stop with all sessions, and start again."""
         for backend in tuple(self.backends.values()):
             self.close(backend)
         self._up = False
         self.simulation.at(self.simulation.now + seconds, self._come_up)
 
     def poll(self) -> Snapshot | Failure:
-        """Return what a poll sees at this moment."""
+        """Return the snapshot or failure of a poll at this moment."""
         if not self._up:
             return Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
         return Snapshot(
@@ -159,12 +159,12 @@ class RunningPostgres:
         hidden, now = self.setup.hidden_users, self.transactions_now()
         waiting = [backend for backend in self.backends.values() if backend.waits_for]
         waiting.sort(key=lambda backend: backend.state_change)
-        asked = {backend.pid for backend in waiting[:_ASKED]}
+        queried = {backend.pid for backend in waiting[:_MAX_BLOCKING_QUERIES]}
         for backend in self.backends.values():
             is_hidden = bool(hidden) and ("*" in hidden or backend.origin.user in hidden)
             session = backend.session(transactions=now, hidden=is_hidden)
             if backend.waits_for and not is_hidden:
-                blocked_by = tuple(backend.waits_for.blockers(backend)) if backend.pid in asked else ()
+                blocked_by = tuple(backend.waits_for.blockers(backend)) if backend.pid in queried else ()
                 event = backend.waits_for.event(backend)
                 session = replace(session, wait_event_type="Lock", wait_event=event, blocked_by=blocked_by)
             yield session
@@ -184,7 +184,7 @@ class RunningPostgres:
 
     def _limits(self, origin: Origin) -> Iterator[tuple[tuple[LimitScope, str], int, int]]:
         setup = self.setup
-        # One slot is the monitor's.
+        # One slot is used by the monitor.
         ordinary = setup.max_connections - setup.superuser_reserved_connections
         yield (LimitScope.SERVER, "db"), len(self.backends) + 1, ordinary
         sessions = self.backends.values()

@@ -1,4 +1,4 @@
-"""Applications that answer requests: instances of several processes, each with its pool, and deploys of them."""
+"""Applications that serve requests: instances with several processes, each with its own pool, and deploys."""
 
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +14,7 @@ from tests.scenarios.world import World
 
 _DRAIN = 10.0
 _ROLL = 15.0
-#: How long a process thinks no request may come: so often a changed rate is noticed.
+#: Seconds between two checks for a changed rate, if requests are rarer.
 _NOTICE = 5.0
 
 
@@ -28,25 +28,25 @@ class Service:
     pool: Pool = sqlalchemy()  # noqa: RUF009  frozen
     traffic: Rate = steady(4.0)  # noqa: RUF009  a function
     requests: tuple[Request, ...] = (LIST_ORDERS, READ_ORDER, PAY_ORDER)
-    #: (from when, how many instances): each has an address of its own.
+    #: (time, number of instances). Each instance has its own address.
     instances: tuple[tuple[float, int], ...] = ((0, 2),)
-    #: Processes an instance, each with its pool.
+    #: Processes per instance, each with its own pool.
     workers: int = 1
-    #: When every instance gives way to a new one, one after the other.
+    #: Times at which all instances are replaced, one after the other.
     deploys: tuple[float, ...] = ()
-    #: When all its processes vanish together with their hosts, without a word to the server.
+    #: Time at which all processes vanish with their hosts, without closing connections.
     vanishes: float | None = None
-    #: PgBouncer's address: one pool of connections for all instances, those of the pooler.
+    #: PgBouncer's address. All instances then share the pooler's connections.
     pooler: str | None = None
-    #: PgBouncer's application_name_add_host.
+    #: Whether PgBouncer has application_name_add_host on.
     adds_host: bool = False
-    #: Each process calls itself differently.
+    #: Each process has another application name.
     suffixed: bool = False
     network: str = "10.0.0"
 
     @property
     def client(self) -> Client:
-        """As findings name it."""
+        """The client in findings."""
         return Client(self.database, self.user, self.application or "(none)")
 
     def play(self, world: World) -> None:
@@ -65,14 +65,14 @@ class Service:
 
 
 class _Instance:
-    """One host or container: its processes' pools."""
+    """One host or container: the pools of its processes."""
 
     def __init__(self, pools: list[RunningPool]) -> None:
         self.pools = pools
 
 
 class _Running:
-    """A service at work."""
+    """A running service."""
 
     def __init__(self, world: World, service: Service) -> None:
         self.world = world
@@ -84,7 +84,7 @@ class _Running:
         self._pooled: RunningPool | None = None
 
     def scale(self, number: int) -> None:
-        """Have so many instances."""
+        """Start or stop instances to reach this number."""
         while len(self.instances) < number:
             self.instances.append(self._new_instance())
         for instance in self.instances[number:]:
@@ -92,7 +92,7 @@ class _Running:
         del self.instances[number:]
 
     def deploy(self) -> Process[None]:
-        """Replace each instance: the new one starts before the old one drains and ends."""
+        """Replace each instance. The new one starts before the old one drains and ends."""
         for old in tuple(self.instances):
             self.instances.append(self._new_instance())
             yield _ROLL
@@ -107,7 +107,7 @@ class _Running:
         self.instances.clear()
 
     def traffic(self) -> Process[None]:
-        """Let requests come at the service's rate."""
+        """Start requests at the service's rate."""
         simulation, random = self.world.simulation, self.world.simulation.random
         while True:
             rate = self.service.traffic(simulation.now)
@@ -121,7 +121,7 @@ class _Running:
                 simulation.start(self._serve(request))
 
     def own_traffic(self, request: Request, per_minute: float) -> Process[None]:
-        """Let one kind of request come at its own rate, somewhat regularly."""
+        """Start one kind of request at its own rate, at fairly regular intervals."""
         simulation = self.world.simulation
         yield request.begin
         while simulation.now < request.end:
@@ -179,7 +179,7 @@ class _Running:
                 return
             if request.thinks:
                 yield request.thinks(random)
-        if in_transaction and (request.writes or pool.pool.reset):  # asyncpg's block always commits
+        if in_transaction and (request.writes or pool.pool.reset):  # asyncpg's transaction block always commits
             backend.end(pool.pool.word("COMMIT"))
 
     def _forget(self, pool: RunningPool, backend: Backend, request: Request, leak: Leak) -> Process[None]:

@@ -1,4 +1,4 @@
-"""What most stories share: the shop's service of orders, and how the truth about its leaks is told."""
+"""What most stories share: the shop's service for orders, and the truth about its leaks."""
 
 from pgwatch_sessions.core.findings import LeakKind
 from pgwatch_sessions.core.model import Client
@@ -10,21 +10,21 @@ from tests.scenarios.story import Truth
 
 ORDERS = Client("shop", "app", "orders")
 CONNECTION = frozenset({LeakKind.CONNECTION_HELD})
-#: Where the server does not show whether a session was handed back, its growth may be all there is to find.
+#: If the server does not show whether a session was returned to the pool, only growth may be found.
 GROWTH = frozenset({LeakKind.CONNECTION_HELD, LeakKind.ORIGIN_GROWTH})
-#: So large that a leak does not end with the pool before it was judged.
+#: So large that the leak does not use up the pool before it is judged.
 ROOMY = sqlalchemy(20, 40)
 BIG = Postgres(max_connections=500)
 SHOP = (LIST_ORDERS, PAY_ORDER, READ_STOCK)
 
 
 def orders(*requests: Request, **fields: object) -> Service:
-    """Make the service most stories are about: healthy requests, and these."""
+    """Return the service of most stories, with healthy requests and these."""
     return Service(**({"pool": ROOMY, "requests": (*SHOP, *requests)} | fields))  # type: ignore[arg-type]
 
 
 def truth(request: Request | None, client: Client = ORDERS, *, fast: bool = False, **fields: object) -> Truth:
-    """Say which request of which client leaks; without a request its site does not show."""
+    """Return the truth about a leak. Without a request, the server does not show its site."""
     in_time = {"found_within": 120.0, "warned_within": 120.0} if fast else {}
     site = request.site if request else None
     return Truth(client=client, site=site, **(in_time | fields))  # type: ignore[arg-type]

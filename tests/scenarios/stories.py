@@ -1,4 +1,4 @@
-"""Every story."""
+"""All stories."""
 
 from tests.scenarios.healthy import HEALTHY
 from tests.scenarios.leaks import LEAKS

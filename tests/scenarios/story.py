@@ -1,4 +1,4 @@
-"""A story: who is there, what happens, and what is true about it."""
+"""A story: its clients, its events, and what is true about it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,33 +16,33 @@ REST = float("inf")
 
 
 class Part(Protocol):
-    """Something that takes part in a story."""
+    """A participant of a story."""
 
     def play(self, world: World) -> None:
-        """Begin; what happens later is scheduled."""
+        """Start, and schedule later events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """One leak of a story. When it began, its sessions and its rate are measured while the story is played."""
+    """One leak of a story. Its start, sessions and rate are recorded while the story is played."""
 
     client: Client
-    #: None where the server does not show it.
+    #: None if the server does not show it.
     site: str | None
     kinds: frozenset[LeakKind] = frozenset({LeakKind.TRANSACTION_HELD})
-    #: The least severity it must reach.
+    #: The severity that it must reach at least.
     severity: Severity = Severity.WARNING
     #: Seconds from the first leaked session to a finding, and from the second to a warning.
     found_within: float = 600.0
     warned_within: float = 300.0
-    #: A rate is told, and right within a fifth.
+    #: Whether a rate must be reported, correct within a fifth.
     has_rate: bool = True
-    #: Findings that may be opened for it.
+    #: Number of findings that may be opened for it.
     findings: int = 1
 
 
 class Says(NamedTuple):
-    """The verdicts that are right about a client (None: the server) for a part of the story."""
+    """The right verdicts about a client (None: the server) in a part of the story."""
 
     client: Client | None
     begin: float
@@ -52,7 +52,7 @@ class Says(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All of one story. Times are seconds from its beginning."""
+    """One story. Times are seconds from its beginning."""
 
     name: str
     family: str
@@ -62,19 +62,19 @@ class Story:
     server: Postgres = field(default_factory=Postgres)
     interval: float = 10.0
     policy: Policy = field(default_factory=Policy)
-    #: Where the verdict is not simply `ok` before and `leaking` after.
+    #: Right verdicts, where they are not simply `ok` before the leak and `leaking` after its start.
     diagnosis: tuple[Says, ...] = ()
-    #: (from, to, why): polls that fail.
+    #: (from, to, reason) of failing polls.
     blind: tuple[tuple[float, float, FailureReason], ...] = ()
-    #: (when, by how much): the server's clock is set.
+    #: (time, seconds): the server's clock is set.
     clock_steps: tuple[tuple[float, float], ...] = ()
-    #: (when, how long): the server restarts.
+    #: (time, seconds): the server restarts.
     restarts: tuple[tuple[float, float], ...] = ()
-    #: When the monitor restarts, with nothing remembered.
+    #: Times at which the monitor restarts and forgets everything.
     monitor_restarts: tuple[float, ...] = ()
-    #: Wrong things may be said of these clients, for they do look like that.
+    #: Clients that may get false warnings, because they look like a leak.
     excused: frozenset[Client] = frozenset()
-    #: Whether the true forecast is checked: growth towards a limit without a pool's bound.
+    #: Whether the forecast is checked: growth towards a limit that no pool stops.
     forecast: bool = False
 
     @property
@@ -84,7 +84,7 @@ class Story:
 
 
 class Poll(NamedTuple):
-    """One poll: when in the story, and what it gave."""
+    """One poll: its time in the story, and its outcome."""
 
     at: float
     outcome: Snapshot | Failure
@@ -96,7 +96,7 @@ class Poll(NamedTuple):
 
 
 def begin(story: Story, *, seed: int = 0) -> World:
-    """Set the scene."""
+    """Create the world of a story."""
     world = World(crc32(story.name.encode()) + seed, story.server)
     for when, by in story.clock_steps:
         world.simulation.at(when, lambda by=by: world.server.step_clock(by))  # type: ignore[misc]
@@ -108,10 +108,10 @@ def begin(story: Story, *, seed: int = 0) -> World:
 
 
 def polls(story: Story, world: World) -> Iterator[Poll]:
-    """Let the story happen, looking at it at each interval."""
+    """Run the story, and yield a poll at each interval."""
     number = int(story.minutes * 60 / story.interval)
     for i in range(1, number + 1):
-        # Requests do not know when somebody polls.
+        # A small offset, because requests and polls do not coincide in reality.
         at = i * story.interval + 0.003
         world.simulation.run_until(at)
         failed = next((reason for begin, end, reason in story.blind if begin <= at < end), None)

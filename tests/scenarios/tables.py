@@ -1,4 +1,4 @@
-"""The figures over many stories, family by family, and the classic rules beside them."""
+"""Tables of the results of many stories by family, and of the classic rules for comparison."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -16,7 +16,7 @@ _COLUMNS = (
 
 
 def figures_table(judgements: Iterable[Judgement]) -> str:
-    """Write the figures of each family of leaks and of healthy stories, and of all."""
+    """Return the figures of each family, and of all stories."""
     ordered = sorted(judgements, key=_place)
     rows = [_figures(name, tuple(group)) for (_, name), group in groupby(ordered, key=_place)]
     rows.append(_figures("all", ordered))
@@ -24,7 +24,7 @@ def figures_table(judgements: Iterable[Judgement]) -> str:
 
 
 def classic_table(judgements: Iterable[Judgement]) -> str:
-    """Write what the classic rules make of the same stories, beside ours."""
+    """Return how many leaks and healthy stories the classic rules and ours report."""
     all_of_them = tuple(judgements)
     leaks = [j for j in all_of_them if not j.played.story.healthy]
     healthy = [j for j in all_of_them if j.played.story.healthy]

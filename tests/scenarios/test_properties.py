@@ -23,7 +23,7 @@ INTERVAL, POLLS = 30.0, 20
 STATEMENTS = (
     *("SELECT a FROM t WHERE id = 7",) * 5,
     "UPDATE t SET a = 'x'",
-    *(f"SELECT a FROM {table}" for table in "uvw"),  # enough sites to be put together as various
+    *(f"SELECT a FROM {table}" for table in "uvw"),  # enough sites to be merged as `various`
     "ROLLBACK",
     "COMMIT;",
     "",
@@ -35,7 +35,7 @@ FindingEvent = LeakOpened | LeakChanged | LeakClosed
 
 
 class Life(NamedTuple):
-    """A session's course over several polls."""
+    """A session over several polls."""
 
     pid: int
     client: tuple[str, str, str]
@@ -43,12 +43,12 @@ class Life(NamedTuple):
     sql: str
     first: int
     last: int
-    #: Polls between two moves; 0 never moves.
+    #: Polls between two state changes; 0 means that it never moves.
     moves: int
     xmin: int | None
 
     def seen(self, poll: int) -> Session | None:
-        """Return what a poll sees of it."""
+        """Return the session as a poll sees it."""
         if not self.first <= poll <= self.last:
             return None
         moved = self.first if not self.moves else poll - (poll - self.first) % self.moves
@@ -77,14 +77,14 @@ LIVES = st.builds(
 
 
 class Tale(NamedTuple):
-    """Sessions' lives, and the polls that fail."""
+    """Sessions, and the polls that fail."""
 
     lives: tuple[Life, ...]
     failing: frozenset[int]
 
     @property
     def polls(self) -> tuple[Snapshot | Failure, ...]:
-        """Return what each poll gives; a pid is unique at a time, and comes again."""
+        """Return the outcome of each poll. Pids are unique at each time, and are reused."""
         lives: list[Life] = []
         for life in self.lives:
             if not any(
@@ -107,30 +107,30 @@ TALES = st.builds(
 
 
 class Course(NamedTuple):
-    """What was said about polls: the state after each, and the events of each."""
+    """The state after each poll, and the events of each poll."""
 
     states: tuple[ServerState, ...]
     events: tuple[tuple[object, ...], ...]
 
 
 def follow(outcomes: Sequence[Snapshot | Failure], policy: Policy | None = None) -> Course:
-    """Take in all polls."""
-    state, states, told = ServerState(server="db"), [], []
+    """Advance the core over all polls."""
+    state, states, reported = ServerState(server="db"), [], []
     for i, outcome in enumerate(outcomes):
         state, events = advance(state, outcome, policy=policy or Policy(), at=NOW + i * INTERVAL, duration=0.01)
         states.append(state)
-        told.append(tuple(event for event in events if isinstance(event, FindingEvent | DiagnosisChanged)))
-    return Course(tuple(states), tuple(told))
+        reported.append(tuple(event for event in events if isinstance(event, FindingEvent | DiagnosisChanged)))
+    return Course(tuple(states), tuple(reported))
 
 
 def essence(finding: Finding) -> tuple[object, ...]:
-    """Return all of a finding but the order of its sessions."""
+    """Return everything of a finding except the order of its sessions."""
     return finding.key, finding.severity, _ids(finding), frozenset(finding.origins), finding.since, finding.total
 
 
 @given(TALES, st.randoms(use_true_random=False))
 def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None:
-    """The server promises none."""
+    """The server returns sessions in any order."""
 
     def shuffled(outcome: Snapshot | Failure) -> Snapshot | Failure:
         if isinstance(outcome, Failure):
@@ -148,15 +148,15 @@ def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None
 
 
 @given(TALES, st.integers(1, POLLS))
-def test_the_same_poll_twice_says_nothing_new(tale: Tale, number: int) -> None:
-    """Nothing changed and no time went by."""
+def test_the_same_poll_twice_has_no_events(tale: Tale, number: int) -> None:
+    """Nothing changed, and no time passed."""
     course = tale.polls[:number]
     assert follow((*course, course[-1])).events[-1] == ()
 
 
 @given(TALES)
-def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
-    """After each poll; and nothing is opened twice, or closed that was not open."""
+def test_a_finding_is_open_from_its_opening_to_its_closing(tale: Tale) -> None:
+    """This holds after each poll. No finding opens twice, or closes without being open."""
     course, is_open = follow(tale.polls), set()
     for state, events in zip(course.states, course.events, strict=True):
         for event in events:
@@ -173,8 +173,8 @@ def test_what_was_opened_and_not_closed_is_open(tale: Tale) -> None:
 
 
 @given(TALES)
-def test_a_session_is_in_one_finding_and_a_key_on_one(tale: Tale) -> None:
-    """Else sessions would be counted twice, and two series would have the same labels."""
+def test_each_session_and_each_key_belong_to_one_finding(tale: Tale) -> None:
+    """Otherwise sessions would count twice, and two series would have the same labels."""
     for state in follow(tale.polls).states:
         members = [session.id for finding in state.findings for session in finding.sessions]
         keys = [finding.key for finding in state.findings]
@@ -189,7 +189,7 @@ def ever_found(course: Course) -> set[tuple[Client, SessionId]]:
 
 @given(TALES, st.floats(1, 60), st.floats(1, 10))
 def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, factor: float) -> None:
-    """Every session that is found with a long hold limit is found with a shorter one."""
+    """Every session found with a long hold limit is also found with a shorter one."""
     lenient = ever_found(follow(tale.polls, Policy(hold_limit=hold_limit * factor)))
     assert lenient <= ever_found(follow(tale.polls, Policy(hold_limit=hold_limit)))
 
@@ -197,7 +197,7 @@ def test_a_stricter_policy_never_finds_less(tale: Tale, hold_limit: float, facto
 @pytest.mark.slow
 @pytest.mark.parametrize("story", LEAKS[:8], ids=lambda story: story.name)
 def test_a_stricter_policy_finds_no_later(story: Story) -> None:
-    """Of whole stories too: the first finding about the leaking client comes no later."""
+    """With a shorter hold limit, the first finding on the leaking client comes no later."""
     first = []
     for hold_limit in (30.0, 60.0, 120.0):
         played = play(replace(story, minutes=15), policy=Policy(hold_limit=hold_limit))
@@ -214,7 +214,7 @@ NAMES = st.text(max_size=63) | st.sampled_from(("", "'", '"', "\x00\x1b[31m", "a
 
 @st.composite
 def hostile_sessions(draw: st.DrawFn) -> Session:
-    """Draw a session of anybody who means harm, on a server whose clock is anything."""
+    """Draw a session with hostile texts, on a server with an arbitrary clock."""
     sql = draw(
         st.none() | st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode(errors="replace"))
     )
@@ -231,7 +231,7 @@ def hostile_sessions(draw: st.DrawFn) -> Session:
         wait_event=draw(st.sampled_from((None, "transactionid", "ClientRead"))),
         backend_xid_age=draw(AGES),
         backend_xmin_age=draw(AGES),
-        # Circles, oneself, and sessions that are gone.
+        # Includes circles, the session itself, and sessions that are gone.
         blocked_by=tuple(draw(st.lists(st.integers(0, 6), max_size=3))),
         statement=parse_statement(sql),
     )
@@ -246,8 +246,8 @@ def hostile_sessions(draw: st.DrawFn) -> Session:
         max_size=5,
     )
 )
-def test_nothing_that_a_server_shows_breaks_the_core(shown: list[tuple[float, list[Session]]]) -> None:
-    """Any names, statements, ages, clocks, pids that come again, and blockers in a circle."""
+def test_no_snapshot_breaks_the_core(shown: list[tuple[float, list[Session]]]) -> None:
+    """It may have any names, statements, ages, clocks, reused pids, and blockers in a circle."""
     follow([snapshot(*sessions, at=at) for at, sessions in shown])
 
 

@@ -31,23 +31,23 @@ HERE = Origin("shop", "app", "orders", "10.0.0.1")
 
 
 def story(*parts: Part, minutes: float = 10, **fields: object) -> Story:
-    """Make a story of these parts."""
+    """Return a story with these parts."""
     return Story(name="test", family="test", parts=parts, minutes=minutes, **fields)  # type: ignore[arg-type]
 
 
-def snapshots(told: Story) -> list[Snapshot]:
-    """Play a story whose polls all succeed."""
-    outcomes = [poll.outcome for poll in polls(told, begin(told))]
+def snapshots(played_story: Story) -> list[Snapshot]:
+    """Play a story, and return the snapshots of all polls that succeed."""
+    outcomes = [poll.outcome for poll in polls(played_story, begin(played_story))]
     return [outcome for outcome in outcomes if isinstance(outcome, Snapshot)]
 
 
-def last(told: Story) -> tuple[Session, ...]:
+def last_sessions(played_story: Story) -> tuple[Session, ...]:
     """Return the sessions of the last poll."""
-    return snapshots(told)[-1].sessions
+    return snapshots(played_story)[-1].sessions
 
 
-def a_pool(pool: Pool) -> tuple[World, RunningPool]:
-    """Make a pool on an otherwise empty server, with its first connections open."""
+def new_pool(pool: Pool) -> tuple[World, RunningPool]:
+    """Return a pool on an otherwise empty server, after its first connections are open."""
     world = World(1, Postgres())
     running = RunningPool(world.simulation, world.server, replace(pool, connecting=exactly(0.01)), HERE)
     world.simulation.run_until(1.0)
@@ -55,15 +55,15 @@ def a_pool(pool: Pool) -> tuple[World, RunningPool]:
 
 
 def use(world: World, pool: RunningPool, seconds: float, used: list[int]) -> Process[None]:
-    """Take a connection, note its pid, and give it back later."""
+    """Take a connection, record its pid, and return the connection later."""
     backend = yield from pool.acquire()
     used.append(backend.pid)
     yield from world.server.run(backend, "SELECT 1 FROM t", seconds)
     pool.release(backend)
 
 
-def in_turn(world: World, pool: RunningPool, times: int) -> list[int]:
-    """Use the pool so often, one after the other."""
+def use_in_turn(world: World, pool: RunningPool, times: int) -> list[int]:
+    """Use the pool several times, one after the other. Return the pids."""
     used: list[int] = []
     for _ in range(times):
         world.simulation.start(use(world, pool, 0.1, used))
@@ -71,8 +71,8 @@ def in_turn(world: World, pool: RunningPool, times: int) -> list[int]:
     return used
 
 
-def at_once(world: World, pool: RunningPool, number: int, seconds: float = 0.5) -> list[int]:
-    """Use so many connections at the same time."""
+def use_at_once(world: World, pool: RunningPool, number: int, seconds: float = 0.5) -> list[int]:
+    """Use several connections at the same time. Return the pids."""
     used: list[int] = []
     for _ in range(number):
         world.simulation.start(use(world, pool, seconds, used))
@@ -80,62 +80,64 @@ def at_once(world: World, pool: RunningPool, number: int, seconds: float = 0.5) 
     return used
 
 
-def test_queue_pool_hands_out_first_what_came_back_first() -> None:
-    """All its connections are used in turn, so that none polls old."""
-    world, pool = a_pool(sqlalchemy(4, 0))
-    opened = at_once(world, pool, 4)
-    assert in_turn(world, pool, 8) == opened * 2
+def test_queue_pool_is_first_in_first_out() -> None:
+    """It uses its connections in turn, so that none looks old."""
+    world, pool = new_pool(sqlalchemy(4, 0))
+    opened = use_at_once(world, pool, 4)
+    assert use_in_turn(world, pool, 8) == opened * 2
 
 
-def test_asyncpg_pool_hands_out_first_what_came_back_last() -> None:
-    """One after the other needs one connection: the others stay frozen however busy it is."""
-    world, pool = a_pool(asyncpg_pool(4, 8))
-    assert len(set(in_turn(world, pool, 8))) == 1
+def test_asyncpg_pool_is_last_in_first_out() -> None:
+    """Sequential requests use one connection. The others are never used, even if the pool is busy."""
+    world, pool = new_pool(asyncpg_pool(4, 8))
+    assert len(set(use_in_turn(world, pool, 8))) == 1
     assert len(world.server.backends) == 4
 
 
-def test_a_pool_never_opens_while_one_lies_idle() -> None:
-    """Work that needs three at most never has more than three."""
-    world, pool = a_pool(sqlalchemy(10, 10))
+def test_a_pool_opens_no_connection_while_one_is_idle() -> None:
+    """Work that needs at most three connections never has more than three."""
+    world, pool = new_pool(sqlalchemy(10, 10))
     for _ in range(5):
-        at_once(world, pool, 3)
+        use_at_once(world, pool, 3)
     assert (pool.opened, pool.idle, len(world.server.backends)) == (3, 3, 3)
 
 
-def test_overflow_connections_are_closed_when_they_come_back() -> None:
+def test_overflow_connections_are_closed_when_they_are_returned() -> None:
     """Only `size` connections are kept."""
-    world, pool = a_pool(sqlalchemy(2, 3))
-    assert len(set(at_once(world, pool, 5))) == 5
+    world, pool = new_pool(sqlalchemy(2, 3))
+    assert len(set(use_at_once(world, pool, 5))) == 5
     assert len(world.server.backends) == 2
 
 
-def test_an_exhausted_pool_lets_requests_wait_and_then_gives_up() -> None:
-    """Who waits is served by who comes back; who waits too long is not served."""
-    world, pool = a_pool(sqlalchemy(1, 0, timeout=3))
-    assert len(at_once(world, pool, 3, seconds=0.5)) == 3
+def test_requests_wait_for_an_exhausted_pool_until_they_time_out() -> None:
+    """A waiting request gets a returned connection. After the time-out, it fails."""
+    world, pool = new_pool(sqlalchemy(1, 0, timeout=3))
+    assert len(use_at_once(world, pool, 3, seconds=0.5)) == 3
     with pytest.raises(PoolTimedOut):
-        at_once(world, pool, 3, seconds=4)
+        use_at_once(world, pool, 3, seconds=4)
     assert pool.timed_out == 1
     assert len(world.server.backends) == 1
 
 
 @pytest.mark.parametrize("pool", [sqlalchemy(5, 5), asyncpg_pool(3, 8), pgx(7), autocommit(4, 2), node_postgres(9)])
 def test_a_pool_never_has_more_than_its_limit(pool: Pool) -> None:
-    """However much is asked of it."""
+    """The number of sessions reaches the limit but never exceeds it."""
     service = Service(pool=replace(pool, timeout=2), instances=((0, 1),), traffic=steady(60))
     busy = replace(service, requests=(Request(sql="SELECT x FROM t", takes=about(0.3)),))
     assert max(len(snapshot.sessions) for snapshot in snapshots(story(busy, minutes=3))) == pool.most
 
 
-def test_nothing_stays_open_without_a_pool() -> None:
-    """After the traffic there is no session."""
-    assert last(story(Service(pool=per_request(), traffic=then_silence(20, at=60)), minutes=3)) == ()
+def test_without_a_pool_no_session_stays_open() -> None:
+    """After the traffic ended, there is no session."""
+    assert last_sessions(story(Service(pool=per_request(), traffic=then_silence(20, at=60)), minutes=3)) == ()
 
 
-def left_by(keeps: Keeps | None, request: Request, pool: Pool) -> Session:
-    """Return a session that such a request left behind."""
-    asked = leaking(request, per_minute=2, keeps=keeps) if keeps else replace(request, per_minute=2)
-    left, *_ = last(story(Service(pool=pool, requests=(asked,), traffic=steady(0), instances=((0, 1),)), minutes=2))
+def session_after(keeps: Keeps | None, request: Request, pool: Pool) -> Session:
+    """Return the session after a request, leaking or not."""
+    changed = leaking(request, per_minute=2, keeps=keeps) if keeps else replace(request, per_minute=2)
+    left, *_ = last_sessions(
+        story(Service(pool=pool, requests=(changed,), traffic=steady(0), instances=((0, 1),)), minutes=2)
+    )
     return left
 
 
@@ -160,11 +162,11 @@ IN_TRANSACTION, IDLE = SessionState.IDLE_IN_TRANSACTION, SessionState.IDLE
         ((None, READ_ORDER, autocommit()), IDLE, READ_ORDER.sql, False, False, False),
     ],
 )
-def test_sessions_look_as_real_ones_were_measured(
+def test_sessions_look_like_measured_real_ones(
     left: tuple[Keeps | None, Request, Pool], state: SessionState, text: str, *, xact: bool, xid: bool, xmin: bool
 ) -> None:
-    """Each row of the table of what the server shows."""
-    session = left_by(*left)
+    """Each row is a way in which a request leaves its session."""
+    session = session_after(*left)
     assert session.state is state
     assert session.statement.text == text
     assert (session.xact_start is not None) is xact
@@ -173,18 +175,18 @@ def test_sessions_look_as_real_ones_were_measured(
     assert (session.wait_event_type, session.wait_event) == ("Client", "ClientRead")
 
 
-def test_a_pool_s_other_ends() -> None:
-    """Asyncpg's reset counts as handed back, a connection that was only opened as never used."""
-    assert left_by(None, READ_ORDER, asyncpg_pool(0, 5)).statement.kind is StatementKind.RETURNED
-    unused = last(story(Service(pool=asyncpg_pool(3, 5), traffic=steady(0), instances=((0, 1),)), minutes=1))
+def test_reset_and_unused_connections_are_recognised() -> None:
+    """After asyncpg's reset, a session counts as returned to the pool; a connection only opened, as never used."""
+    assert session_after(None, READ_ORDER, asyncpg_pool(0, 5)).statement.kind is StatementKind.RETURNED
+    unused = last_sessions(story(Service(pool=asyncpg_pool(3, 5), traffic=steady(0), instances=((0, 1),)), minutes=1))
     assert Counter(session.statement.kind for session in unused) == {StatementKind.NEVER_USED: 3}
 
 
-def test_what_is_leaked_never_moves_and_is_written_down() -> None:
-    """The truth about a story is what its server shows."""
-    told = story(Service(requests=(LIST_ORDERS, leaking(READ_ORDER, per_minute=6, begin=60))), minutes=5)
-    world = begin(told)
-    *_, before, after = (poll.outcome for poll in polls(told, world))
+def test_leaked_sessions_never_move_and_are_recorded() -> None:
+    """The ledger of a story agrees with the sessions on its server."""
+    played_story = story(Service(requests=(LIST_ORDERS, leaking(READ_ORDER, per_minute=6, begin=60))), minutes=5)
+    world = begin(played_story)
+    *_, before, after = (poll.outcome for poll in polls(played_story, world))
     assert isinstance(before, Snapshot)
     assert isinstance(after, Snapshot)
     leaked = {entry.id for entry in world.ledger if entry.at < 280}
@@ -195,10 +197,10 @@ def test_what_is_leaked_never_moves_and_is_written_down() -> None:
 
 
 def test_waiters_for_a_row_queue_behind_its_holder() -> None:
-    """The first waits for the holder's transaction, the others for the first."""
+    """The first waits for the holder's transaction, the others wait for the first."""
     pay = replace(PAY_ORDER, locks="orders:1")
-    told = story(row_holder(starts=30, seconds=60), Service(requests=(pay,), traffic=steady(0.2)), minutes=2)
-    at_80, at_110 = (snapshots(told)[i].sessions for i in (7, 10))
+    played_story = story(row_holder(starts=30, seconds=60), Service(requests=(pay,), traffic=steady(0.2)), minutes=2)
+    at_80, at_110 = (snapshots(played_story)[i].sessions for i in (7, 10))
     (holder,) = (session for session in at_80 if session.state is IN_TRANSACTION)
     waiting = sorted((s for s in at_80 if s.wait_event_type == "Lock"), key=lambda s: s.state_change or 0)
     assert len(waiting) >= 3
@@ -208,14 +210,14 @@ def test_waiters_for_a_row_queue_behind_its_holder() -> None:
     assert not any(session.wait_event_type for session in at_110 if session.state is SessionState.ACTIVE)
 
 
-def test_readers_queue_behind_a_migration_that_waits_itself() -> None:
-    """A fair queue: who would conflict with somebody ahead waits."""
+def test_readers_queue_behind_a_waiting_migration() -> None:
+    """The queue is fair: a session that conflicts with one ahead waits, too."""
     reader = Script(application="late", steps=(Run("SELECT 1 FROM orders", locks="orders", shared=True),), starts=40)
-    told = story(report(starts=10, seconds=60, locks="orders"), migration(starts=30), reader, minutes=2)
-    sessions = {session.client.application: session for session in snapshots(told)[5].sessions}
+    played_story = story(report(starts=10, seconds=60, locks="orders"), migration(starts=30), reader, minutes=2)
+    sessions = {session.client.application: session for session in snapshots(played_story)[5].sessions}
     assert sessions["alembic"].blocked_by == (sessions["reports"].id.pid,)
     assert sessions["late"].blocked_by == (sessions["alembic"].id.pid,)
-    assert snapshots(told)[-1].sessions == ()
+    assert snapshots(played_story)[-1].sessions == ()
 
 
 def kinds_of_end(snapshot: Snapshot) -> Iterable[tuple[int, int]]:
@@ -223,8 +225,8 @@ def kinds_of_end(snapshot: Snapshot) -> Iterable[tuple[int, int]]:
     return [(counters.established, counters.fatal) for counters in snapshot.databases]
 
 
-def test_the_server_ends_transactions_that_sit_idle_too_long() -> None:
-    """And counts them; the others stay."""
+def test_the_server_ends_sessions_that_are_idle_in_transaction_too_long() -> None:
+    """It counts them as fatal. Other sessions stay."""
     held = Script(application="x", steps=(Begin(), Run("SELECT a FROM t")), leaks=True, copies=3)
     server = Postgres(idle_in_transaction_session_timeout=45)
     shown = snapshots(story(held, minutes=2, server=server))
@@ -241,19 +243,19 @@ def test_the_server_ends_transactions_that_sit_idle_too_long() -> None:
     ],
 )
 def test_the_server_refuses_beyond_its_limits(server: Postgres, limit: tuple[LimitScope, str], most: int) -> None:
-    """One slot is the monitor's own; when the limit was reached is known."""
+    """One slot is used by the monitor. The time at which the limit was reached is recorded."""
     leak = leaking(READ_ORDER, per_minute=20, keeps=Keeps.CONNECTION)
-    told = story(Service(pool=per_request(), requests=(leak,), traffic=steady(0)), minutes=5, server=server)
-    world = begin(told)
-    outcomes = [poll.outcome for poll in polls(told, world)]
+    played_story = story(Service(pool=per_request(), requests=(leak,), traffic=steady(0)), minutes=5, server=server)
+    world = begin(played_story)
+    outcomes = [poll.outcome for poll in polls(played_story, world)]
     assert max(len(each.sessions) for each in outcomes if isinstance(each, Snapshot)) == most
     assert list(world.server.exhausted_at) == [limit]
 
 
 def test_a_restart_ends_every_session_and_fails_polls() -> None:
-    """Clients come back when the server does; its start time tells."""
-    told = story(Service(traffic=steady(20)), restarts=((100, 25),), minutes=5)
-    outcomes = [poll.outcome for poll in polls(told, begin(told))]
+    """Clients reconnect after the restart, and the server's start time changes."""
+    played_story = story(Service(traffic=steady(20)), restarts=((100, 25),), minutes=5)
+    outcomes = [poll.outcome for poll in polls(played_story, begin(played_story))]
     assert [isinstance(outcome, Failure) for outcome in outcomes[8:14]] == [False, True, True, True, False, False]
     first, final = outcomes[0], outcomes[-1]
     assert isinstance(first, Snapshot)
@@ -263,8 +265,8 @@ def test_a_restart_ends_every_session_and_fails_polls() -> None:
     assert final.sessions
 
 
-def test_the_same_story_is_the_same_each_time() -> None:
-    """Chance comes from the story's name and a seed alone."""
-    told = story(Service(requests=(LIST_ORDERS, leaking(READ_ORDER, per_minute=6))), minutes=3)
-    assert snapshots(told) == snapshots(told)
-    assert snapshots(told) != snapshots(replace(told, name="another"))
+def test_a_story_is_the_same_each_time() -> None:
+    """Its random numbers depend only on its name and a seed."""
+    played_story = story(Service(requests=(LIST_ORDERS, leaking(READ_ORDER, per_minute=6))), minutes=3)
+    assert snapshots(played_story) == snapshots(played_story)
+    assert snapshots(played_story) != snapshots(replace(played_story, name="another"))

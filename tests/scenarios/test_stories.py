@@ -12,24 +12,24 @@ pytestmark = pytest.mark.slow
 
 
 def identity(story: Story) -> str:
-    """Name a story in pytest's output."""
+    """Return the name of a story for pytest's output."""
     return f"{story.family}: {story.name}"
 
 
 @pytest.mark.parametrize("story", LEAKS, ids=identity)
 def test_leak_is_found(story: Story) -> None:
-    """In time, by its client and site, with its rate, forecast and diagnosis; once; and nobody else is accused."""
+    """It is found once and in time, with the right client, site, rate, forecast and diagnosis; no other is accused."""
     assert complaints(judge(play(story))) == ()
 
 
 @pytest.mark.parametrize("story", HEALTHY, ids=identity)
-def test_healthy_story_stays_quiet(story: Story) -> None:
-    """No warning, and the right diagnosis."""
+def test_healthy_story_has_no_warnings(story: Story) -> None:
+    """There is no warning, and the diagnosis is right."""
     assert complaints(judge(play(story))) == ()
 
 
-def test_every_story_has_a_name_of_its_own() -> None:
-    """Its chances come from its name, and people ask for it by that."""
+def test_story_names_are_unique() -> None:
+    """A story's random numbers depend on its name, and people select stories by name."""
     assert len(LEAKS) >= 25
     assert len(HEALTHY) >= 35
     assert len({story.name for story in STORIES}) == len(STORIES)

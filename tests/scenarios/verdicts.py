@@ -1,4 +1,4 @@
-"""What is asked of every story, as the complaints about one that was judged."""
+"""The requirements for every story. Each violation is a complaint."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from tests.scenarios.judging import DIAGNOSIS_RIGHT, FORECAST_TOLERANCE, RATE_TO
 
 
 def complaints(judgement: Judgement) -> tuple[str, ...]:
-    """Return all that is wrong, each in a line."""
+    """Return all complaints, one line each."""
     return tuple(_all(judgement))
 
 

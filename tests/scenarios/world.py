@@ -1,4 +1,4 @@
-"""Everything of one story while it is played: the server, its clients' pools, and what was truly leaked."""
+"""The state of a story while it is played: the server, its clients' pools, and the leaked sessions."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from tests.scenarios.server import Postgres, RunningPostgres
 
 
 class Leaked(NamedTuple):
-    """The truth about one leaked session."""
+    """A record of one leaked session."""
 
     at: float
     id: SessionId
@@ -28,11 +28,11 @@ class World:
         self.ledger: list[Leaked] = []
 
     def leaked(self, backend: Backend, client: Client, site: str) -> None:
-        """Write down that this session will never be used again."""
+        """Record that this session will never be used again."""
         self.ledger.append(Leaked(self.simulation.now, backend.id, client, site))
 
     def leaking(self) -> frozenset[Client]:
-        """Return the clients with a leaked session that is still there."""
+        """Return the clients with a leaked session that still exists."""
         backends = self.server.backends
         return frozenset(
             entry.client for entry in self.ledger if entry.id.pid in backends and backends[entry.id.pid].id == entry.id
