@@ -1,1 +1,1 @@
-"""What polls, scrapes and the core cost: numbers side by side in one run, with the limits we set ourselves."""
+"""Measure the cost of polls, scrapes, rules and the core, and compare it with our limits."""

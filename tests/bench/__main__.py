@@ -1,4 +1,4 @@
-"""`python -m tests.bench [NAME ...]`: print what things cost. An exit code other than 0 means that a bench broke."""
+"""`python -m tests.bench [NAME ...]`: measure what things cost. The exit code is not 0 only if a bench fails to run."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pgwatch_sessions.demo.postgres import packaged
 from tests.bench import core, end, memory, poll, rules, scrape, spill
 
-#: Each yields blocks of text as it gets on.
+#: Each yields blocks of text as it proceeds.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
     "poll": poll.bench,
     "spill": spill.bench,
@@ -24,14 +24,14 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
 
 
 def main() -> None:
-    """Run the benches that the arguments name, or all."""
+    """Run the benches named by the arguments, or all."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description="Print what polls, scrapes and rules cost."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; all unless told")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; default: all")
     names = parser.parse_args().names or list(BENCHES)
     if unknown := [name for name in names if name not in BENCHES]:
-        parser.error(f"no such bench: {', '.join(unknown)}")
+        parser.error(f"unknown bench: {', '.join(unknown)}")
     _show(_machine())
     for name in names:
         begun = time.monotonic()
@@ -46,7 +46,7 @@ def _show(text: str) -> None:
 
 
 def _machine() -> str:
-    """Say what the numbers were measured on; other work at the same time makes them worse than they are."""
+    """Describe the machine. Other load during the run makes the numbers worse."""
     postgres = subprocess.run([packaged(18) / "postgres", "--version"], capture_output=True, text=True, check=True)
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     return (

@@ -1,4 +1,4 @@
-"""What the core costs: CPU of a poll by number of sessions, and memory with many sessions, clients and names."""
+"""Cost of the core: CPU per poll by number of sessions, and memory with many sessions, clients and names."""
 
 import gc
 import sys
@@ -23,7 +23,7 @@ _SIZES = (10, 100, 1_000, 10_000)
 _MANY_SESSIONS, _MANY_CLIENTS, _MANY_POLLS = 10_000, 500, 40
 _NAMES, _NAMES_PER_POLL = 1_000_000, 1_000
 _INTERVAL = 10.0
-#: As the whole program has it in memory: the limit is on all of it.
+#: Imported so that the measured memory includes the whole program, as the limit does.
 _PROGRAM = pgwatch_sessions.command_line
 
 _LEAKED = "SELECT * FROM orders WHERE customer_id = 17 FOR UPDATE /*route='/orders/{id}'*/"
@@ -31,7 +31,7 @@ _USED = "UPDATE stock SET left = left - 1 WHERE article = 4711 /*route='/cart'*/
 
 
 class Memory(NamedTuple):
-    """Resident memory and Python's own blocks, after so much was taken in."""
+    """Resident memory and Python's own blocks, after `done` names."""
 
     done: int
     kib: int
@@ -39,7 +39,7 @@ class Memory(NamedTuple):
 
 
 def bench() -> Iterator[str]:
-    """Measure CPU here, and memory in processes of its own."""
+    """Measure CPU in this process, and memory in separate processes."""
     costs = {size: _microseconds_per_session(size) for size in _SIZES}
     rows = [
         ["us per session", *costs.values()],
@@ -47,7 +47,7 @@ def bench() -> Iterator[str]:
     ]
     yield table("core: CPU of advance, median", ["sessions", *(f"{size:,}" for size in costs)], rows)
     kib, peak = result_of(_many_sessions)
-    title = f"core: the process after {_MANY_POLLS} looks at {_MANY_SESSIONS:,} sessions of {_MANY_CLIENTS} clients"
+    title = f"core: the process after {_MANY_POLLS} polls of {_MANY_SESSIONS:,} sessions of {_MANY_CLIENTS} clients"
     yield table(title, ["", "MiB"], [["resident", kib / 1024], ["its peak", peak / 1024]])
     names: list[Memory] = result_of(_many_names)
     header = ["application names so far", *(f"{each.done:,}" for each in names)]
@@ -58,7 +58,7 @@ def bench() -> Iterator[str]:
 
 def _limits(costs: Mapping[int, float], names: Sequence[Memory], peak: int) -> Iterator[Limit]:
     few, *more = costs
-    # The trend of each limit on connections costs the same with 10 sessions as with 10,000.
+    # The trend of each connection limit costs the same for 10 sessions as for 10,000.
     yield Limit(what=f"{few} sessions: a poll", measured=costs[few] * few / 1000, bound=1, unit=" ms")
     for size in more:
         yield Limit(what=f"{size:,} sessions: advance, a session", measured=costs[size], bound=30, unit=" us")
@@ -75,7 +75,7 @@ def _limits(costs: Mapping[int, float], names: Sequence[Memory], peak: int) -> I
 
 
 def _microseconds_per_session(size: int) -> float:
-    """Return the median CPU of advance over polls of which each finds every tenth session moved."""
+    """Return the median CPU of `advance` per session. A tenth of the sessions moves between two polls."""
     state, costs = ServerState(server="bench"), []
     for turn, seen in enumerate(_polls(size, max(40, 2_000 // size))):
         begun = time.process_time_ns()
@@ -86,7 +86,7 @@ def _microseconds_per_session(size: int) -> float:
 
 
 def _polls(size: int, turns: int, clients: int | None = None) -> Iterator[Snapshot]:
-    """Yield polls: a tenth of the sessions is leaked and never moves, a tenth moves between any two polls."""
+    """Yield snapshots: a tenth of the sessions has leaked and never moves, another tenth moves between two polls."""
     clients = clients or max(1, min(_MANY_CLIENTS, size // 20))
     sessions = [_session(pid, pid % clients, at=NOW, leaked=pid % 10 == 0) for pid in range(size)]
     for turn in range(turns):
@@ -109,20 +109,20 @@ def _session(pid: int, client: int, *, at: float, leaked: bool) -> Session:
 
 
 def _many_sessions(parent: Connection) -> None:
-    """Poll and render with as many labels as there are clients; every poll is of new objects, as rows make them."""
+    """Poll and render with labels for every client. Each poll has new objects, as if they came from rows."""
     policy = Policy(max_clients=_MANY_CLIENTS, growth_window=_MANY_POLLS * _INTERVAL / 2)
     state = ServerState(server="bench")
     registry = registry_of(lambda: [state])
     for seen in _polls(_MANY_SESSIONS, _MANY_POLLS, _MANY_CLIENTS):
-        copied = snapshot(*(_renewed(each) for each in seen.sessions), at=seen.taken_at)
+        copied = snapshot(*(_with_new_objects(each) for each in seen.sessions), at=seen.taken_at)
         state, _ = advance(state, copied, policy=policy, at=copied.taken_at, duration=0.003)
         del copied
         generate_latest(registry)
     parent.send((resident_kib(), resident_peak_kib()))
 
 
-def _renewed(seen: Session) -> Session:
-    """Return an equal session of which nothing is shared that rows do not share."""
+def _with_new_objects(seen: Session) -> Session:
+    """Return an equal session with new objects for everything that real rows do not share."""
     fields = {name: getattr(seen, name) for name in Session.__slots__}
     times = {name: fields[name] + 0.0 for name in ("state_change", "query_start") if fields[name] is not None}
     identity = type(seen.id)(seen.id.pid, (seen.id.backend_start or 0.0) + 0.0)

@@ -1,4 +1,4 @@
-"""Many real sessions on a server, held by one process of a bench's own."""
+"""Keep many real sessions open on a server, from a separate process."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ import asyncpg
 
 from tests.bench.processes import child
 
-#: Of the sessions that do not move: one in ten is left idle in transaction.
+#: One in ten of the sessions that do not move is idle in transaction.
 _HOLDING = 10
 _APPLICATIONS = 10
 _CONNECTING_AT_ONCE = 32
-#: After so many transactions a moving session is replaced by a new one.
+#: Transactions after which a moving session is replaced by a new one.
 _TRANSACTIONS_PER_SESSION = 50
 
 _SCHEMA = """
@@ -33,7 +33,7 @@ _STATEMENT = (
 
 
 async def prepare(dsn: str, *monitors: str) -> None:
-    """Create the tables that the sessions ask, and roles that may monitor."""
+    """Create the tables for the sessions, and monitoring roles."""
     connection = await asyncpg.connect(dsn)
     await connection.execute(_SCHEMA)
     for role in monitors:
@@ -43,9 +43,9 @@ async def prepare(dsn: str, *monitors: str) -> None:
 
 @contextlib.contextmanager
 def crowd(dsn: str, *, still: int, moving: int = 0, length: int = 0) -> Iterator[None]:
-    """Keep sessions open that ran a statement and do not move, and others that run short transactions all the time.
+    """Keep `still` sessions open that ran one statement, and `moving` sessions that run short transactions.
 
-    A statement has some 250 characters, or `length` if that is more.
+    Statements have about 250 characters, or `length` if that is more.
     """
     with child(_hold, dsn, still, moving, length) as connection:
         connection.recv()
@@ -75,7 +75,7 @@ async def _open(parent: Connection, dsn: str, still: int, moving: int, length: i
 
 async def _stay(dsn: str, number: int, length: int, gate: asyncio.Semaphore) -> asyncpg.Connection:
     async with gate:
-        connection = await _connected(dsn, number)
+        connection = await _connect(dsn, number)
         if number % _HOLDING == 0:
             await connection.execute("BEGIN")
         statement = _STATEMENT.format(customer="$1", limit=20 + number % 20)
@@ -84,10 +84,10 @@ async def _stay(dsn: str, number: int, length: int, gate: asyncio.Semaphore) -> 
 
 
 async def _move(dsn: str, number: int) -> None:
-    """Hold and hand back by turns, with another literal in each statement."""
+    """Run short transactions with pauses, each with another literal in its statement."""
     customers = itertools.count(number * 1_000_000)
     while True:
-        connection = await _connected(dsn, number)
+        connection = await _connect(dsn, number)
         try:
             for _ in range(_TRANSACTIONS_PER_SESSION):
                 async with connection.transaction():
@@ -98,6 +98,6 @@ async def _move(dsn: str, number: int) -> None:
             connection.terminate()
 
 
-async def _connected(dsn: str, number: int) -> asyncpg.Connection:
+async def _connect(dsn: str, number: int) -> asyncpg.Connection:
     application = f"orders-{number % _APPLICATIONS}"
     return await asyncpg.connect(dsn, timeout=60, server_settings={"application_name": application})

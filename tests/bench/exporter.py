@@ -1,4 +1,4 @@
-"""postgres_exporter, to compare with: Debian's prometheus-postgres-exporter where it is installed."""
+"""postgres_exporter for comparison: Debian's prometheus-postgres-exporter, if it is installed."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ class Exporter:
     address: str
 
     def scrape(self) -> bytes:
-        """Return its metrics; each scrape asks the server."""
+        """Return its metrics. Each scrape queries the server."""
         connection = http.client.HTTPConnection(self.address, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
@@ -32,7 +32,7 @@ class Exporter:
 
 @contextlib.contextmanager
 def exporter(dsn: str) -> Iterator[Exporter | None]:
-    """Run an exporter with default options that has connected; None where it is not installed."""
+    """Run an exporter with default options, and yield it once it has connected; None if it is not installed."""
     program = shutil.which(_PROGRAM)
     if program is None:
         yield None
@@ -47,7 +47,7 @@ def exporter(dsn: str) -> Iterator[Exporter | None]:
 
 
 def free_address() -> str:
-    """Return an address on which nothing listens at present."""
+    """Return an address on which nothing listens now."""
     with bind("127.0.0.1", 0) as listener:
         return urlsplit(url(listener)).netloc
 

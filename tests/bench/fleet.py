@@ -1,4 +1,4 @@
-"""Servers of many clients as the daemon exposes them: what the real core makes of looks at made-up sessions."""
+"""Metrics of servers with many clients, from the real core and made-up sessions."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -23,24 +23,24 @@ from tests.support.values import NOW, session, snapshot
 
 _POLLS, _INTERVAL = 20, 10.0
 _DATABASES = 5
-#: How many roles of a server have a limit of their own.
+#: Number of roles per server with their own limit.
 _LIMITED = 3
-#: At how many sites a client leaks, and how much of its sessions is lost in the end.
+#: Number of sites at which a client leaks, and the share of its sessions that has leaked in the end.
 _SITES, _LOST = 2, 0.8
 _LEAKED = "SELECT * FROM orders WHERE customer_id = 17 /*route='/orders/{}'*/"
 _STATES = (SessionState.IDLE, SessionState.ACTIVE, SessionState.IDLE_IN_TRANSACTION)
 
 
-def exposed(name: str, *, clients: int, sessions: int, leaking: int = 0) -> bytes:
-    """Return the metrics of a server with so many clients, some of them leaking, and so many sessions of each."""
+def server_metrics(name: str, *, clients: int, sessions: int, leaking: int = 0) -> bytes:
+    """Return metrics of a server with `clients` clients, `leaking` of them leaking, and `sessions` sessions each."""
     state = ServerState(server=name)
     for poll in range(_POLLS):
-        seen = _seen(clients, sessions, leaking, poll)
+        seen = _snapshot(clients, sessions, leaking, poll)
         state, _ = advance(state, seen, policy=Policy(), at=seen.taken_at, duration=0.003)
     return generate_latest(registry_of(lambda: [state]))
 
 
-def _seen(clients: int, sessions: int, leaking: int, poll: int) -> Snapshot:
+def _snapshot(clients: int, sessions: int, leaking: int, poll: int) -> Snapshot:
     at = NOW + poll * _INTERVAL
     server = ServerInfo(
         version_num=180004,
@@ -62,7 +62,7 @@ def _seen(clients: int, sessions: int, leaking: int, poll: int) -> Snapshot:
 
 def _session(client: int, number: int, sessions: int, poll: int, *, leaks: bool) -> Session:
     who = Client(f"shop_{client % _DATABASES}", f"app_{client}", f"orders-{client}")
-    lost_at = int(_POLLS / 2 * number / sessions)  # the look at which it is lost
+    lost_at = int(_POLLS / 2 * number / sessions)  # the poll at which it leaks
     lost = leaks and number < _LOST * sessions and poll >= lost_at
     at = NOW + (lost_at if lost else poll) * _INTERVAL
     state = SessionState.IDLE_IN_TRANSACTION if lost else _STATES[number % len(_STATES)]
@@ -84,8 +84,8 @@ def _counters(number: int, poll: int) -> DatabaseCounters:
 
 
 @contextlib.contextmanager
-def served(pages: Mapping[str, bytes]) -> Iterator[str]:
-    """Serve pages by their paths until the block ends; yield host:port."""
+def serve_pages(pages: Mapping[str, bytes]) -> Iterator[str]:
+    """Serve pages by their paths, and yield host:port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""What the daemon keeps in memory: the real program after its start, and its growth over many polls."""
+"""Memory of the daemon: the real program after its start, and its growth over many polls."""
 
 import asyncio
 import contextlib
@@ -35,23 +35,23 @@ _SESSIONS, _MOVING = 200, 20
 _POLLS, _WARM_UP, _SAMPLE_EVERY = 20_000, 8_000, 250
 _SCRAPE_EVERY = 20
 _MIB = 1024
-#: structlog loads rich (3 MiB) where it finds it: a tool for development brings it, an installation does not.
+#: structlog loads rich (3 MiB) if it is installed. A development tool installs it; the package does not.
 _AS_INSTALLED = "import sys; sys.modules['rich'] = None; from pgwatch_sessions.cli import main; main()"
-#: Loaded in the process that polls, so that its memory is the program's.
+#: Imported so that the polling process has the memory of the whole program.
 _PROGRAM = pgwatch_sessions.command_line
 
 
 class Sample(NamedTuple):
-    """Memory after so many polls."""
+    """Memory after a number of polls."""
 
     polls: int
     kib: int
-    #: Python's own blocks: they show what grows below the size of a page.
+    #: Python's own blocks, which show growth smaller than a page.
     blocks: int
 
 
 def bench() -> Iterator[str]:
-    """Measure with sessions of which a tenth is at work."""
+    """Measure with sessions of which a tenth is working."""
     with running_postgres(18, settings={"max_connections": str(_SESSIONS + 50)}) as server:
         asyncio.run(prepare(server.dsn()))
         with crowd(server.dsn(), still=_SESSIONS - _MOVING, moving=_MOVING):
@@ -60,7 +60,7 @@ def bench() -> Iterator[str]:
             yield table(f"memory: the daemon at {_SESSIONS} sessions, MiB", ["", "resident", "peak"], rows)
             begun = time.monotonic()
             samples: list[Sample] = result_of(_poll_forever, server.dsn())
-    yield _shown(samples, time.monotonic() - begun)
+    yield _growth_table(samples, time.monotonic() - begun)
     warm = [sample for sample in samples if sample.polls >= _WARM_UP]
     polls = [sample.polls / 1000 for sample in warm]
     slope = linear_regression(polls, [sample.kib for sample in warm]).slope
@@ -75,9 +75,9 @@ def bench() -> Iterator[str]:
 
 
 def _daemon(server: Postgres) -> Iterator[tuple[str, int, int]]:
-    """Run the program; yield when, and what it has resident and had at most, in KiB.
+    """Run the program, and yield moments with its resident memory and peak, in KiB.
 
-    It has run before: compiling the modules leaves 8 MiB behind in the process that does it.
+    The program ran once before, because compiling modules would add 8 MiB.
     """
     address = free_address()
     program = [sys.executable, "-c", _AS_INSTALLED]
@@ -97,7 +97,7 @@ def _until_polled(address: str, times: int) -> None:
 
 
 def _polls_of(address: str) -> int:
-    """Return how many polls the daemon has done; 0 while it does not answer."""
+    """Return the number of polls of the daemon; 0 if it does not answer yet."""
     try:
         found = re.search(rb"\npgwatch_sessions_poll_duration_seconds_count\{[^}]*\} (\d+)", _metrics(address, {}))
     except ConnectionRefusedError:
@@ -112,7 +112,7 @@ def _metrics(address: str, headers: dict[str, str]) -> bytes:
 
 
 def _poll_forever(parent: Connection, dsn: str) -> None:
-    """Poll as fast as it goes, in a process of its own, and send the samples."""
+    """Poll as fast as possible, in a separate process, and send the samples."""
     structlog.configure(processors=[_drop])
     parent.send(asyncio.run(_samples(dsn)))
 
@@ -120,7 +120,7 @@ def _poll_forever(parent: Connection, dsn: str) -> None:
 async def _samples(dsn: str) -> list[Sample]:
     board = PublishedStates(["bench"])
     held = HeldConnection(Target(name="bench", dsn=dsn), timeout=10, parse=parse_statement, jitter=lambda _: 0.0)
-    # Windows of time that pass many times over: in life a poll takes 10 s, here some milliseconds.
+    # Short windows, so that they pass many times: a poll here takes milliseconds, instead of one every 10 s.
     policy = Policy(hold_limit=1, growth_window=5)
     poller = Poller(board.states()["bench"], held, policy=policy, publish=board.publish, log=structlog.get_logger())
     registry: CollectorRegistry = registry_of(lambda: board.states().values())
@@ -140,10 +140,10 @@ def _drop(_logger: object, _method: str, _event: object) -> str:
     raise structlog.DropEvent
 
 
-def _shown(samples: list[Sample], seconds: float) -> str:
+def _growth_table(samples: list[Sample], seconds: float) -> str:
     shown = [sample for sample in samples if sample.polls in {_SAMPLE_EVERY, 1_000} or sample.polls % 5_000 == 0]
     return table(
-        f"memory: polling without a pause, {_POLLS / seconds:,.0f} polls a second",
+        f"memory: polling without a pause, {_POLLS / seconds:,.0f} polls per second",
         ["polls", *(f"{sample.polls:,}" for sample in shown)],
         [["resident, MiB", *(s.kib / _MIB for s in shown)], ["blocks", *(s.blocks for s in shown)]],
     )

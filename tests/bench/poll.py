@@ -1,8 +1,8 @@
-"""What a poll costs the server and us, beside a bare count over the same function and beside postgres_exporter.
+"""Cost of a poll for the server and for us, compared with a plain count(*) over the same function and an exporter.
 
-All are measured in turn in every round, so that whatever else the machine does weighs on all alike, and each after a
-pause: in life seconds pass between two polls, and the CPU's caches go cold. Without it all seem cheaper, by a tenth at
-1,000 sessions and by a third at 200.
+Each round measures all of them in turn, so that other load on the machine affects all alike. A pause precedes each
+measurement: in production, seconds pass between two polls, and CPU caches become cold. Without the pause, all seem
+cheaper, by a tenth with 1,000 sessions and by a third with 200.
 """
 
 import asyncio
@@ -32,28 +32,28 @@ _WARM_UP = 5
 _PAUSE = 0.04
 _ROLES = _OUR_ROLE, _EXPORTER_ROLE = "pgwatch_sessions", "postgres_exporter"
 _COUNT = "SELECT count(*) FROM pg_stat_get_activity(NULL)"
-#: As on the held session, so that what is compared differs in the statement only.
+#: Settings of the held session, so that only the statements differ.
 _SETTINGS = {"work_mem": "32MB", "jit": "off", "search_path": "pg_catalog", "application_name": "bench"}
 
 
 class Cost(NamedTuple):
-    """What one thing took, in milliseconds."""
+    """The cost of one measurement, in milliseconds."""
 
-    #: CPU of the server's processes that served it.
+    #: CPU of the server's processes.
     server: float
-    #: CPU of the process that asked.
+    #: CPU of the client process.
     own: float
     wall: float
 
 
 class Subject(NamedTuple):
-    """Something to be measured."""
+    """A subject of measurement."""
 
-    #: Does it once.
+    #: Runs it once.
     act: Callable[[], Awaitable[object]]
-    #: The server's processes that serve it.
+    #: Pids of the server's processes.
     backends: Sequence[int]
-    #: The CPU that the asking process has used so far, in milliseconds.
+    #: Returns the CPU time of the client process so far, in milliseconds.
     own_ms: Callable[[], float]
 
 
@@ -65,13 +65,13 @@ def bench() -> Iterator[str]:
         asyncio.run(prepare(server.dsn(), *_ROLES))
         compared = stack.enter_context(exporter(server.dsn(user=_EXPORTER_ROLE, sslmode="disable")))
         if compared is None:
-            yield "postgres_exporter is not installed (Debian: prometheus-postgres-exporter): not compared\n"
+            yield "no comparison: postgres_exporter is not installed (Debian: prometheus-postgres-exporter)\n"
         there = 0
         for size in _SIZES:
             stack.enter_context(crowd(server.dsn(), still=size - there))
             there = size
             costs[size] = asyncio.run(_costs(server, compared))
-        yield _shown(costs)
+        yield _cost_table(costs)
         yield limits(*_limits(costs))
 
 
@@ -82,13 +82,13 @@ async def _costs(server: Postgres, compared: Exporter | None) -> dict[str, Cost]
         for turn in range(_WARM_UP + _ROUNDS):
             for name, subject in subjects.items():
                 await asyncio.sleep(_PAUSE)
-                cost = await _measured(subject)
+                cost = await _measure(subject)
                 if turn >= _WARM_UP:
                     rounds[name].append(cost)
     return {name: Cost(*map(median, zip(*costs, strict=True))) for name, costs in rounds.items()}
 
 
-async def _measured(subject: Subject) -> Cost:
+async def _measure(subject: Subject) -> Cost:
     server, own, wall = cpu_ms(*subject.backends), subject.own_ms(), time.perf_counter()
     await subject.act()
     wall, own = time.perf_counter() - wall, subject.own_ms() - own
@@ -97,7 +97,7 @@ async def _measured(subject: Subject) -> Cost:
 
 @contextlib.asynccontextmanager
 async def _subjects(server: Postgres, compared: Exporter | None) -> AsyncIterator[Mapping[str, Subject]]:
-    """Yield what is measured: connected, and with everything prepared that a daemon prepares once."""
+    """Yield the subjects, connected and with their statements prepared, as in a running daemon."""
     reference = await asyncpg.connect(server.dsn(user=_OUR_ROLE), statement_cache_size=0, server_settings=_SETTINGS)
     statements = {"count": _COUNT, **{name: sql(name) for name in ("sessions", "capacity", "databases")}}
     backend = [reference.get_server_pid()]
@@ -109,10 +109,10 @@ async def _subjects(server: Postgres, compared: Exporter | None) -> AsyncIterato
     polling = await _backends(reference, "application_name", APPLICATION_NAME)
     daemon = _Daemon(held)
     subjects["poll"] = Subject(daemon.poll, polling, _own_ms)
-    subjects["advance"] = Subject(daemon.take_in, [], _own_ms)
+    subjects["advance"] = Subject(daemon.advance, [], _own_ms)
     if compared:
         exporting = await _backends(reference, "usename", _EXPORTER_ROLE)
-        subjects["exporter"] = Subject(_scraping(compared), exporting, functools.partial(cpu_ms, compared.pid))
+        subjects["exporter"] = Subject(_scrape_function(compared), exporting, functools.partial(cpu_ms, compared.pid))
     yield subjects
     await held.close()
     await reference.close()
@@ -123,15 +123,15 @@ def _held(server: Postgres) -> HeldConnection:
     return HeldConnection(target, timeout=30, parse=parse_statement, jitter=lambda _: 0.0)
 
 
-def _scraping(compared: Exporter) -> Callable[[], Awaitable[object]]:
+def _scrape_function(compared: Exporter) -> Callable[[], Awaitable[object]]:
     async def scrape() -> bytes:
-        return compared.scrape()  # nothing else runs in this loop: it may well be blocked
+        return compared.scrape()  # blocking is fine, because nothing else runs in this loop
 
     return scrape
 
 
 class _Daemon:
-    """Polls, and takes in what was seen, as the daemon does."""
+    """Polls, and advances the core with the outcome, as the daemon does."""
 
     def __init__(self, held: HeldConnection) -> None:
         self._held = held
@@ -141,7 +141,7 @@ class _Daemon:
     async def poll(self) -> None:
         self._outcome = await self._held.poll()
 
-    async def take_in(self) -> None:
+    async def advance(self) -> None:
         assert isinstance(self._outcome, Snapshot), self._outcome
         self._state, _ = advance(self._state, self._outcome, policy=Policy(), at=time.time(), duration=0.0)
 
@@ -155,7 +155,7 @@ async def _backends(connection: asyncpg.Connection, column: str, value: str) -> 
     return [row["pid"] for row in found]
 
 
-def _shown(costs: Mapping[int, Mapping[str, Cost]]) -> str:
+def _cost_table(costs: Mapping[int, Mapping[str, Cost]]) -> str:
     def row(title: str, value: Callable[[Mapping[str, Cost]], float], needs: str = "poll") -> list[object]:
         return [title, *(value(of) if needs in of else None for of in costs.values())]
 
@@ -163,7 +163,7 @@ def _shown(costs: Mapping[int, Mapping[str, Cost]]) -> str:
         f"poll: medians of {_ROUNDS} rounds, ms",
         ["sessions", *(f"{size:,}" for size in costs)],
         [
-            row("server CPU: bare count(*)", lambda of: of["count"].server),
+            row("server CPU: plain count(*)", lambda of: of["count"].server),
             row("server CPU: sessions.sql", lambda of: of["sessions"].server),
             row("server CPU: capacity.sql", lambda of: of["capacity"].server),
             row("server CPU: databases.sql", lambda of: of["databases"].server),

@@ -1,4 +1,4 @@
-"""What a process costs, as Linux tells it, and processes of a bench's own."""
+"""CPU and memory of processes according to Linux, and child processes for benches."""
 
 import contextlib
 import multiprocessing
@@ -9,17 +9,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# Not forked: a copy of this process would start with our memory.
+# Spawned, because a forked process would start with our memory.
 _SPAWN = multiprocessing.get_context("spawn")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
 def child(target: Callable[..., None], *args: object) -> Iterator[Connection]:
-    """Run `target(connection, *args)` in a process of its own and yield the other end of the connection.
+    """Run `target(connection, *args)` in a separate process, and yield the other end of the connection.
 
-    The block's end, or ours, is end of file on the child's end, and the child is to return then. EOFError on our end
-    means that the child has died; its traceback is on standard error.
+    At the end of the block, or of this process, the child reads end of file and must return. If the child dies, our end
+    raises EOFError, and its traceback is on standard error.
     """
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=target, args=(theirs, *args), daemon=True)
@@ -35,22 +35,22 @@ def child(target: Callable[..., None], *args: object) -> Iterator[Connection]:
 
 
 def result_of(target: Callable[..., None], *args: object) -> Any:
-    """Run `target(connection, *args)` in a process of its own and return what it sends."""
+    """Run `target(connection, *args)` in a separate process, and return what it sends."""
     with child(target, *args) as connection:
         return connection.recv()
 
 
 def cpu_ms(*pids: int) -> float:
-    """Return the CPU time of these processes together, in milliseconds, once none of them is running.
+    """Return the total CPU time of these processes in milliseconds, after waiting until none of them is running.
 
-    The kernel brings the nanoseconds of schedstat up to date when a thread leaves the CPU.
+    The kernel updates the nanoseconds in schedstat when a thread leaves the CPU.
     """
     _until_asleep(*pids)
     return sum(_schedstat_ms(pid) or _ticks_ms(pid) for pid in pids)
 
 
 def _schedstat_ms(pid: int) -> float:
-    """Add up all threads of a process; 0 where the kernel keeps no such statistics."""
+    """Return the CPU time of all threads of a process; 0 if the kernel has no such statistics."""
     files = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(file.read_text().split()[0]) for file in files) / 1e6
 
@@ -67,17 +67,17 @@ def _until_asleep(*pids: int) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third, the state, on."""
+    """Return the fields of /proc/PID/stat, beginning with the third one, the state."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def resident_kib(pid: int | str = "self") -> int:
-    """Return the resident memory of a process."""
+    """Return the resident memory of a process in KiB."""
     return _status_kib(pid, "VmRSS")
 
 
 def resident_peak_kib(pid: int | str = "self") -> int:
-    """Return the most resident memory a process ever had."""
+    """Return the peak of resident memory of a process in KiB."""
     return _status_kib(pid, "VmHWM")
 
 

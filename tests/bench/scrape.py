@@ -1,4 +1,4 @@
-"""What a scrape costs: the first of a published state, which renders it, and those served from the same bytes."""
+"""Cost of a scrape: the first one of a published state renders it, later ones serve the same bytes."""
 
 import asyncio
 import os
@@ -30,19 +30,19 @@ _ROUNDS = 20
 _SCRAPES_PER_ROUND = 100
 _FORMS = {
     "text": "Accept: text/plain; version=0.0.4",
-    # As Prometheus asks.
+    # The headers that Prometheus sends.
     "OpenMetrics, gzip": "Accept: application/openmetrics-text; version=1.0.0\r\nAccept-Encoding: gzip",
 }
 _OK = Health(ok=True, reason="ok")
 
 
 class Costs(NamedTuple):
-    """What scrapes of one form took; milliseconds each."""
+    """Costs of scrapes in one format, in milliseconds each."""
 
     bytes: int
     first: list[float]
     cached: list[float]
-    #: CPU of the serving process a cached scrape.
+    #: CPU of the serving process per cached scrape.
     cpu: float
 
 
@@ -53,7 +53,7 @@ def bench() -> Iterator[str]:
         with child(_serve, wanted) as server:
             address, pid, series = server.recv()
             for form, headers in _FORMS.items():
-                costs[series, form] = _scraped(server, urlsplit(address).netloc, pid, headers)
+                costs[series, form] = _measure_scrapes(server, urlsplit(address).netloc, pid, headers)
     rows = [[form, series, c.bytes, median(c.first), *_spread(c.cached), c.cpu] for (series, form), c in costs.items()]
     header = ["", "series", "bytes", "first", "cached: p50", "p99", "server CPU"]
     yield table(f"scrape: {_ROUNDS * _SCRAPES_PER_ROUND:,} cached scrapes of each, ms", header, rows)
@@ -72,7 +72,7 @@ def _spread(values: list[float]) -> tuple[float, float]:
     return median(values), quantiles(values, n=100)[-1]
 
 
-def _scraped(server: Connection, netloc: str, pid: int, headers: str) -> Costs:
+def _measure_scrapes(server: Connection, netloc: str, pid: int, headers: str) -> Costs:
     request = f"GET /metrics HTTP/1.1\r\nHost: {netloc}\r\n{headers}\r\n\r\n".encode()
     host, port = netloc.split(":")
     first: list[float] = []
@@ -83,21 +83,21 @@ def _scraped(server: Connection, netloc: str, pid: int, headers: str) -> Costs:
         for _ in range(_ROUNDS):
             server.send("publish")
             server.recv()
-            first.append(_timed(lambda: _get(connection, request)))
+            first.append(_milliseconds(lambda: _get(connection, request)))
             before = cpu_ms(pid)
-            cached.extend(_timed(lambda: _get(connection, request)) for _ in range(_SCRAPES_PER_ROUND))
+            cached.extend(_milliseconds(lambda: _get(connection, request)) for _ in range(_SCRAPES_PER_ROUND))
             cpu.append((cpu_ms(pid) - before) / _SCRAPES_PER_ROUND)
     return Costs(bytes=size, first=first, cached=cached, cpu=mean(cpu))
 
 
-def _timed(act: Callable[[], object]) -> float:
+def _milliseconds(act: Callable[[], object]) -> float:
     begun = time.perf_counter()
     act()
     return (time.perf_counter() - begun) * 1000
 
 
 def _get(connection: socket.socket, request: bytes) -> int:
-    """Send a request and read its response; return the size of the body. A client that costs next to nothing."""
+    """Send a request, read the response, and return the size of the body, with as little client CPU as possible."""
     connection.sendall(request)
     head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head
@@ -113,7 +113,7 @@ def _serve(parent: Connection, wanted: int) -> None:
 
 
 async def _serving(parent: Connection, wanted: int) -> None:
-    """Serve a state of about so many series, publishing it anew whenever the parent says so."""
+    """Serve a state with about `wanted` series, and publish it again at each message of the parent."""
     board = PublishedStates(["bench"])
     state, series = _state(wanted)
     board.publish(state)
@@ -146,7 +146,7 @@ async def _serving(parent: Connection, wanted: int) -> None:
 
 
 def _state(wanted: int) -> tuple[ServerState, int]:
-    """Return a state with at least so many series, and how many it has."""
+    """Return a state with at least `wanted` series, and their number."""
     clients = wanted // 20
     while True:
         state = _state_of(clients)

@@ -1,4 +1,4 @@
-"""What polls make the server write to temporary files, with the work_mem of the held session and with the default."""
+"""Temporary files that polls cause on the server, with the work_mem of the held session and with the default."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,20 +15,20 @@ _SESSIONS, _STATEMENT_LENGTH, _POLLS = 3_000, 2_000, 20
 
 
 def bench() -> Iterator[str]:
-    """Look at many sessions with long statements, on a server that keeps more of them than the default of 1 kB."""
+    """Poll many sessions with long statements, on a server with track_activity_query_size above its default (1 kB)."""
     settings = {"max_connections": str(_SESSIONS + 100), "autovacuum": "off", "track_activity_query_size": "4096"}
     with running_postgres(18, settings=settings) as server:
         asyncio.run(prepare(server.dsn()))
         with crowd(server.dsn(), still=_SESSIONS, length=_STATEMENT_LENGTH):
-            ours, default = asyncio.run(_compared(server))
-    title = f"spill: {_POLLS} looks at {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
+            ours, default = asyncio.run(_compare(server))
+    title = f"spill: {_POLLS} polls of {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
     rows = [["as the daemon polls", *ours], ["sessions.sql with the default work_mem", *default]]
     yield table(title, ["temporary", "files", "MiB"], rows)
     yield limits(Limit(what="temporary files as the daemon polls", measured=ours[0], bound=0))
 
 
-async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, float]]:
-    """Return number and MiB of temporary files, the daemon's first."""
+async def _compare(server: Postgres) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Return the number and MiB of temporary files, for the daemon and for the default."""
 
     async def as_the_daemon() -> None:
         target = Target(name="bench", dsn=server.dsn())
@@ -44,18 +44,18 @@ async def _compared(server: Postgres) -> tuple[tuple[int, float], tuple[int, flo
         await connection.close()
 
     observer = await asyncpg.connect(server.dsn(), server_settings={"work_mem": "64MB"})
-    compared = await _spilled(observer, as_the_daemon), await _spilled(observer, by_default)
+    compared = await _measure_spill(observer, as_the_daemon), await _measure_spill(observer, by_default)
     await observer.close()
     return compared
 
 
-async def _spilled(observer: asyncpg.Connection, poll: Callable[[], Awaitable[None]]) -> tuple[int, float]:
-    """Return what was written while polling."""
+async def _measure_spill(observer: asyncpg.Connection, poll: Callable[[], Awaitable[None]]) -> tuple[int, float]:
+    """Return the number and MiB of temporary files that `poll` caused."""
     before = await _temporary_files(observer)
     await poll()
     ours = "SELECT FROM pg_stat_activity WHERE application_name = $1"
     while await observer.fetch(ours, APPLICATION_NAME):
-        pass  # a session tells at its end what it wrote
+        pass  # a session adds to these statistics when it ends
     files, mebibytes = await _temporary_files(observer)
     return files - before[0], mebibytes - before[1]
 

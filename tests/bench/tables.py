@@ -1,4 +1,4 @@
-"""Numbers as aligned plain text, and limits beside what was measured."""
+"""Format numbers as aligned tables, and limits with the measured values."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What we promise of one number."""
+    """A limit for one measured number."""
 
     what: str
     measured: float
     bound: float
     unit: str = ""
-    #: Whether the bound is the least that is allowed, not the most.
+    #: Whether the bound is a minimum instead of a maximum.
     least: bool = False
 
     @property
     def kept(self) -> bool:
-        """Whether the number is within the bound."""
+        """Whether the number respects the bound."""
         return self.measured >= self.bound if self.least else self.measured <= self.bound
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Align columns, the first to the left and the others to the right; floats are shown by `number`."""
+    """Return a table with the first column left-aligned and the others right-aligned. `number` formats floats."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
@@ -33,7 +33,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def limits(*checks: Limit) -> str:
-    """Show each limit with a mark."""
+    """Return a table of limits, each marked `ok` or `over`."""
     return table(
         "limits",
         ["", "measured", "allowed", ""],
@@ -50,7 +50,7 @@ def limits(*checks: Limit) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with three significant digits, or all digits before the point."""
+    """Format a number with three significant digits, or with all digits before the point."""
     size = abs(value)
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size == 0 else 3
     return f"{value:,.{places}f}"

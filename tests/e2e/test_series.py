@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.alerts.rules import rules, write_without_intervals
-from tests.bench.fleet import exposed, served
+from tests.bench.fleet import serve_pages, server_metrics
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
 from tests.support.waiting import until
 
@@ -18,11 +18,11 @@ _CLIENTS, _LEAKING = 4, 2
 def test_rules_record_as_many_series_for_many_sessions_as_for_few(tmp_path: Path) -> None:
     """Clients with 1,000 sessions each have as many recorded series and alerts as clients with 10, leaks included."""
     pages = {
-        f"/{sessions}": exposed("db", clients=_CLIENTS, sessions=sessions, leaking=_LEAKING)
+        f"/{sessions}": server_metrics("db", clients=_CLIENTS, sessions=sessions, leaking=_LEAKING)
         for sessions in (_FEW, _MANY)
     }
     # One Prometheus scrapes both; the label `world` keeps their series apart.
-    with served(pages) as address:
+    with serve_pages(pages) as address:
         targets = [
             {"targets": [address], "labels": {"__metrics_path__": path, "world": path, "instance": f"daemon{path}"}}
             for path in pages
