@@ -75,7 +75,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def only_slow_tests_start_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep `make test-fast` fast: fail a test that starts a program and is not marked."""
-    if "slow" not in request.keywords:
+    if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(subprocess.Popen, "__init__", _refuse)
 
 

@@ -24,6 +24,6 @@ def finished(*arguments: str, env: Mapping[str, str] | None = None) -> subproces
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )

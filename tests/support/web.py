@@ -18,7 +18,7 @@ PATHS = ("/metrics", "/api/v1/leaks", "/api/v1/sessions", "/api/v1/diagnosis", "
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
 QUICK = Bounds(deadline=0.3)
 #: What a test gives to what should come at once, on a machine that has other work.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
