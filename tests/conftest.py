@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _can_start_programs(module: ModuleType) -> bool:
     """Tell whether a test module defines or imports a function whose module starts programs."""
     modules = [getattr(inspect.unwrap(value), "__globals__", {}) for value in vars(module).values() if callable(value)]
-    return any("subprocess" in names or "kept" in names for names in modules)
+    return any("subprocess" in names or "child_process" in names for names in modules)
 
 
 @pytest.fixture(scope="session")

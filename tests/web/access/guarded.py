@@ -18,7 +18,7 @@ LOGIN = ("prometheus", PASSWORD)
 #: With this cost one check takes a good part of a second.
 SLOW = 11
 #: Seconds for what should come at once, on a machine that has other work.
-PATIENCE = 5.0
+PATIENCE = 10.0
 BODY = "the metrics\n"
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
 
