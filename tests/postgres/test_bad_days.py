@@ -8,11 +8,11 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.core.model import FailureReason, LimitScope
-from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, connect
+from pgwatch_sessions.postgres.connection import APPLICATION_NAME, Target, connect
 from pgwatch_sessions.postgres.errors import failure_of
-from tests.support.polling import failed, held, poll, polling, seen
+from tests.support.daemons import through
+from tests.support.polling import failed, held, poll, seen
 from tests.support.proxy import proxy_to
 from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.situations import idle, role
@@ -31,19 +31,16 @@ def own_sessions(dsn: str) -> int:
     return len(own_pids(dsn))
 
 
-def test_one_connection_is_held_from_poll_to_poll(postgres: Postgres) -> None:
+async def test_one_connection_is_held_from_poll_to_poll(postgres: Postgres) -> None:
     """It is the same session each time, and gone when closed."""
-
-    async def use(connection: HeldConnection) -> None:
+    async with held(postgres.dsn()) as connection:
         for _ in range(3):
             seen(await connection.poll())
             assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
-
-    polling(use, held(postgres.dsn()))
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
-def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
+async def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
     """Read only, with time-outs, and exempt from those that would end an idle session."""
     expected = {
         "default_transaction_read_only": "on",
@@ -55,14 +52,12 @@ def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
         "application_name": APPLICATION_NAME,
     }
 
-    async def settings() -> dict[str, str]:
-        connection = await connect(Target(name="db", dsn=database.dsn()), 1.5)
-        try:
-            return {name: await connection.fetchval(f"SHOW {name}") for name in expected}
-        finally:
-            await connection.close()
-
-    assert asyncio.run(settings()) == expected
+    connection = await connect(Target(name="db", dsn=database.dsn()), 1.5)
+    try:
+        settings = {name: await connection.fetchval(f"SHOW {name}") for name in expected}
+    finally:
+        await connection.close()
+    assert settings == expected
 
 
 @pytest.mark.parametrize(
@@ -102,22 +97,20 @@ def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(
     assert "wr0ng-secret" not in repr(failure)
 
 
-def test_the_password_is_asked_again_at_each_connect(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+async def test_the_password_is_asked_again_at_each_connect(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
     """A rotated password is found without a restart; an unreadable file is an authentication failure."""
     server = own_postgres(hba=["host all locked 127.0.0.1/32 scram-sha-256"])
     file = tmp_path / "password"
 
-    async def use(connection: HeldConnection) -> None:
-        failure = failed(await connection.poll())
-        assert failure.reason is FailureReason.AUTHENTICATION
-        assert str(file) in failure.detail
-        file.write_text("old")
-        assert failed(await connection.poll()).reason is FailureReason.AUTHENTICATION
-        file.write_text("right")
-        seen(await connection.poll())
-
     with role(server.dsn(), "locked", password="right", member_of=["pg_monitor"]):
-        polling(use, held(server.dsn(user="locked"), password=file.read_text))
+        async with held(server.dsn(user="locked"), password=file.read_text) as connection:
+            failure = failed(await connection.poll())
+            assert failure.reason is FailureReason.AUTHENTICATION
+            assert str(file) in failure.detail
+            file.write_text("old")
+            assert failed(await connection.poll()).reason is FailureReason.AUTHENTICATION
+            file.write_text("right")
+            seen(await connection.poll())
 
 
 @pytest.mark.parametrize(
@@ -129,13 +122,13 @@ def test_a_dsn_that_makes_no_sense_is_a_failure_that_does_not_quote_it(dsn: str)
     assert "s3cret" not in repr(failed(poll(dsn)))
 
 
-def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_poll(
+async def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_poll(
     own_postgres: OwnPostgresFactory,
 ) -> None:
     """No restart of ours is needed after a restart of theirs."""
     server = own_postgres()
 
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn()) as connection:
         seen(await connection.poll())
         await asyncio.to_thread(server.stop)
         assert failed(await connection.poll()).reason is FailureReason.NETWORK
@@ -143,97 +136,81 @@ def test_a_stopped_server_is_a_network_failure_and_seen_again_at_the_next_poll(
         await asyncio.to_thread(server.start)
         seen(await connection.poll())
 
-    polling(use, held(server.dsn()))
 
-
-def test_a_server_that_was_restarted_between_two_polls_costs_one_of_them(own_postgres: OwnPostgresFactory) -> None:
+async def test_a_server_that_was_restarted_between_two_polls_costs_one_of_them(
+    own_postgres: OwnPostgresFactory,
+) -> None:
     """The broken connection is found by using it."""
     server = own_postgres()
 
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn()) as connection:
         first = seen(await connection.poll())
         await asyncio.to_thread(server.restart)
         await connection.poll()
         second = seen(await connection.poll())
         assert first.server.started_at != second.server.started_at
 
-    polling(use, held(server.dsn()))
 
-
-def test_a_crashing_server_is_starting_up_or_away(own_postgres: OwnPostgresFactory) -> None:
+async def test_a_crashing_server_is_starting_up_or_away(own_postgres: OwnPostgresFactory) -> None:
     """The reason is said while it lasts."""
     server = own_postgres()
 
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn()) as connection:
         seen(await connection.poll())
         await asyncio.to_thread(server.crash)
         assert failed(await connection.poll()).reason in {FailureReason.NETWORK, FailureReason.STARTING_UP}
 
-    polling(use, held(server.dsn()))
 
-
-def test_a_frozen_server_costs_no_more_than_the_deadline(own_postgres: OwnPostgresFactory) -> None:
+async def test_a_frozen_server_costs_no_more_than_the_deadline(own_postgres: OwnPostgresFactory) -> None:
     """An open connection and a new one both time out, and the first poll after the thaw succeeds."""
     server = own_postgres()
 
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn(), deadline=0.8) as connection:
         seen(await connection.poll())
         server.freeze()
         try:
-            async with asyncio.timeout(2.5):
+            async with asyncio.timeout(10):
                 assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
                 assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
         finally:
             server.thaw()
         seen(await connection.poll())
-
-    polling(use, held(server.dsn(), timeout=0.8))
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
-def test_a_black_hole_costs_no_more_than_the_deadline(postgres: Postgres) -> None:
+async def test_a_black_hole_costs_no_more_than_the_deadline(postgres: Postgres) -> None:
     """Neither the poll nor the goodbye waits for an answer that will not come."""
     with proxy_to(postgres.host, postgres.port) as proxy:
-
-        async def use(connection: HeldConnection) -> None:
+        async with held(through(proxy), deadline=0.8) as connection:
             seen(await connection.poll())
             proxy.black_hole()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
             proxy.resume()
             seen(await connection.poll())
             proxy.black_hole()
-
-        dsn = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
-        polling(use, held(dsn, timeout=0.8))
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
-def test_a_cut_connection_is_replaced(postgres: Postgres) -> None:
+async def test_a_cut_connection_is_replaced(postgres: Postgres) -> None:
     """There is one session afterwards, not two."""
     with proxy_to(postgres.host, postgres.port) as proxy:
-
-        async def use(connection: HeldConnection) -> None:
+        async with held(through(proxy)) as connection:
             seen(await connection.poll())
             proxy.cut()
             await connection.poll()
             seen(await connection.poll())
             assert proxy.clients == 1
 
-        polling(use, held(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"))
 
-
-def test_a_terminated_session_is_replaced(postgres: Postgres) -> None:
+async def test_a_terminated_session_is_replaced(postgres: Postgres) -> None:
     """Somebody ended all sessions, ours among them."""
-
-    async def use(connection: HeldConnection) -> None:
+    async with held(postgres.dsn()) as connection:
         seen(await connection.poll())
         await asyncio.to_thread(_terminate_ours, postgres.dsn())
         await connection.poll()  # whether the driver has heard of it by now is a matter of luck
         seen(await connection.poll())
         assert await asyncio.to_thread(own_sessions, postgres.dsn()) == 1
-
-    polling(use, held(postgres.dsn()))
 
 
 def _terminate_ours(dsn: str) -> None:
@@ -243,21 +220,20 @@ def _terminate_ours(dsn: str) -> None:
         )
 
 
-def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_one(own_postgres: OwnPostgresFactory) -> None:
+async def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_one(
+    own_postgres: OwnPostgresFactory,
+) -> None:
     """Whoever connects at each poll is blind now."""
     server = own_postgres(settings={"max_connections": "12", "superuser_reserved_connections": "2"})
     with role(server.dsn(), "app") as app, role(server.dsn(), "watcher", member_of=["pg_monitor"]) as watcher:
-
-        async def use(connection: HeldConnection) -> None:
+        async with held(server.dsn(user=watcher)) as connection:
             seen(await connection.poll())
             with idle(server.dsn(user=app), 9):
                 snapshot = seen(await connection.poll())
                 assert len(snapshot.sessions) == 9
-                newcomer = await HeldConnection.poll(held(server.dsn(user=watcher)))
+                newcomer = await asyncio.to_thread(poll, server.dsn(user=watcher))
                 assert failed(newcomer).reason is FailureReason.EXHAUSTED
                 assert failed(newcomer).exhausted_scope is LimitScope.SERVER
-
-        polling(use, held(server.dsn(user=watcher)))
 
 
 def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Database) -> None:
@@ -272,21 +248,16 @@ def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Databa
     assert (failure.reason, failure.exhausted_scope) == (FailureReason.EXHAUSTED, LimitScope.DATABASE)
 
 
-def test_refusals_without_end_are_failures_without_end() -> None:
+async def test_refusals_without_end_are_failures_without_end() -> None:
     """A server may be down for days; the wait before each attempt stays what it is."""
-
-    async def use(connection: HeldConnection) -> None:
+    async with held("postgresql://u@127.0.0.1:1/x", jitter=lambda _: 0) as connection:
         for _ in range(1100):
             assert failed(await connection.poll()).reason is FailureReason.NETWORK
 
-    target = Target(name="db", dsn="postgresql://u@127.0.0.1:1/x")
-    polling(use, HeldConnection(target, timeout=5, parse=parse_statement, jitter=lambda _: 0))
 
-
-def test_a_slow_statement_costs_the_poll_and_not_the_session(postgres: Postgres) -> None:
+async def test_a_slow_statement_costs_the_poll_and_not_the_session(postgres: Postgres) -> None:
     """On a full server there would be no other."""
-
-    async def use(connection: HeldConnection) -> None:
+    async with held(postgres.dsn(), deadline=1.0) as connection:
         seen(await connection.poll())
         before = await asyncio.to_thread(own_pids, postgres.dsn())
         with psycopg.connect(postgres.dsn(), autocommit=True) as blocker:
@@ -297,14 +268,12 @@ def test_a_slow_statement_costs_the_poll_and_not_the_session(postgres: Postgres)
         seen(await connection.poll())
         assert await asyncio.to_thread(own_pids, postgres.dsn()) == before
 
-    polling(use, held(postgres.dsn(), timeout=1.0))
 
-
-def test_a_cancelled_poll_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:
+async def test_a_cancelled_poll_leaves_no_statement_and_no_session(own_postgres: OwnPostgresFactory) -> None:
     """The daemon may be told to end in the middle of a poll."""
     server = own_postgres()
 
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn()) as connection:
         seen(await connection.poll())
         server.freeze()
         poll_task = asyncio.create_task(connection.poll())
@@ -313,21 +282,18 @@ def test_a_cancelled_poll_leaves_no_statement_and_no_session(own_postgres: OwnPo
         with contextlib.suppress(asyncio.CancelledError):
             await poll_task
         server.thaw()
-
-    polling(use, held(server.dsn()))
     until(lambda: own_sessions(server.dsn()) == 0)
 
 
-def test_nothing_is_logged_by_the_driver(own_postgres: OwnPostgresFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_is_logged_by_the_driver(
+    own_postgres: OwnPostgresFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     """Failures are values; asyncio has nothing to complain about."""
+    caplog.set_level(logging.WARNING)
     server = own_postgres()
-
-    async def use(connection: HeldConnection) -> None:
+    async with held(server.dsn(), deadline=0.3) as connection:
         seen(await connection.poll())
         server.freeze()
         failed(await connection.poll())
         server.thaw()
-
-    with caplog.at_level(logging.WARNING):
-        polling(use, held(server.dsn(), timeout=0.3))
     assert caplog.records == []

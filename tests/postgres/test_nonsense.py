@@ -6,8 +6,7 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.core.model import FailureReason
-from pgwatch_sessions.postgres.connection import HeldConnection
-from tests.support.polling import failed, held, poll, polling
+from tests.support.polling import failed, held, poll
 from tests.support.ports import port_that_sends, sockets_to
 from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
@@ -46,11 +45,10 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize(("answer", "said"), NONSENSE.values(), ids=NONSENSE)
-def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str) -> None:
+async def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str) -> None:
     """The reason is `protocol`, the detail is one line without the password, and the socket is closed."""
     with port_that_sends(answer) as port:
-
-        async def use(connection: HeldConnection) -> None:
+        async with held(f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable") as connection:
             for _ in range(3):
                 failure = failed(await connection.poll())
                 assert failure.reason is FailureReason.PROTOCOL
@@ -59,16 +57,14 @@ def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str) -> N
                 assert "\n" not in failure.detail
                 await asyncio.to_thread(until, lambda: sockets_to(port) == [])
 
-        polling(use, held(f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable"))
-
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
 def test_another_service_on_the_port_is_a_failure(answer: bytes) -> None:
     """It may look like the beginning of a long message; with TLS it is refused at once."""
     with port_that_sends(answer) as port:
-        plain = failed(poll(f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable", timeout=0.3))
+        plain = failed(poll(f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable", deadline=0.3))
         assert plain.reason in {FailureReason.TIMEOUT, FailureReason.PROTOCOL}
-        assert failed(poll(f"postgresql://u@127.0.0.1:{port}/db", timeout=0.3)).reason is FailureReason.NETWORK
+        assert failed(poll(f"postgresql://u@127.0.0.1:{port}/db", deadline=0.3)).reason is FailureReason.NETWORK
 
 
 #: A function of PostgreSQL, and what it returns on a server that is not quite PostgreSQL.

@@ -1,40 +1,39 @@
-"""Polling, from a test: a held connection, run for a moment in a loop of its own."""
+"""Polling from a test: through a held connection, or once from a test that is not async."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from pgwatch_sessions.core.model import Failure, Session, Snapshot
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 
 
-def held(dsn: str, *, timeout: float = 5.0, password: Callable[[], str] | None = None) -> HeldConnection:
-    """Return a connection to be polled through, not yet open."""
+@asynccontextmanager
+async def held(
+    dsn: str,
+    *,
+    deadline: float = 5.0,
+    password: Callable[[], str] | None = None,
+    jitter: Callable[[float], float] = lambda limit: limit / 2,
+) -> AsyncIterator[HeldConnection]:
+    """Give a connection to poll through, which is not open yet, and close it at the end."""
     target = Target(name="db", dsn=dsn, password=password)
-    return HeldConnection(target, timeout=timeout, parse=parse_statement, jitter=lambda limit: limit / 2)
+    connection = HeldConnection(target, timeout=deadline, parse=parse_statement, jitter=jitter)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
-def polling(use: Callable[[HeldConnection], Awaitable[None]], connection: HeldConnection) -> None:
-    """Run what a test does with the connection, and close it."""
-
-    async def run() -> None:
-        try:
-            await use(connection)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
-
-
-def poll(dsn: str, *, timeout: float = 5.0, password: Callable[[], str] | None = None) -> Snapshot | Failure:
+def poll(dsn: str, *, deadline: float = 5.0) -> Snapshot | Failure:
     """Connect, poll once, and leave."""
-    outcomes: list[Snapshot | Failure] = []
 
-    async def once(connection: HeldConnection) -> None:
-        outcomes.append(await connection.poll())
+    async def once() -> Snapshot | Failure:
+        async with held(dsn, deadline=deadline) as connection:
+            return await connection.poll()
 
-    polling(once, held(dsn, timeout=timeout, password=password))
-    return outcomes[0]
+    return asyncio.run(once())
 
 
 def seen(outcome: Snapshot | Failure) -> Snapshot:

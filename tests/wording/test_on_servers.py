@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Integer, bindparam, make_url, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pgwatch_sessions.core.model import SessionId, Snapshot
+from pgwatch_sessions.core.model import SessionId
 from pgwatch_sessions.wording.advice import termination_statement
 from pgwatch_sessions.wording.client_software import ClientSoftware, recognise_software
 from tests.support.polling import held, seen
@@ -45,11 +45,8 @@ def test_the_statement_terminates_its_session_and_no_other(database: Database) -
 
 async def software_on(database: Database) -> ClientSoftware:
     """Poll the server, and recognise the software of the sessions in this database."""
-    connection = held(database.dsn())
-    try:
-        snapshot: Snapshot = seen(await connection.poll())
-    finally:
-        await connection.close()
+    async with held(database.dsn()) as connection:
+        snapshot = seen(await connection.poll())
     return recognise_software(session for session in snapshot.sessions if session.client.database == database.name)
 
 
@@ -63,7 +60,6 @@ async def connected(database: Database) -> AsyncIterator[asyncpg.Connection]:
         connection.terminate()
 
 
-@pytest.mark.anyio
 async def test_asyncpg_is_recognised_by_a_transaction_that_was_only_started(database: Database) -> None:
     """It sends `BEGIN;` with a semicolon."""
     async with connected(database) as connection:
@@ -72,7 +68,6 @@ async def test_asyncpg_is_recognised_by_a_transaction_that_was_only_started(data
     assert (software.asyncpg, software.asyncpg_pool, software.sqlalchemy) == (True, False, False)
 
 
-@pytest.mark.anyio
 async def test_asyncpg_is_recognised_by_a_nested_transaction(database: Database) -> None:
     """It gives savepoints names of its own."""
     async with connected(database) as connection:
@@ -81,7 +76,6 @@ async def test_asyncpg_is_recognised_by_a_nested_transaction(database: Database)
         assert (await software_on(database)).asyncpg
 
 
-@pytest.mark.anyio
 async def test_asyncpgs_pool_is_recognised_by_its_reset(database: Database) -> None:
     """A connection that was released has run the reset last, which asyncpg's bare connections do not."""
     async with asyncpg.create_pool(database.dsn(), min_size=1, max_size=1) as pool:
@@ -94,7 +88,6 @@ async def test_asyncpgs_pool_is_recognised_by_its_reset(database: Database) -> N
             )
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_sqlalchemy_is_recognised_by_its_casts(database: Database, driver: str) -> None:
     """It writes the type of a parameter in capitals with every driver."""

@@ -51,22 +51,21 @@ class Monitor:
     async def _poll_until(
         self, workloads: Sequence[Workload], until: Callable[["Monitor"], T | None], within: float
     ) -> T:
-        connection = held(self.database.dsn())
         tasks = [asyncio.create_task(workload) for workload in workloads]
         deadline = time.monotonic() + within
-        try:
-            while not (value := await self._poll(connection, until)):
-                assert time.monotonic() < deadline, f"not within {within:.0f} s; {self.report()}"
+        async with held(self.database.dsn()) as connection:
+            try:
+                while not (value := await self._poll(connection, until)):
+                    assert time.monotonic() < deadline, f"not within {within:.0f} s; {self.report()}"
+                    for task in tasks:
+                        if task.done():
+                            task.result()
+                    await asyncio.sleep(INTERVAL)
+                return value
+            finally:
                 for task in tasks:
-                    if task.done():
-                        task.result()
-                await asyncio.sleep(INTERVAL)
-            return value
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await connection.close()
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _poll(self, connection: HeldConnection, until: Callable[["Monitor"], T | None]) -> T | None:
         before = time.monotonic()

@@ -1,4 +1,3 @@
-import asyncio
 import html
 import re
 import subprocess
@@ -351,22 +350,18 @@ def test_the_limits_that_are_nearest_to_full_are_shown() -> None:
     assert names[:3] == ["the server", "role app", "role role39"]
 
 
-def test_the_page_refreshes_itself_until_it_is_told_to_stop() -> None:
+async def test_the_page_refreshes_itself_until_it_is_told_to_stop() -> None:
     """A person can stop the refreshing to copy statements from the page."""
     refresh = ("meta", {"http-equiv": "refresh", "content": "10"})
     assert refresh in parsed(leaking()).elements
     assert refresh not in parsed(leaking(), refreshing=False).elements
-
-    async def run() -> None:
-        watched = Watched()
-        watched.state = {"orders-db": leaking()}
-        async with served(watched) as client:
-            assert 'http-equiv="refresh"' in (await client.get("/")).text
-            still = await client.get("/?refresh=off")
-            assert 'http-equiv="refresh"' not in still.text
-            assert "orders leaks at" in html.unescape(still.text)
-
-    asyncio.run(run())
+    watched = Watched()
+    watched.state = {"orders-db": leaking()}
+    async with served(watched) as client:
+        assert 'http-equiv="refresh"' in (await client.get("/")).text
+        still = await client.get("/?refresh=off")
+        assert 'http-equiv="refresh"' not in still.text
+        assert "orders leaks at" in html.unescape(still.text)
 
 
 def test_a_blocking_leak_shows_how_many_sessions_wait() -> None:
