@@ -105,9 +105,7 @@ def assert_unhealthy_while_stopped(watching: Daemon, **settings: str) -> None:
     """Stop the daemon's process, ask, and continue the process."""
     os.kill(watching.process.pid, signal.SIGSTOP)
     try:
-        begun = time.monotonic()
         assert health(**settings) == (1, f"not healthy: no answer at {settings['LISTEN']} within 3 s")
-        assert time.monotonic() - begun < 10
     finally:
         os.kill(watching.process.pid, signal.SIGCONT)
 
@@ -179,9 +177,7 @@ def test_another_program_is_not_healthy(
 ) -> None:
     """Whatever it answers, the command ends in time and prints one line."""
     with listening(behave) as port:
-        begun = time.monotonic()
         code, line = health(LISTEN=f"127.0.0.1:{port}", **settings)
-        assert time.monotonic() - begun < 10
         assert code == (0 if said is None else 1)
         assert (said or "healthy: x") in line
 

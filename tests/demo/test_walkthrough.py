@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +81,8 @@ def test_signal_ends_the_demo_in_order(short_demo: Demo, number: signal.Signals)
         until(lambda: 'pgwatch_sessions_up{server="demo"} 1.0' in httpx.get(f"{address}/metrics").text)
         with psycopg.connect(dsn) as visitor:
             assert visitor.execute("SELECT 1").fetchone() == (1,)
-        sent = time.monotonic()
         running.signal(number)
         assert running.process.wait(timeout=20) == 0
-        assert time.monotonic() - sent < 10
         assert running.leftovers() == []
         assert running.said("PostgreSQL, the service and their files are removed")
         assert running.said("Traceback|error") == []

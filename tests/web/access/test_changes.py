@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 from tests.web.access.certificates import hashed, write_certificate, write_plain_config, write_web_config
 from tests.web.access.guarded import LOGIN, PASSWORD, PATIENCE, guarded, status
 
-pytestmark = pytest.mark.anyio
 REQUIRED = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
 REFUSED = (httpx.TransportError, OSError)
 

@@ -5,8 +5,6 @@ import pytest
 from pgwatch_sessions.web.access.logins import Logins
 from tests.web.access.certificates import hashed
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.mark.parametrize("length", [72, 73, 1000])
 async def test_a_password_longer_than_72_bytes_is_wrong(length: int) -> None:
@@ -25,9 +23,9 @@ async def test_an_unknown_user_takes_as_long_as_a_wrong_password() -> None:
     seconds: dict[bytes, list[float]] = {b"known": [], b"unknown": []}
     for attempt in range(9):
         for user, durations in seconds.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             assert not await logins.check(user, b"wrong%d" % attempt, address="a")
-            durations.append(time.perf_counter() - begun)
+            durations.append(time.process_time() - begun)
     known, unknown = min(seconds[b"known"]), min(seconds[b"unknown"])
     assert 0.005 < known < 2 * unknown
     assert unknown < 2 * known
@@ -38,8 +36,8 @@ async def test_a_right_password_is_checked_once() -> None:
     """It is remembered, for its user only; a wrong password is checked each time."""
     logins = Logins({"a": hashed("same", cost=9), "b": hashed("other")})
     assert await logins.check(b"a", b"same", address="a")
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert await logins.check(b"a", b"same", address="a")
-    assert time.perf_counter() - begun < 0.005
+    assert time.process_time() - begun < 0.005
     assert not await logins.check(b"b", b"same", address="a")
     assert not await logins.check(b"a", b"other", address="a")
