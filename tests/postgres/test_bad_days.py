@@ -291,7 +291,7 @@ async def test_nothing_is_logged_by_the_driver(
     """Failures are values; asyncio has nothing to complain about."""
     caplog.set_level(logging.WARNING)
     server = own_postgres()
-    async with held(server.dsn(), deadline=0.3) as connection:
+    async with held(server.dsn(), deadline=1.0) as connection:
         seen(await connection.poll())
         server.freeze()
         failed(await connection.poll())
