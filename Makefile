@@ -50,19 +50,19 @@ docs: $(SYNCED) ## write the generated parts of the documentation: commands, set
 	@.venv/bin/python docs/generate.py
 
 .PHONY: e2e
-e2e: $(SYNCED) ## play a leak from its first session to the page and back, and try every expression
+e2e: $(SYNCED) ## run a leak from its first session to the alert and back, and every PromQL expression
 	@.venv/bin/pytest -m e2e --capture=no $(ARGS)
 
 .PHONY: image
-image: $(SYNCED) ## build the container image and prove it (needs buildah, podman, debootstrap and root)
+image: $(SYNCED) ## build the container image and test it (needs buildah, podman, debootstrap and root)
 	@.venv/bin/pytest -m image --capture=no $(ARGS)
 
 .PHONY: deploy-check
-deploy-check: $(DEPLOY_SYNCED) ## check all that deploy/ and the Dockerfile ship
+deploy-check: $(DEPLOY_SYNCED) ## check everything in deploy/ and the Dockerfile
 	@.venv/bin/pytest tests/deploy $(ARGS)
 
 .PHONY: check
-check: $(SYNCED) ## lint, check formats, types, the direction of imports and the lock file
+check: $(SYNCED) ## run the linters; check formats, types, the direction of imports and the lock file
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
@@ -72,7 +72,7 @@ check: $(SYNCED) ## lint, check formats, types, the direction of imports and the
 	@$(UV) lock --check
 
 .PHONY: format
-format: $(SYNCED) ## format the code and mend what the linter can mend
+format: $(SYNCED) ## format the code, and fix what the linter can fix
 	@.venv/bin/ruff check --fix-only
 	@.venv/bin/ruff format
 
@@ -84,7 +84,7 @@ coverage: $(SYNCED) ## run the tests and show which lines they miss
 	@.venv/bin/coverage report
 
 .PHONY: scenarios
-scenarios: $(SYNCED) ## play the simulated leaks and healthy lives, and print how well they are told apart
+scenarios: $(SYNCED) ## simulate leaks and healthy services, and print how well they are told apart
 	@.venv/bin/python -m tests.scenarios $(ARGS)
 
 .PHONY: dashboards
@@ -96,7 +96,7 @@ bench: $(SYNCED) ## measure what polls, scrapes and rules cost
 	@.venv/bin/python -m tests.bench $(ARGS)
 
 .PHONY: clean
-clean: ## remove all that make and the tools have made
+clean: ## remove everything that make and the tools have written
 	rm -rf .venv .tools $(MATRIX)/node_modules dist build htmlcov .coverage .coverage.* coverage.xml
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find pgwatch_sessions tests -name __pycache__ -prune -exec rm -rf {} +

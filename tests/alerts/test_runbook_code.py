@@ -1,6 +1,7 @@
-"""The mended code of DatabaseConnectionLeak, run as it stands on the page, with one connection for everybody.
+"""Runs the fixed code of the runbook DatabaseConnectionLeak as it is printed there.
 
-Whoever keeps that one while something else goes on, or does not give it back, makes the next one wait in vain.
+Each pool has a single connection. If an example holds it during other work, or does not return it, the next example
+times out waiting for it.
 """
 
 import ast
@@ -28,9 +29,11 @@ from tests.alerts.runbooks import blocks
 from tests.support.servers import Database
 from tests.support.waiting import until
 
-_ONE = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 2}
-_LEFT = "SELECT FROM pg_stat_activity WHERE application_name = 'page' AND state LIKE 'idle in transaction%'"
-#: What the examples import, as people do.
+_SINGLE_CONNECTION = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 2}
+_IDLE_IN_TRANSACTION = (
+    "SELECT FROM pg_stat_activity WHERE application_name = 'page' AND state LIKE 'idle in transaction%'"
+)
+#: The names that the examples use without an import.
 _LIBRARIES = {
     **vars(fastapi.responses),
     **vars(fastapi),
@@ -42,11 +45,11 @@ _LIBRARIES = {
 
 
 class Base(DeclarativeBase):
-    """The shop's tables."""
+    """Base class of the shop's tables."""
 
 
 class Order(Base):
-    """An order."""
+    """A row of `orders`."""
 
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -56,20 +59,20 @@ class Order(Base):
 
 
 class Customer(Base):
-    """A customer, whose address is known once."""
+    """A customer; the e-mail address is unique."""
 
     __tablename__ = "customers"
     email: Mapped[str] = mapped_column(primary_key=True)
 
 
 class NewOrder(BaseModel):
-    """What is posted."""
+    """The body of a POST request."""
 
     email: str
 
 
-def mended() -> Iterator[str]:
-    """Yield the examples of the page that mend, in its order."""
+def fixed_examples() -> Iterator[str]:
+    """Yield the `# after` examples of the page in order."""
     for page, code in blocks("python"):
         if page == "DatabaseConnectionLeak" and code.startswith("# after"):
             yield code
@@ -77,12 +80,12 @@ def mended() -> Iterator[str]:
 
 @asynccontextmanager
 async def shop(database: Database) -> AsyncIterator[tuple[dict[str, Any], list[str]]]:
-    """Yield all that the examples take for granted, and what they did."""
+    """Yield the names that the examples need, and a list of what they did."""
     dsn = database.dsn(application_name="page")
-    engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"), **_ONE)
-    named = {"server_settings": {"application_name": "page"}}
+    engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"), **_SINGLE_CONNECTION)
+    connect_args = {"server_settings": {"application_name": "page"}}
     url = database.dsn().replace("postgresql:", "postgresql+asyncpg:")
-    async_engine = create_async_engine(url, connect_args=named, **_ONE)
+    async_engine = create_async_engine(url, connect_args=connect_args, **_SINGLE_CONNECTION)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
         session.execute(insert(Order), [{} for _ in range(501)])
@@ -91,19 +94,20 @@ async def shop(database: Database) -> AsyncIterator[tuple[dict[str, Any], list[s
         session.execute(text("ALTER TABLE orders ADD open bool DEFAULT true"))
         session.execute(text("CREATE MATERIALIZED VIEW sales AS SELECT 1"))
         session.commit()
-    done = []
+    actions = []
 
-    def nothing_is_held(what: str) -> None:
-        assert engine.pool.checkedout() == async_engine.pool.checkedout() == 0, what  # type: ignore[attr-defined]  # of QueuePool
-        done.append(what)
+    def record(action: str) -> None:
+        """Record an action, and assert that no connection is checked out meanwhile."""
+        assert engine.pool.checkedout() == async_engine.pool.checkedout() == 0, action  # type: ignore[attr-defined]  # of QueuePool
+        actions.append(action)
 
     async def charge(total: int, idempotency_key: str) -> str:
-        nothing_is_held(f"{idempotency_key} {total}")
+        record(f"{idempotency_key} {total}")
         return "paid"
 
     def as_csv(row: Order) -> str:
         if row.id % 500 == 1:
-            nothing_is_held(f"row {row.id}")
+            record(f"row {row.id}")
         return f"{row.id}\n"
 
     def save(session: Session, order: NewOrder) -> Order:
@@ -116,26 +120,26 @@ async def shop(database: Database) -> AsyncIterator[tuple[dict[str, Any], list[s
         {
             **_LIBRARIES, **globals(), "engine": engine, "app": FastAPI(), "DSN": dsn, "as_csv": as_csv, "save": save,
             "async_sessions": async_sessionmaker(async_engine, class_=AsyncSession),
-            "payments": SimpleNamespace(charge=charge), "mail": lambda to: nothing_is_held(f"mail to {to}"),
+            "payments": SimpleNamespace(charge=charge), "mail": lambda to: record(f"mail to {to}"),
             "logger": logging.getLogger("shop"), "email": "c@d.example", "item": 1,
         },
-        done,
+        actions,
     )  # fmt: skip
     engine.dispose()
     await async_engine.dispose()
 
 
 async def run(code: str, names: dict[str, Any]) -> None:
-    """Run an example, which may add names."""
+    """Run an example twice. It may define further names."""
     function = FunctionType(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-    for _ in range(2):  # what was kept the first time is missing the second
+    for _ in range(2):  # if the first run keeps the only connection, the second cannot get it
         result = function()
         if inspect.isawaitable(result):
             await result
 
 
-async def ask(app: FastAPI, *requests: tuple[str, str]) -> list[int]:
-    """Send the requests, each twice, and return the answers' codes."""
+async def send(app: FastAPI, *requests: tuple[str, str]) -> list[int]:
+    """Send each request twice, and return the status codes."""
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client,
@@ -144,22 +148,22 @@ async def ask(app: FastAPI, *requests: tuple[str, str]) -> list[int]:
         return [(await client.request(*each, json={"email": "e@f.example"})).status_code for each in twice]
 
 
-async def test_the_mended_code_holds_nothing_while_others_work_and_leaves_nothing(database: Database) -> None:
-    """Routes, background tasks, streams, external calls, errors and pools of the page."""
+async def test_the_fixed_code_holds_no_connection_during_other_work_and_leaks_none(database: Database) -> None:
+    """The page's routes, background tasks, streams, external calls, error handling and pools."""
     async with (
-        shop(database) as (names, done),
+        shop(database) as (names, actions),
         asyncpg.create_pool(database.dsn(application_name="page"), min_size=1, max_size=1) as pool,
     ):
-        names["pool"], first = pool, names["app"]
-        for code in mended():
+        names["pool"], first_app = pool, names["app"]
+        for code in fixed_examples():
             async with pool.acquire(timeout=2) if "pool" not in code else contextlib.nullcontext() as connection:
                 with Session(names["engine"]) if "begin_nested" in code else contextlib.nullcontext() as session:
                     names |= {"connection": connection, "session": session}
                     await run(code, names)
         orders = ("GET", "/orders/1"), ("POST", "/orders/1/payment"), ("POST", "/orders"), ("GET", "/export")
-        assert await ask(first, *orders) == [200] * 8
-        assert names["app"] is not first, "the page's own, with a lifespan"
-        assert await ask(names["app"], ("GET", "/reports")) == [200] * 2
-        with psycopg.connect(database.dsn(), autocommit=True) as person:
-            until(lambda: not person.execute(_LEFT).fetchall())
-    assert set(done) == {"mail to e@f.example", "order-1 1", "row 1", "row 501"}
+        assert await send(first_app, *orders) == [200] * 8
+        assert names["app"] is not first_app, "the example with a lifespan defines its own app"
+        assert await send(names["app"], ("GET", "/reports")) == [200] * 2
+        with psycopg.connect(database.dsn(), autocommit=True) as observer:
+            until(lambda: not observer.execute(_IDLE_IN_TRANSACTION).fetchall())
+    assert set(actions) == {"mail to e@f.example", "order-1 1", "row 1", "row 501"}

@@ -72,7 +72,7 @@ def test_redact(sql: str, expected: str) -> None:
     assert _redact(expected) == expected
 
 
-#: Letters and digits that stand in literals and comments only: none may ever be printed.
+#: Letters and digits that occur only in literals and comments. None may ever be printed.
 SECRET = "þðœ789"
 _noise = st.text(alphabet=SECRET[:3] + "ab1'\\$\"-/*;,() \n%?E", max_size=12)
 

@@ -223,7 +223,7 @@ def _terminate_ours(dsn: str) -> None:
 async def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_one(
     own_postgres: OwnPostgresFactory,
 ) -> None:
-    """Whoever connects at each poll is blind now."""
+    """A monitor that connects at each poll sees nothing now."""
     server = own_postgres(settings={"max_connections": "12", "superuser_reserved_connections": "2"})
     with role(server.dsn(), "app") as app, role(server.dsn(), "watcher", member_of=["pg_monitor"]) as watcher:
         async with held(server.dsn(user=watcher)) as connection:

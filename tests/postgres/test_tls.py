@@ -98,7 +98,7 @@ def test_the_right_authority_is_trusted_and_a_client_certificate_logs_in(secure:
 
 
 def test_libpqs_variables_say_the_same(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PGSSLMODE, PGSSLROOTCERT, PGSSLCERT and PGSSLKEY stand in for what the URI does not say."""
+    """PGSSLMODE, PGSSLROOTCERT, PGSSLCERT and PGSSLKEY are used for what the URI leaves out."""
     plain = secure.server.dsn(user="by_certificate").replace("127.0.0.1", "localhost")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     monkeypatch.setenv("PGSSLROOTCERT", secure.file("ca.pem"))

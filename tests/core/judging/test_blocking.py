@@ -48,7 +48,7 @@ def test_a_deadlock_has_no_first_session() -> None:
     st.dictionaries(st.integers(1, 9), st.tuples(st.integers(1, 9)) | st.tuples(st.integers(1, 9), st.integers(1, 9)))
 )
 def test_any_graph_of_waits_is_searched_to_its_end(queue: dict[int, tuple[int, ...]]) -> None:
-    """A root never waits, and whoever has a root waits for it."""
+    """A root never waits, and a session that has a root waits for it."""
     blocking = Blocking(waiting(queue))
     for pid in queue:
         for root in blocking.roots_of(pid):

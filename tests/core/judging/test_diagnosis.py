@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingKey, Harm, LeakKind, Severity, Verdict
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
 from pgwatch_sessions.core.history import History, KnownState, Track
 from pgwatch_sessions.core.judging.blocking import Blocking
 from pgwatch_sessions.core.judging.diagnosis import (
@@ -24,25 +24,15 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionState
+from tests.support.findings import finding
 from tests.support.values import NOW, ORDERS, session
 
 ACTIVE, IDLE = SessionState.ACTIVE, SessionState.IDLE
 POLICY = Policy(hold_limit=60.0)
-KEY = FindingKey(ORDERS, LeakKind.TRANSACTION_HELD, "SELECT orders")
-LEAK = Finding(
-    key=KEY,
-    opened_as=KEY,
-    severity=Severity.WARNING,
-    is_leak=True,
-    is_tool=False,
-    sessions=tuple(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(4)),
-    origins=(),
-    since=NOW - 100,
-    opened_at=NOW,
-    total=4,
+LEAK = finding(
+    *(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(4)),
     rate_per_minute=0.0,
     exhaustion_seconds=math.inf,
-    harm=Harm(slots=4),
 )
 
 

@@ -7,30 +7,22 @@ from typing import NamedTuple
 
 import pytest
 
-from pgwatch_sessions.core.findings import Finding, FindingKey, Harm, LeakKind, Severity
+from pgwatch_sessions.core.findings import Finding, Harm, Severity
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.severity import severity_of
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import LimitScope, SessionState
-from tests.support.values import NOW, ORDERS, session
+from tests.support.findings import finding
+from tests.support.values import session
 
 NOTICE, WARNING, CRITICAL = Severity.NOTICE, Severity.WARNING, Severity.CRITICAL
 POLICY = Policy(horizon=3600.0)
-KEY = FindingKey(ORDERS, LeakKind.TRANSACTION_HELD, "SELECT orders")
-HELD = Finding(
-    key=KEY,
-    opened_as=KEY,
+HELD = finding(
+    *(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(3)),
     severity=NOTICE,
     is_leak=False,
-    is_tool=False,
-    sessions=tuple(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(3)),
-    origins=(),
-    since=NOW - 100,
-    opened_at=NOW,
-    total=3,
     rate_per_minute=0.0,
     exhaustion_seconds=math.inf,
-    harm=Harm(slots=3),
 )
 LEAK = replace(HELD, is_leak=True)
 GROWING = replace(LEAK, rate_per_minute=6.0)
