@@ -27,7 +27,7 @@ def test_one_forgotten_row_lock_blocks_others(shop: Database, monitor: Monitor) 
     assert (finding.severity, finding.harm.slots, finding.harm.blocked) == (Severity.WARNING, 1, 3)
     assert monitor.warned_applications() == {NAME}
     assert (monitor.verdict(NAME), monitor.verdict("billing")) == (Verdict.LEAKING, Verdict.BLOCKED)
-    assert f"wait for locks held by pid {holder.id.pid}," in monitor.reason("billing")
+    assert f"waiting for locks held by pid {holder.id.pid}: " in monitor.reason("billing")
 
 
 def test_a_leak_that_a_time_out_terminates_is_still_found(shop: Database, monitor: Monitor) -> None:

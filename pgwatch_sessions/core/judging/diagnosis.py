@@ -139,7 +139,9 @@ def _blocked(evidence: ClientEvidence) -> str:
         return ""
     roots = sorted({root for session in waiting for root in context.blocking.roots_of(session.id.pid)})
     behind = f" held by pid {', '.join(map(str, roots[:_MAX_BLOCKERS_NAMED]))}" if roots else ""
-    return f"{len(waiting)} wait for locks{behind}, the longest for {longest:.0f} s"
+    return (
+        f"waiting for locks{behind}: {len(waiting)} of {len(active)} active sessions, the longest for {longest:.0f} s"
+    )
 
 
 def _slow(evidence: ClientEvidence) -> str:

@@ -95,7 +95,7 @@ ROWS: Mapping[str, Row] = {
     "an open finding": Row(leaks=[LEAK], verdict=Verdict.LEAKING, reason="4 held at SELECT orders"),
     "half of the statements wait for a lock": Row(
         sessions=[waiting(1, 20, behind=9), active(2, 1)],
-        verdict=Verdict.BLOCKED, reason="1 wait for locks held by pid 9, the longest for 20 s",
+        verdict=Verdict.BLOCKED, reason="waiting for locks held by pid 9: 1 of 2 active sessions, the longest for 20 s",
     ),
     "less than half wait": Row(sessions=[waiting(1, 20, behind=9), active(2, 1), active(3, 1)], verdict=Verdict.OK),
     "the lock is waited for briefly": Row(sessions=[waiting(1, 9, behind=9)], verdict=Verdict.OK),
