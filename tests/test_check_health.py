@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.certificates import hashed, write_plain_config, write_web_config
 from tests.support.daemons import Daemon, daemon
 from tests.support.programs import environment, finished
-from tests.web.access.certificates import hashed, write_plain_config, write_web_config
 
 SECRET = "hunter2"
 #: Nothing listens there. The daemon runs all the same.

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.alerts.rules import ROOT, load_yaml, needs_amtool, needs_promtool, run_tool
+from tests.support.alert_rules import ROOT, load_yaml, needs_amtool, needs_promtool, run_tool
 from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy/alertmanager/alertmanager.yml"

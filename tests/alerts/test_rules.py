@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
-from tests.alerts.mutants import failing_alone, mutants, survivors
-from tests.alerts.rules import (
+from tests.support.alert_rules import (
     ALERTS,
     RULE_FILES,
     TEST_FILES,
@@ -20,6 +19,7 @@ from tests.alerts.rules import (
     rules,
     run_tool,
 )
+from tests.support.rule_mutants import failing_alone, mutants, survivors
 
 #: A placeholder: users replace it once with the address where they publish the runbooks.
 RUNBOOKS = "https://runbooks.example/pgwatch-sessions/"

@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from tests.alerts.runbooks import blocks
+from tests.support.runbooks import blocks
 from tests.support.servers import Database
 from tests.support.waiting import until
 

@@ -9,8 +9,8 @@ import pytest
 from pgwatch_sessions.core.findings import LeakKind
 from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.alerts.rules import ALERTS, rules
-from tests.alerts.runbooks import PAGES, blocks
+from tests.support.alert_rules import ALERTS, rules
+from tests.support.runbooks import PAGES, blocks
 from tests.support.servers import Database
 from tests.support.situations import active, idle_in_transaction
 from tests.support.waiting import until

@@ -8,10 +8,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.alerts.rules import RULE_FILES, load_yaml, write_without_intervals
 from tests.bench.fleet import serve_pages, server_metrics
 from tests.bench.tables import Limit, limits, table
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
+from tests.support.alert_rules import RULE_FILES, load_yaml, write_without_intervals
 from tests.support.waiting import until
 
 _SERVERS, _CLIENTS, _SESSIONS = 50, 20, 10

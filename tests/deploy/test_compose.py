@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.alerts.rules import needs_amtool, needs_promtool, run_tool
 from tests.deploy.compose import FILE, FOLDER, SECRETS, HostRun, Service, load_compose, load_services, mounted_files
+from tests.support.alert_rules import needs_amtool, needs_promtool, run_tool
 from tests.support.programs import PROGRAM
 
 ROOT = FOLDER.parents[1]

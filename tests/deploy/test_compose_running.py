@@ -15,8 +15,8 @@ import pytest
 
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.settings.quantities import read_duration
-from tests.alerts.rules import ROOT
 from tests.deploy.compose import HostRun, initialise, load_services, server_settings
+from tests.support.alert_rules import ROOT
 from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.waiting import until
 

@@ -4,11 +4,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.alerts.rules import rules
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.scaled import scale_promql
 from tests.e2e.scene import CLIENT, ORDERS
-from tests.grafana.expressions import Expression, annotation_queries, expressions, fill_variables, variable_queries
+from tests.support.alert_rules import rules
+from tests.support.dashboard_expressions import (
+    Expression,
+    annotation_queries,
+    expressions,
+    fill_variables,
+    variable_queries,
+)
 
 _STEP = 0.5
 

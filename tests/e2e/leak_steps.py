@@ -8,7 +8,7 @@ from typing import Any
 from tests.e2e.alertmanager import Page
 from tests.e2e.answers import fill_query
 from tests.e2e.scene import APPLICATION, CLIENT, ORDERS, SITE, Scene, matchers
-from tests.grafana.expressions import expressions
+from tests.support.dashboard_expressions import expressions
 from tests.support.waiting import until
 
 LEAK = {"alertname": "DatabaseConnectionLeak", **CLIENT, "site": SITE}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pgwatch_sessions.core.judging.policy import Policy
-from tests.alerts.rules import ROOT, RULE_FILES, load_yaml
+from tests.support.alert_rules import ROOT, RULE_FILES, load_yaml
 
 FACTOR = 60
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"

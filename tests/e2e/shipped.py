@@ -5,9 +5,9 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from tests.alerts.rules import rules
 from tests.e2e.answers import as_table, count_answers
 from tests.e2e.scene import Scene
+from tests.support.alert_rules import rules
 from tests.support.waiting import until
 
 #: Parts of annotations that come from queries; at least one alert of the name must have each of them.

@@ -44,7 +44,7 @@ from tests.e2e.shipped import (
     sent_alerts,
     wait_until_every_alert_fired,
 )
-from tests.grafana.expressions import expressions
+from tests.support.dashboard_expressions import expressions
 from tests.support.servers import OwnPostgresFactory
 from tests.support.situations import idle_in_transaction
 from tests.support.waiting import until

@@ -2,8 +2,8 @@ import json
 import re
 from pathlib import Path
 
-from tests.alerts.rules import needs_amtool, needs_promtool, rules, run_tool
 from tests.e2e import scaled
+from tests.support.alert_rules import needs_amtool, needs_promtool, rules, run_tool
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"])\d+(?:\.\d+)?(?![\w.:])")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')

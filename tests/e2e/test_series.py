@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.alerts.rules import rules, write_without_intervals
 from tests.bench.fleet import serve_pages, server_metrics
 from tests.e2e.prometheus import PROGRAM, Prometheus, running_prometheus
+from tests.support.alert_rules import rules, write_without_intervals
 from tests.support.waiting import until
 
 _FEW, _MANY = 10, 1_000

@@ -10,7 +10,7 @@ import pytest
 
 from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.metrics.table import PREFIX
-from tests.grafana.expressions import expressions, fill_variables
+from tests.support.dashboard_expressions import expressions, fill_variables
 
 #: For each site, the finding's severity and sessions according to the first and the second daemon.
 _FINDINGS: Mapping[str, tuple[tuple[Severity, int], tuple[Severity, int]]] = {

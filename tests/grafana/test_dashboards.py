@@ -17,7 +17,7 @@ from grafana.generate import DASHBOARDS, encode
 from grafana.queries import VERDICT_CODES
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
-from tests.grafana.expressions import (
+from tests.support.dashboard_expressions import (
     FOLDER,
     VARIABLE,
     annotation_queries,

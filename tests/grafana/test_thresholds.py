@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pgwatch_sessions.metrics.table import PREFIX
-from tests.grafana.expressions import FOLDER, load_dashboards, panels_of
+from tests.support.dashboard_expressions import FOLDER, load_dashboards, panels_of
 
 #: Panels without a good or bad value: it depends on the service, or a panel next to it shows it.
 WITHOUT_THRESHOLDS = {

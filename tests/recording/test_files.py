@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.recording import RecordingFile
-from tests.recording.contents import line_of, polls_in
+from tests.support.recording_contents import line_of, polls_in
 
 
 @pytest.mark.parametrize(("name", "empty"), [("a.jsonl", b""), ("a.jsonl.gz", gzip.compress(b"")[10:])])

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import pytest
 
 from pgwatch_sessions.recording import BadLine, RecordedPoll, RecordingFile, read_polls
-from tests.recording.contents import line_of, read
+from tests.support.recording_contents import line_of, read
 
 MIB = 2**20
 

@@ -19,7 +19,7 @@ from pgwatch_sessions.core.model import (
 )
 from pgwatch_sessions.core.statements import UNKNOWN_STATEMENT, parse_statement
 from pgwatch_sessions.recording import BadLine, RecordedPoll
-from tests.recording.contents import BY_HAND, line_of, read
+from tests.support.recording_contents import BY_HAND, line_of, read
 
 THREE = 1_795_230_000.0  # 2026-11-21T03:00:00Z
 

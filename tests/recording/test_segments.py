@@ -8,7 +8,7 @@ import pytest
 
 from pgwatch_sessions.core.model import Failure, FailureReason
 from pgwatch_sessions.recording import Recorder
-from tests.recording.contents import incompressible, polls_in
+from tests.support.recording_contents import incompressible, polls_in
 from tests.support.values import NOW
 
 EXHAUSTED = Failure(reason=FailureReason.EXHAUSTED)
@@ -56,7 +56,7 @@ import resource, signal, sys
 from pathlib import Path
 from pgwatch_sessions.recording import Recorder
 from tests.support.values import NOW
-from tests.recording.contents import incompressible
+from tests.support.recording_contents import incompressible
 
 recorder = Recorder(Path(sys.argv[1]), max_bytes=2**20)
 """

@@ -19,8 +19,8 @@ from pgwatch_sessions.core.model import (
 )
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.recording import RecordedPoll, encode_poll
-from tests.recording.contents import BY_HAND, read
 from tests.support.polling import poll, seen
+from tests.support.recording_contents import BY_HAND, read
 from tests.support.servers import Database
 from tests.support.situations import aborted_transaction, idle, idle_in_transaction, waiting_for_lock
 from tests.support.values import NOW, session, snapshot

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwatch_sessions.settings.dsn import masked_dsn
-from tests.settings.given import SECRET, dsn_of, errors_of, loaded
+from tests.support.given_settings import SECRET, dsn_of, errors_of, loaded
 
 
 @pytest.mark.parametrize(

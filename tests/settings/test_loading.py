@@ -10,7 +10,7 @@ from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings, leaves
 from pgwatch_sessions.settings.secret_files import read_secret
 from pgwatch_sessions.settings.sources import variable
-from tests.settings.given import SECRET, dsn_of, errors_of, loaded, written
+from tests.support.given_settings import SECRET, dsn_of, errors_of, loaded, written
 
 # --- precedence ---
 

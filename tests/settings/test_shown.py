@@ -8,7 +8,7 @@ import yaml
 from pgwatch_sessions.settings.listing import describe
 from pgwatch_sessions.settings.loading import to_yaml
 from pgwatch_sessions.settings.model import Settings
-from tests.settings.given import SECRET, loaded, written
+from tests.support.given_settings import SECRET, loaded, written
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "pgwatch-sessions.example.yaml"
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwatch_sessions.settings.quantities import duration_text, read_duration, read_size, size_text
-from tests.settings.given import errors_of, loaded
+from tests.support.given_settings import errors_of, loaded
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.alerts.rules import ALERTS, RULE_FILES, load_yaml, needs_amtool, needs_promtool, rules, run_tool
 from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, build_objects, needs_kubectl, objects_of_kind
 from tests.deploy.kubernetes.operator_schemas import SCHEMAS
+from tests.support.alert_rules import ALERTS, RULE_FILES, load_yaml, needs_amtool, needs_promtool, rules, run_tool
 
 pytestmark = needs_kubectl
 

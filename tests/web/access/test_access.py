@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.web.access.certificates import hashed, write_plain_config
-from tests.web.access.guarded import LOGIN, PASSWORD, PATIENCE, SLOW, basic, guarded, status
+from tests.support.certificates import hashed, write_plain_config
+from tests.support.guarded_server import LOGIN, PASSWORD, PATIENCE, SLOW, basic, guarded, status
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.web.access.certificates import hashed, write_certificate, write_plain_config, write_web_config
-from tests.web.access.guarded import LOGIN, PASSWORD, PATIENCE, guarded, status
+from tests.support.certificates import hashed, write_certificate, write_plain_config, write_web_config
+from tests.support.guarded_server import LOGIN, PASSWORD, PATIENCE, guarded, status
 
 REQUIRED = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
 REFUSED = (httpx.TransportError, OSError)

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
+from tests.support.certificates import hashed, trusting, write_certificate, write_plain_config, write_web_config
 from tests.support.daemons import daemon
 from tests.support.programs import environment, finished
 from tests.support.waiting import until
-from tests.web.access.certificates import hashed, trusting, write_certificate, write_plain_config, write_web_config
 
 SECRET = "hunter2-of-all"
 NO_SERVER = "postgresql://u@127.0.0.1:1/x"

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from pgwatch_sessions.web.access.logins import Logins
-from tests.web.access.certificates import hashed
+from tests.support.certificates import hashed
 
 
 @pytest.mark.parametrize("length", [72, 73, 1000])

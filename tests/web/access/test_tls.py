@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from pgwatch_sessions.web.http_server import Bounds
-from tests.web.access.certificates import trusting, write_certificate, write_web_config
-from tests.web.access.guarded import BODY, PATIENCE, REQUEST, Reader, Writer, guarded, status
+from tests.support.certificates import trusting, write_certificate, write_web_config
+from tests.support.guarded_server import BODY, PATIENCE, REQUEST, Reader, Writer, guarded, status
 
 QUICK = Bounds(deadline=0.3)
 REFUSED = (httpx.TransportError, OSError)

@@ -9,7 +9,7 @@ import pytest
 
 from pgwatch_sessions.settings.errors import SettingsError
 from pgwatch_sessions.web.access.web_config import load_web_config
-from tests.web.access.certificates import hashed, write_certificate, write_plain_config, write_web_config
+from tests.support.certificates import hashed, write_certificate, write_plain_config, write_web_config
 
 SECRET = "hunter2"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "web.md"

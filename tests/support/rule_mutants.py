@@ -11,7 +11,16 @@ from typing import Any
 
 import yaml
 
-from tests.alerts.rules import RULE_FILES, TEST_FILES, Rule, load_yaml, metrics_in, metrics_in_template, rules, run_tool
+from tests.support.alert_rules import (
+    RULE_FILES,
+    TEST_FILES,
+    Rule,
+    load_yaml,
+    metrics_in,
+    metrics_in_template,
+    rules,
+    run_tool,
+)
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"+%])\d+(?:\.\d+)?(?![\w.:])")
 _COMPARISON = re.compile(r" ([<>]=?|[!=]=) (?:[\d.]+|Inf)")

@@ -3,7 +3,7 @@
 import re
 import textwrap
 
-from tests.alerts.rules import ALERTS
+from tests.support.alert_rules import ALERTS
 
 PAGES = tuple(sorted((ALERTS / "runbooks").glob("*.md")))
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from pgwatch_sessions.web.access.access import Access
 from pgwatch_sessions.web.http_server import Bounds, bind, serving, url
-from tests.web.access.certificates import trusting
+from tests.support.certificates import trusting
 
 PASSWORD = "hunter2"
 LOGIN = ("prometheus", PASSWORD)
