@@ -54,7 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what uses a PostgreSQL server, and the tests of every module that can start programs."""
     for item in items:
         if isinstance(item, pytest.Function) and (
-            "template_of" in item.fixturenames or _can_start_programs(item.module)
+            item.get_closest_marker("e2e") is not None
+            or item.get_closest_marker("image") is not None
+            or "template_of" in item.fixturenames
+            or _can_start_programs(item.module)
         ):
             item.add_marker("slow")
 

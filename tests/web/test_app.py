@@ -370,6 +370,9 @@ _SERVING = """
 import asyncio, signal
 from tests.support.web import Watched, served
 
+#: These tests serve HTTP, some of them to clients that wait for a deadline.
+pytestmark = pytest.mark.slow
+
 async def run():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -11,6 +11,9 @@ import pytest
 from tests.support.certificates import hashed, write_plain_config
 from tests.support.guarded_server import LOGIN, PASSWORD, PATIENCE, SLOW, basic, guarded, status
 
+#: These tests serve HTTP with slow passwords and deadlines.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:

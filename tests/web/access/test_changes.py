@@ -13,6 +13,9 @@ from structlog.testing import capture_logs
 from tests.support.certificates import hashed, write_certificate, write_plain_config, write_web_config
 from tests.support.guarded_server import LOGIN, PASSWORD, PATIENCE, guarded, status
 
+#: These tests serve HTTP with slow passwords and deadlines.
+pytestmark = pytest.mark.slow
+
 REQUIRED = ("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
 REFUSED = (httpx.TransportError, OSError)
 

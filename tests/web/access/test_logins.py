@@ -5,6 +5,9 @@ import pytest
 from pgwatch_sessions.web.access.logins import Logins
 from tests.support.certificates import hashed
 
+#: These tests serve HTTP with slow passwords and deadlines.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("length", [72, 73, 1000])
 async def test_a_password_longer_than_72_bytes_is_wrong(length: int) -> None:

@@ -18,6 +18,9 @@ from pgwatch_sessions.web.http_server import Bounds
 from tests.support.certificates import trusting, write_certificate, write_web_config
 from tests.support.guarded_server import BODY, PATIENCE, REQUEST, Reader, Writer, guarded, status
 
+#: These tests serve HTTP with slow passwords and deadlines.
+pytestmark = pytest.mark.slow
+
 QUICK = Bounds(deadline=0.3)
 REFUSED = (httpx.TransportError, OSError)
 
