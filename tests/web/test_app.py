@@ -28,6 +28,9 @@ from tests.support.web import (
     served,
 )
 
+#: These tests serve HTTP, some of them to clients that wait for a deadline.
+pytestmark = pytest.mark.slow
+
 #: What Prometheus 3 sends.
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
@@ -369,9 +372,6 @@ async def test_idle_connections_do_not_keep_prometheus_out() -> None:
 _SERVING = """
 import asyncio, signal
 from tests.support.web import Watched, served
-
-#: These tests serve HTTP, some of them to clients that wait for a deadline.
-pytestmark = pytest.mark.slow
 
 async def run():
     stop = asyncio.Event()
