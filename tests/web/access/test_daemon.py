@@ -114,3 +114,12 @@ def test_access_is_not_loaded_without_a_web_configuration() -> None:
     loaded = ended.stdout.split()
     assert "pgwatch_sessions.web.http_server" in loaded
     assert not [name for name in loaded if name.startswith(("bcrypt", "pgwatch_sessions.web.access"))]
+
+
+def test_the_template_engine_is_loaded_with_the_page_only() -> None:
+    """Importing the commands does not import Jinja2, which takes 2 MiB."""
+    program = "import sys, pgwatch_sessions.command_line; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    loaded = set(ended.stdout.split())
+    assert "pgwatch_sessions.web.page.page" in loaded
+    assert "jinja2" not in loaded

@@ -1,7 +1,5 @@
 import html
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from html.parser import HTMLParser
@@ -393,12 +391,3 @@ def test_sessions_with_different_last_statements_show_each() -> None:
     assert "SELECT a101 FROM orders" in text
     assert "Last statement of each session" not in text
     assert "Last statement of each session" in shown(parsed(leaking()))
-
-
-def test_the_template_engine_is_loaded_with_the_page_only() -> None:
-    """Importing the commands does not import Jinja2, which takes 2 MiB."""
-    program = "import sys, pgwatch_sessions.command_line; print(*sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    loaded = set(ended.stdout.split())
-    assert "pgwatch_sessions.web.page.page" in loaded
-    assert "jinja2" not in loaded
