@@ -60,6 +60,6 @@ def report_event(event: Event) -> None:
             was = f", was {before}" if before else ""
             report(f"diagnosis of {client_name(diagnosis.client)}: {diagnosis_text(diagnosis)}{was}", colour)
         case ServerDown(failure):
-            report(f"cannot see the server: {failure_text(failure)}", Colour.RED)
+            report(f"cannot poll the server: {failure_text(failure)}", Colour.RED)
         case ServerUp():
-            report("the daemon is connected and sees the server", Colour.GREEN)
+            report("the daemon is connected and polls the server", Colour.GREEN)

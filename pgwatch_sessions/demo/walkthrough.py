@@ -180,7 +180,7 @@ class _Walkthrough:
         return self._daemon.published.states()[_SERVER]
 
     async def play(self, server: Postgres, *, stay: bool) -> None:
-        """Play the three acts and compare them; then wait for ever if the demo is to stay."""
+        """Run the three acts and compare them. Without --once, keep running until Ctrl-C."""
         async with running_service(server, is_fixed=False) as self.traffic.address:
             healthy = await self._be_healthy()
             leaking = await self._leak()

@@ -50,7 +50,7 @@ class PendingConnect:
     def __init__(
         self, connect: Callable[["Dialer"], Coroutine[Any, Any, asyncpg.Connection]], *, handshake_seconds: float
     ) -> None:
-        """Begin. `connect` must connect with the dialer that it is given; each host has so long to accept."""
+        """Start `connect` with a new dialer. Each host has `handshake_seconds` to complete the TCP handshake."""
         self._dialer = Dialer(handshake_seconds)
         self._task = asyncio.create_task(self._run(connect))
 

@@ -52,7 +52,7 @@ def test_a_hold_that_ended_sets_what_is_normal_at_its_site() -> None:
 
 
 def test_the_longest_hold_is_forgotten_after_some_weeks() -> None:
-    """A connection that was returned late does not excuse a leak for ever. A weekly batch is still remembered."""
+    """A connection that was returned late hides a leak for 16 days at most. A weekly batch is still remembered."""
     day = 86_400.0
     held, ended = session(1, HELD, since=NOW - 500, query=READ), session(1, IDLE, since=NOW + 1)
     known = after(snapshot(held), snapshot(ended, at=NOW + 10))
@@ -136,7 +136,7 @@ def test_an_idle_session_of_a_client_that_returns_them_is_held() -> None:
 
 
 def test_a_long_rest_that_ended_is_normal_for_as_long_as_it_is_recent() -> None:
-    """A quiet night must not make long rests normal for ever."""
+    """A quiet night makes long rests normal only for a while."""
     history = after(*resting((NOW - 200, READ), (NOW + 9, READ), (NOW + 19, READ)))
     assert history.longest_rest(ORDERS, since=NOW) == 209
     assert history.longest_rest(ORDERS, since=NOW + 11) == 0

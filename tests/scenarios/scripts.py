@@ -75,7 +75,7 @@ class Script:
     every: float | None = None
     #: Number of such clients.
     copies: int = 1
-    #: Keeps its connection for ever after the last step: on purpose (stays), or because of a bug (leaks).
+    #: Never closes its connection after the last step: on purpose (stays), or because of a bug (leaks).
     stays: bool = False
     leaks: bool = False
     #: Seconds until it reconnects after the server ended its session.
@@ -156,12 +156,12 @@ def _flat(steps: tuple[Step, ...]) -> Iterator[Doing]:
 
 
 def listener(application: str = "notifier") -> Script:
-    """Return a client that waits for notifications for ever."""
+    """Return a client that keeps waiting for notifications."""
     return Script(application=application, steps=(Run("LISTEN order_created"),), stays=True)
 
 
 def leader(application: str = "scheduler") -> Script:
-    """Return a leader, which holds an advisory lock for ever."""
+    """Return a leader, which keeps an advisory lock."""
     return Script(application=application, steps=(Run("SELECT pg_try_advisory_lock(4711)"),), stays=True)
 
 

@@ -22,8 +22,8 @@ _RETURN_SHARE = 0.7
 _MIN_RETURNS = 3
 _MAX_LONG_RESTS = 8
 _MAX_KILLS = 8
-#: A longest hold is remembered for at least this long and at most twice as long. A weekly batch is still remembered,
-#: and a connection that the garbage collector returned late does not excuse a leak for ever.
+#: A longest hold is remembered for at least this long and at most twice as long. A weekly batch is still remembered.
+#: A connection that the garbage collector returned late hides a leak for 16 days at most.
 _REMEMBERED_SECONDS = 8 * 86_400.0
 
 _Value = TypeVar("_Value")

@@ -58,7 +58,7 @@ def _slot_usages(server: str, snapshot: Snapshot) -> Iterator[SlotUsage]:
     users.update([snapshot.own_user] if snapshot.own_user else [])
     databases = Counter(session.client.database for session in snapshot.sessions)
     databases.update([snapshot.own_database] if snapshot.own_database else [])
-    # A limit of 0 lets nobody in: nothing can be used up, so it is left out.
+    # CONNECTION LIMIT 0 locks a role or database out on purpose. It has no slots to run out of, so leave it out.
     for name, slots in limits.role_limits:
         if slots:
             yield SlotUsage(LimitScope.ROLE, name, slots, users[name])
