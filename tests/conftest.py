@@ -109,7 +109,7 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="session")
-def template_of(nothing_left_behind: None) -> Iterator[Callable[[int], Cluster]]:  # noqa: ARG001
+def template_of(nothing_left_behind: None) -> Iterator[Callable[[int], Cluster]]:  # noqa: ARG001  # for its order
     """Return a function that gives an initialised cluster of a major, to be copied."""
     with contextlib.ExitStack() as stack:
         yield functools.cache(

@@ -18,7 +18,7 @@ from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, paint_for
 from pgwatch_sessions.wording.amounts import counted
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.labels import client_name
-from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text
+from pgwatch_sessions.wording.sentences import diagnosis_change_text, finding_text
 
 _COLUMNS = 100
 _AFTER_TIME = " " * 10
@@ -57,8 +57,7 @@ def report_event(event: Event) -> None:
             report(f"closed    {client_name(finding.key.client)}: {sessions} at {finding.key.site}", Colour.GREEN)
         case DiagnosisChanged(diagnosis, before) if diagnosis.client:
             colour = Colour.GREEN if diagnosis.verdict is Verdict.OK else Colour.RED
-            was = f", was {before}" if before else ""
-            report(f"diagnosis of {client_name(diagnosis.client)}: {diagnosis_text(diagnosis)}{was}", colour)
+            report(diagnosis_change_text(diagnosis, before), colour)
         case ServerDown(failure):
             report(f"cannot poll the server: {failure_text(failure)}", Colour.RED)
         case ServerUp():

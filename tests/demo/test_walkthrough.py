@@ -72,8 +72,9 @@ def short_demo() -> Iterator[Demo]:
         yield running
 
 
+@pytest.mark.usefixtures("short_demo")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_signal_ends_the_demo_in_order(short_demo: Demo, number: signal.Signals) -> None:  # noqa: ARG001
+def test_signal_ends_the_demo_in_order(number: signal.Signals) -> None:
     """It exits with 0 within seconds; until then, page, metrics and PostgreSQL answer at the printed addresses."""
     with demo() as running:
         address, dsn = introduced(running)
@@ -97,7 +98,8 @@ def introduced(running: Demo) -> tuple[str, str]:
     return address, dsn
 
 
-def test_sigkill_leaves_nothing(short_demo: Demo) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("short_demo")
+def test_sigkill_leaves_nothing() -> None:
     """PostgreSQL, the service and all folders are removed even if the demo is killed."""
     with demo() as running:
         introduced(running)
@@ -117,7 +119,8 @@ def test_ctrl_c_while_starting_is_quiet() -> None:
         assert running.said("Traceback|Error") == []
 
 
-def test_printed_statement_ends_one_leaked_session(short_demo: Demo) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("short_demo")
+def test_printed_statement_ends_one_leaked_session() -> None:
     """The statement that it prints selects exactly one session, a leaked one. Ctrl-C ends the second act too."""
     with demo("--once") as running:
         _, dsn = introduced(running)

@@ -73,7 +73,7 @@ class Request:
 def leaking(request: Request, *, per_minute: float | None = None, share: float = 1.0, **leak: object) -> Request:
     """Make a request leak, at its own rate or as part of the traffic."""
     window = {key: leak[key] for key in ("begin", "end") if key in leak and per_minute is not None}
-    return replace(request, per_minute=per_minute, share=share, leak=Leak(**leak), **window)  # type: ignore[arg-type]
+    return replace(request, per_minute=per_minute, share=share, leak=Leak(**leak), **window)  # type: ignore[arg-type]  # fields of Leak and Request
 
 
 def tagged(request: Request, route: str, *, prepended: bool = False) -> Request:

@@ -1,6 +1,7 @@
 """Applications that serve requests: instances with several processes, each with its own pool, and deploys."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from pgwatch_sessions.core.model import Client
@@ -53,7 +54,7 @@ class Service:
         """Start the application."""
         running = _Running(world, self)
         for time, number in self.instances:
-            world.simulation.at(time, lambda number=number: running.scale(number))  # type: ignore[misc]
+            world.simulation.at(time, partial(running.scale, number))
         for time in self.deploys:
             world.simulation.start_at(time, running.deploy())
         if self.vanishes is not None:

@@ -20,11 +20,11 @@ SHOP = (LIST_ORDERS, PAY_ORDER, READ_STOCK)
 
 def orders(*requests: Request, **fields: object) -> Service:
     """Return the service of most stories, with healthy requests and these."""
-    return Service(**({"pool": ROOMY, "requests": (*SHOP, *requests)} | fields))  # type: ignore[arg-type]
+    return Service(**({"pool": ROOMY, "requests": (*SHOP, *requests)} | fields))  # type: ignore[arg-type]  # fields of Service
 
 
 def truth(request: Request | None, client: Client = ORDERS, *, fast: bool = False, **fields: object) -> Truth:
     """Return the truth about a leak. Without a request, the server does not show its site."""
     in_time = {"found_within": 120.0, "warned_within": 120.0} if fast else {}
     site = request.site if request else None
-    return Truth(client=client, site=site, **(in_time | fields))  # type: ignore[arg-type]
+    return Truth(client=client, site=site, **(in_time | fields))  # type: ignore[arg-type]  # fields of Truth

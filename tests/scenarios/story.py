@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -99,9 +100,9 @@ def begin(story: Story, *, seed: int = 0) -> World:
     """Create the world of a story."""
     world = World(crc32(story.name.encode()) + seed, story.server)
     for when, by in story.clock_steps:
-        world.simulation.at(when, lambda by=by: world.server.step_clock(by))  # type: ignore[misc]
+        world.simulation.at(when, partial(world.server.step_clock, by))
     for when, seconds in story.restarts:
-        world.simulation.at(when, lambda seconds=seconds: world.server.restart(seconds=seconds))  # type: ignore[misc]
+        world.simulation.at(when, partial(world.server.restart, seconds=seconds))
     for part in story.parts:
         part.play(world)
     return world

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -129,14 +130,14 @@ def essence(finding: Finding) -> tuple[object, ...]:
 
 
 @given(TALES, st.randoms(use_true_random=False))
-def test_the_order_of_sessions_never_matters(tale: Tale, random: object) -> None:
+def test_the_order_of_sessions_never_matters(tale: Tale, random: Random) -> None:
     """The server returns sessions in any order."""
 
     def shuffled(outcome: Snapshot | Failure) -> Snapshot | Failure:
         if isinstance(outcome, Failure):
             return outcome
         sessions = list(outcome.sessions)
-        random.shuffle(sessions)  # type: ignore[attr-defined]
+        random.shuffle(sessions)
         return replace(outcome, sessions=tuple(sessions))
 
     one, other = follow(tale.polls), follow([shuffled(outcome) for outcome in tale.polls])

@@ -32,7 +32,7 @@ HERE = Origin("shop", "app", "orders", "10.0.0.1")
 
 def story(*parts: Part, minutes: float = 10, **fields: object) -> Story:
     """Return a story with these parts."""
-    return Story(name="test", family="test", parts=parts, minutes=minutes, **fields)  # type: ignore[arg-type]
+    return Story(name="test", family="test", parts=parts, minutes=minutes, **fields)  # type: ignore[arg-type]  # fields of Story
 
 
 def snapshots(played_story: Story) -> list[Snapshot]:

@@ -17,6 +17,7 @@ from pgwatch_sessions.wording.amounts import counted, duration, moment, until_fu
 from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
 from pgwatch_sessions.wording.failures import FAILURES
 from pgwatch_sessions.wording.labels import VERDICTS, limit_name
+from pgwatch_sessions.wording.sentences import hidden_text
 
 #: Shown of each server.
 MAX_FINDINGS = 50
@@ -71,7 +72,7 @@ class Poll:
 
     #: Whether ordinary roles can no longer connect.
     exhausted: bool
-    #: For example `2 sessions are`, and the statement that shows them; both empty if none is hidden.
+    #: How many sessions are hidden, and the statement that shows them; both empty if none is hidden.
     hidden: str
     grant: str
     #: For example `3 clients are`, and how to list them; both empty if none is counted as `other`.
@@ -189,7 +190,7 @@ def _poll(state: ServerState, view: PollSummary) -> Poll:
     clients = sorted(view.clients, key=lambda each: (_is_healthy(each, state), -each.sessions, each.client))
     return Poll(
         exhausted=view.exhausted,
-        hidden=counted(view.hidden, "session is", "sessions are") if view.hidden else "",
+        hidden=hidden_text(view.hidden) if view.hidden else "",
         grant=grant_statement(view.snapshot.own_user) if view.hidden else "",
         folded=counted(view.folded, "client is", "clients are") if view.folded else "",
         unfold=FOLDED_CLIENTS_REMEDY if view.folded else "",
