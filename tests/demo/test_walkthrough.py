@@ -59,7 +59,7 @@ def demo(*arguments: str) -> Iterator[Demo]:
             running = Demo(process=process, folder=folder, log=log)
             try:
                 yield running
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             finally:
                 process.kill()
         until(lambda: not running.leftovers())
