@@ -94,6 +94,8 @@ class Finding:
     is_tool: bool
     #: The sessions held now, the longest held first. Empty for a while before the finding closes.
     sessions: tuple[Session, ...]
+    #: The sessions held now, or while there are none, those that were held last. They show the site and the software.
+    evidence: tuple[Session, ...]
     #: Every address they come from.
     origins: tuple[str, ...]
     #: When the first of its sessions began to be held, and when the finding was opened, by the server's clock.

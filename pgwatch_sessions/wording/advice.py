@@ -36,7 +36,7 @@ class Advice:
 
 def advice_of(finding: Finding, client_sessions: Iterable[Session] = ()) -> Advice:
     """Return the advice on a finding. Other sessions of its client may show which software it uses."""
-    software = recognise_software((*finding.sessions, *client_sessions))
+    software = recognise_software((*finding.evidence, *client_sessions))
     return Advice(
         cause=cause_of(finding, software),
         steps=remedies_of(finding, software),

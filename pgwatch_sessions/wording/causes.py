@@ -38,7 +38,7 @@ def describe_site(finding: Finding) -> str:
         return "an unknown place"
     if site == VARIOUS_SITES:
         return "various statements"
-    tagged = {key for session in finding.sessions for key, _ in session.statement.tags}
+    tagged = {key for session in finding.evidence for key, _ in session.statement.tags}
     return f"{next((kind for key, kind in _TAGGED_SITES if key in tagged), 'the statement')} `{site}`"
 
 
@@ -58,7 +58,7 @@ def _main_cause(finding: Finding, software: ClientSoftware) -> str:
 
 
 def _transaction_held(finding: Finding, software: ClientSoftware) -> str:
-    sessions, site = finding.sessions, describe_site(finding)
+    sessions, site = finding.evidence, describe_site(finding)
     if sessions and all(session.state is SessionState.ABORTED for session in sessions):
         return (
             f"A transaction failed at {site} and was not rolled back: the exception was ignored, or it left the code "
@@ -96,7 +96,7 @@ def _connection_held(software: ClientSoftware) -> str:
 
 def _origin_growth(finding: Finding, software: ClientSoftware) -> str:
     growth = "A process keeps opening connections and does not use the earlier ones again."
-    if all(session.statement.kind is StatementKind.RETURNED for session in finding.sessions):
+    if all(session.statement.kind is StatementKind.RETURNED for session in finding.evidence):
         return f"{growth} They belong to pools that are no longer used: an engine or a pool made for each request."
     acquired = "`connect()` without a close, asyncpg's `pool.acquire()` without a release"
     autocommit = "" if software.asyncpg_pool else ", or an AUTOCOMMIT session that is kept open"

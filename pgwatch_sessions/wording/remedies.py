@@ -48,7 +48,7 @@ def _check_the_pool(software: ClientSoftware) -> str:
 
 
 def _fix_the_code(finding: Finding, software: ClientSoftware) -> str:
-    tagged = any(session.statement.tags for session in finding.sessions)
+    tagged = any(session.statement.tags for session in finding.evidence)
     untagged = " To see the route here, add it to each statement as a comment (sqlcommenter)."
     return f"Code: {_what_to_look_for(finding, software)}{'' if tagged else untagged}"
 

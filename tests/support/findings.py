@@ -21,6 +21,7 @@ def finding(
         "is_leak": True,
         "is_tool": False,
         "sessions": sessions,
+        "evidence": sessions,
         "origins": ("10.0.0.7",),
         "since": NOW - 120,
         "opened_at": NOW,
