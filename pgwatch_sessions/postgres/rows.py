@@ -47,10 +47,14 @@ def sessions_of(
 
     Most sessions of most servers are idle from poll to poll, and to compare a row is ten times as fast as to make a
     session of it.
+
+    A session may end while the server reads them all, and another one may get its pid: the one that began later counts.
     """
-    sessions = {}
+    sessions: dict[int, SeenSession] = {}
     for row in rows:
         pid = row["pid"]
+        if pid in sessions and (row["backend_start"] or 0.0) < (sessions[pid].row["backend_start"] or 0.0):
+            continue
         known = seen.get(pid)
         if known is None or known.row != row:
             known = SeenSession(row, _session(row, parse))

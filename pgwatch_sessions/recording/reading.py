@@ -89,10 +89,8 @@ def _outcome(row: PollRow, known: dict[int, _Known], parse: Parse) -> Snapshot |
     if row.sessions is None:
         raise InvalidLineError("neither sessions nor failure")
     sessions: dict[int, _Known] = {}
-    for index, session in enumerate(row.sessions):
-        if _is_client_backend(session):
-            if session.pid in sessions:
-                raise InvalidLineError(f"sessions[{index}].pid: duplicate pid")
+    for session in row.sessions:
+        if _is_client_backend(session) and not _has_ended(session, sessions.get(session.pid)):
             last = known.get(session.pid)
             is_unchanged = last is not None and last.row == session
             sessions[session.pid] = last if last and is_unchanged else _Known(session, _session(session, parse))
@@ -107,6 +105,11 @@ def _outcome(row: PollRow, known: dict[int, _Known], parse: Parse) -> Snapshot |
         own_database=server.own_database,
         databases=tuple(_counters(database) for database in row.databases or () if None not in astuple(database)),
     )
+
+
+def _has_ended(session: SessionRow, other: _Known | None) -> bool:
+    """Return whether another session has the same pid and began later, as in postgres.rows."""
+    return other is not None and (session.backend_start or 0.0) < (other.row.backend_start or 0.0)
 
 
 def _is_client_backend(row: SessionRow) -> bool:
