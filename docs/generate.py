@@ -109,7 +109,10 @@ def _settings_of(names: Collection[str]) -> str:
     every_setting = {setting.name: setting.option for setting in describe()}
     options = ", ".join(f"`{option}`" for name, option in every_setting.items() if name in names)
     which = "every setting" if every_setting.keys() <= set(names) else f"these settings: {options}"
-    return _paragraph(f"Options for [settings](configuration.md): `--config FILE`, `--secrets-dir DIR`, and {which}.")
+    psql = ", psql's `-h`, `-p`, `-U` and `-d`" if "dsn" in names else ""
+    return _paragraph(
+        f"Options for [settings](configuration.md): `--config FILE`, `--secrets-dir DIR`{psql}, and {which}."
+    )
 
 
 def _section(text: str) -> str:

@@ -1,8 +1,11 @@
 """The command line: all commands, and their common options and errors."""
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.commands import check_health
@@ -25,13 +28,37 @@ CHECK_HEALTH = Command(
     run=check_health.run,
 )
 COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
+_COMMAND_NAMES = tuple(command.name for command in COMMANDS)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and the way to the help. `-h` is psql's --host, so help is only --help."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, add_help=False)
+        self.add_argument("--help", action="help", help="show this help and exit")
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and where the help is, and exit."""
+        _report(re.sub(r"^argument (\S+?)(?:/\S+)?: ", r"\1: ", message))
+        sys.stderr.write(f"Try `{self.prog} --help`.\n")
+        sys.exit(EXIT_USAGE)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name; return the exit code."""
-    options, unknown = _parser().parse_known_args(arguments)
-    if unknown:  # parse_args would show the usage of the whole program, not that of the command
-        options.fail(f"unrecognized arguments: {' '.join(unknown)}")
+    parser = _parser()
+    if not arguments:
+        parser.error(f"name a command: {', '.join(_COMMAND_NAMES)}")
+    if not arguments[0].startswith("-") and arguments[0] not in _COMMAND_NAMES:
+        parser.error(f"unknown command {arguments[0]}{_did_you_mean(arguments[0], _COMMAND_NAMES)}")
+    if arguments[0].startswith("-") and arguments[0] not in {"--help", "--version"}:
+        parser.error(
+            f"option {arguments[0].partition('=')[0]} before the command; write the command first: check -h db"
+        )
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # parse_args would name the help of the whole program, not that of the command
+        options.fail(_unknown(unknown[0], options.known))
     command: Command = options.command
     try:
         return command.run(options)
@@ -44,8 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     return EXIT_USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="pgwatch-sessions",
         description="Watches PostgreSQL sessions, detects connection leaks before the server runs out of connections, "
         "and names the source.",
@@ -65,8 +92,23 @@ def _parser() -> argparse.ArgumentParser:
         command.add_options(subparser)
         if command.settings:
             add_settings(subparser, command.settings)
-        subparser.set_defaults(command=command, fail=subparser.error)
+        known = [option for action in subparser._actions for option in action.option_strings]  # noqa: SLF001  # not public
+        subparser.set_defaults(command=command, fail=subparser.error, known=known)
     return parser
+
+
+def _unknown(argument: str, known: Iterable[str]) -> str:
+    """Return the message for an argument that the command does not have. A value after = may be a secret."""
+    name = argument.partition("=")[0]
+    if not name.startswith("-"):
+        return "unexpected argument; write each value after its option, and a connection string after -d"
+    return f"unknown option {name}{_did_you_mean(name, known)}"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    by_text = {each.lstrip("-"): each for each in known}  # what all begin with would make them similar
+    similar = get_close_matches(name.lstrip("-"), by_text, n=1)
+    return f"; did you mean {by_text[similar[0]]}?" if similar else ""
 
 
 def _report(*errors: str) -> None:

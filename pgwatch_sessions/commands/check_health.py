@@ -54,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
+    parser.add_argument("--help", action="help", help="show this help and exit")
     add_options(parser)
     return run(parser.parse_args(arguments))
 

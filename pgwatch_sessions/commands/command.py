@@ -1,13 +1,15 @@
 """A command: its name, help, options, action and exit codes, and how it loads the settings."""
 
 import argparse
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.listing import describe
-from pgwatch_sessions.settings.loading import load
+from pgwatch_sessions.settings.loading import LoadedSettings, load_with_places
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS
 from pgwatch_sessions.settings.quantities import read_count, read_duration
 
 EXIT_OK = 0
@@ -22,6 +24,13 @@ CONNECTION = ("name", "dsn", "password_file", "timeout")
 JUDGEMENT = (*(field.name for field in fields(Policy)), "statements")
 #: Options that say where other settings are read from.
 _LOADING = ("config", "secrets_dir")
+#: psql's options: short form, long form, placeholder, meaning.
+PSQL_OPTIONS = (
+    ("-h", "--host", "HOST", "host name, address or socket folder of the server"),
+    ("-p", "--port", "PORT", "port of the server"),
+    ("-U", "--username", "NAME", "role to log in as"),
+    ("-d", "--dbname", "NAME", "database to connect to, or a whole connection string"),
+)
 
 
 class CommandError(Exception):
@@ -62,6 +71,12 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
     loading.add_argument(
         "--secrets-dir", metavar="DIR", help="directory of secret files [PGWATCH_SESSIONS_SECRETS_DIR]"
     )
+    if "dsn" in names:
+        server = parser.add_argument_group(
+            "server, as in psql", "They replace what the dsn and libpq's variables say. -h is not help: that is --help."
+        )
+        for short, long, placeholder, meaning in PSQL_OPTIONS:
+            server.add_argument(short, long, metavar=placeholder, help=meaning)
     settings = parser.add_argument_group(
         "settings",
         "Each can also be set in the file and by the environment variable in brackets.\n"
@@ -79,9 +94,19 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
 
 
 def load_settings(options: argparse.Namespace) -> Settings:
-    """Load the settings from these options and all other sources. Raises SettingsError with all errors."""
-    names = {*every_setting(), *_LOADING}
-    return load({name: value for name, value in vars(options).items() if name in names})
+    """Load the settings from these options and all other sources. Raises SettingsError with all errors.
+
+    If another program's variable names the server, say so on standard error.
+    """
+    loaded = load_all(options)
+    sys.stderr.writelines(f"pgwatch-sessions: {notice}\n" for notice in loaded.notices)
+    return loaded.settings
+
+
+def load_all(options: argparse.Namespace) -> LoadedSettings:
+    """Load the settings with their places and notices. Raises SettingsError with all errors."""
+    names = {*every_setting(), *_LOADING, *LOGIN_OPTIONS}
+    return load_with_places({name: value for name, value in vars(options).items() if name in names})
 
 
 def positive_duration(text: str) -> float:

@@ -6,7 +6,9 @@ import socket
 import traceback
 from typing import TYPE_CHECKING
 
-from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_settings
+import structlog
+
+from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_all
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import run
 from pgwatch_sessions.logs import configure_logs
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_settings(options)
+    loaded = load_all(options)
+    settings = loaded.settings
     configure_logs(settings.log_format, settings.log_level)
+    for notice in loaded.notices:
+        structlog.get_logger().info("server_chosen", message=notice)
     access = _access_of(settings)
     listener = bind(settings.listen.host, settings.listen.port)
     metrics_listener = _metrics_listener(settings.metrics_listen)
@@ -55,6 +60,7 @@ RUN = Command(
     epilog="""\
 examples:
   pgwatch-sessions run --config pgwatch-sessions.yaml
+  pgwatch-sessions run -h db -U pgwatch_sessions -d postgres
   PGWATCH_SESSIONS_DSN=postgresql://pgwatch_sessions@db/postgres pgwatch-sessions run
 
 exit codes:

@@ -46,7 +46,7 @@ def _target(server: ServerSettings) -> Target:
     file = server.password_file
     return Target(
         name=server.name,
-        dsn=server.dsn.get_secret_value() if server.dsn else None,
+        dsn=server.driver_dsn,
         password=(lambda: read_secret(file)) if file else None,
     )
 

@@ -1,45 +1,103 @@
-"""Connection URIs: whether the driver will accept one, how to show one without secrets, and the server it names."""
+"""Connection strings: URIs and key=value pairs, read into libpq's parameters, checked, masked and written again."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from itertools import repeat
-from urllib.parse import SplitResult, parse_qsl, unquote, unquote_plus, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from pgwatch_sessions.settings.key_values import looks_like_key_values, read_key_values, write_key_values
 
 MASK = "***"
+#: By libpq's keyword. Without `host`, the driver tries the usual socket folders and then localhost.
+Parameters = Mapping[str, str]
+
 _SCHEMES = ("postgresql", "postgres")
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-
+#: What the driver understands, the most common first.
+SUPPORTED = (
+    "host", "port", "user", "password", "dbname", "passfile", "service", "servicefile", "sslmode", "sslrootcert",
+    "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation", "ssl_min_protocol_version",
+    "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib", "options",
+)  # fmt: skip
+# The daemon has its own for each of these: time-outs, keepalive, application name and encoding.
+_WITHOUT_EFFECT = re.compile(
+    r"connect_timeout|keepalives\w*|tcp_user_timeout|(fallback_)?application_name|client_encoding|sslcompression"
+)
 # Parameters that libpq handles itself. asyncpg would send them to the server, which would then refuse the connection.
 _LIBPQ_ONLY = re.compile(
-    r"hostaddr|connect_timeout|keepalives\w*|channel_binding|gssencmode|gssdelegation|sslcompression|sslsni|sslcertmode"
-    r"|sslcrldir|sslkeylogfile|require\w+|load_balance_hosts|fallback_application_name|(min|max)_protocol_version"
+    r"hostaddr|channel_binding|gssencmode|gssdelegation|sslsni|sslcertmode|sslcrldir|sslkeylogfile|require\w+"
+    r"|load_balance_hosts|(min|max)_protocol_version"
 )
-_KEY_VALUE = re.compile(r"\s*\w+\s*=")
-_HOST = re.compile(r"(?P<host>\[[\w:.%]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+#: Values with which such a parameter asks for nothing.
+_OPTIONAL = frozenset({"", "0", "allow", "disable", "prefer"})
+_HOST = re.compile(r"[^\[\]:/\s@?#,%]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[\w:.%]*|/[^,]*", re.ASCII)
+_LISTED = re.compile(r"(?P<host>\[[\w:.%]+\]|[^\[\]:]+)(?::(?P<port>\d{0,5}))?", re.ASCII)
+_BAD_HOST = "invalid host or port; write host, host:port or [IPv6 address]:port"
 
 
-def check_dsn(dsn: str) -> None:
-    """Raise ValueError if the driver would not accept the DSN. The message shows none of the DSN's values."""
-    if _KEY_VALUE.match(dsn) and "://" not in dsn.partition("=")[0]:
-        raise ValueError("key=value connection strings are not supported; write postgresql://user@host:5432/database")
-    if re.search(r"[\s\x00-\x1f\x7f]", dsn):
-        raise ValueError("contains white space; percent-encode it (a space is %20)")
-    parts = _split(dsn)
-    if parts is None or parts.scheme not in _SCHEMES or not dsn.startswith(f"{parts.scheme}://"):
-        raise ValueError("not a connection URI; write postgresql://user@host:5432/database")
-    # An unencoded / ? # or @ in a password would make the rest of the password part of the host, and so of a label.
-    if parts.fragment or dsn.endswith("#") or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
-        raise ValueError("ambiguous; percent-encode @ (%40), / (%2F), ? (%3F) and # (%23) in user and password")
-    _check_query(parts.query)
-    _check_hosts(parts)
+def parse_dsn(dsn: str) -> dict[str, str]:
+    """Return the parameters of a URI or of key=value pairs.
+
+    Raises ValueError if the driver would not accept them. The message shows none of the values.
+    """
+    pairs = read_key_values(dsn) if looks_like_key_values(dsn) else _uri_pairs(dsn)
+    return check_parameters(pairs)
+
+
+def check_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the parameters that have an effect. Raises ValueError for those that the driver would not accept."""
+    parameters: dict[str, str] = {}
+    for given, value in pairs:
+        key = "dbname" if given == "database" else given
+        if key in SUPPORTED:
+            parameters[key] = value
+        elif _LIBPQ_ONLY.fullmatch(key) and value not in _OPTIONAL:
+            raise ValueError(f"the parameter {key} is not supported by the driver; remove it")
+        elif not _WITHOUT_EFFECT.fullmatch(key) and not _LIBPQ_ONLY.fullmatch(key):
+            raise ValueError(_unknown(key))
+    parameters = {key: value for key, value in parameters.items() if value}  # for libpq, empty means not given
+    if parameters.get("sslmode", _SSLMODES[0]) not in _SSLMODES:
+        raise ValueError(f"invalid sslmode; write one of {', '.join(_SSLMODES)}")
+    if "host" in parameters:  # brackets belong to URIs
+        parameters["host"] = ",".join(host.strip("[]") for host in _listed(parameters["host"]))
+    _check_hosts(parameters)
+    return parameters
+
+
+def write_dsn(parameters: Parameters) -> str:
+    """Return the URI that the driver and `parse_dsn` read as these parameters."""
+    hosts, ports = _listed(parameters.get("host", "")), _listed(parameters.get("port", ""))
+    in_query = dict(parameters)
+    if in_query.get("port", "").strip(","):  # the driver wants a number for each
+        in_query["port"] = ",".join(port or "5432" for port in ports)
+    else:
+        in_query.pop("port", None)
+    netloc = ""
+    # An authority cannot have a path, and a list cannot have brackets: some versions of urllib refuse that.
+    if hosts and not any("/" in host or not host.isascii() or (":" in host and len(hosts) > 1) for host in hosts):
+        each_port = ports if len(ports) > 1 else ports * len(hosts) or [""] * len(hosts)
+        netloc = ",".join(
+            _endpoint(host.replace("%", "%25"), port) for host, port in zip(hosts, each_port, strict=True)
+        )
+        in_query = {key: value for key, value in in_query.items() if key not in {"host", "port"}}
+    if "user" in parameters and (netloc or "password" not in parameters):
+        login = quote(in_query.pop("user"), safe="")
+        password = in_query.pop("password", None)
+        netloc = f"{login}{'' if password is None else ':' + quote(password, safe='')}@{netloc}"
+    path = f"/{quote(in_query.pop('dbname'), safe='')}" if "dbname" in parameters else ""
+    query = "&".join(f"{key}={quote(_bracketed(key, value), safe='/,:[]')}" for key, value in in_query.items())
+    return f"postgresql://{netloc}{path}" + (f"?{query}" if query else "")
 
 
 def masked_dsn(dsn: str) -> str:
     """Return the DSN with its passwords masked; only the mask if the driver would not accept the DSN."""
     try:
-        check_dsn(dsn)
+        parse_dsn(dsn)
     except ValueError:
         return MASK
+    if looks_like_key_values(dsn):
+        return write_key_values({key: MASK if "password" in key else value for key, value in read_key_values(dsn)})
     parts = urlsplit(dsn)
     login, at, hosts = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
@@ -48,24 +106,55 @@ def masked_dsn(dsn: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
-def server_name(dsn: str | None, environ: Mapping[str, str]) -> str:
+def server_name(parameters: Parameters, environ: Mapping[str, str]) -> str:
     """Return `host:port` of the server that the driver will connect to, with commas between several.
 
-    For a DSN with only a service, return the service's name. Without a host the driver tries the usual sockets, then
-    localhost: return localhost. Raises ValueError if the driver would not accept the DSN.
+    Without a host but with a service, return the service's name. Without both the driver tries the usual sockets, then
+    localhost: return localhost.
     """
-    if dsn is not None:
-        check_dsn(dsn)
-    parts = urlsplit(dsn or "postgresql://")
-    query = dict(parse_qsl(parts.query))
-    listed = parts.netloc.rpartition("@")[2]
-    hosts = listed or query.get("host")
-    if not hosts and "service" in query:
-        return query["service"]
-    hosts = hosts or environ.get("PGHOST") or "localhost"
-    ports = (("" if listed else query.get("port")) or environ.get("PGPORT") or "5432").split(",")
+    service = parameters.get("service") or environ.get("PGSERVICE")
+    if "host" not in parameters and service:
+        return service
+    hosts = _listed(parameters.get("host") or environ.get("PGHOST") or "localhost")
+    default = environ.get("PGPORT") or "5432"
+    ports = _listed(parameters.get("port") or default)
     each = repeat(ports[0]) if len(ports) == 1 else iter(ports)
-    return ",".join(_endpoint(host, port) for host, port in zip(hosts.split(","), each, strict=False))
+    return ",".join(_endpoint(host, port or default) for host, port in zip(hosts, each, strict=False))
+
+
+def _uri_pairs(dsn: str) -> Iterator[tuple[str, str]]:
+    """Yield keys and values of a URI."""
+    if re.match(r"postgres(ql)?\+\w+://", dsn):
+        raise ValueError("names a driver of SQLAlchemy; write postgresql:// without + and the driver")
+    if re.search(r"[\s\x00-\x1f\x7f]", dsn):
+        raise ValueError("contains white space; percent-encode it (a space is %20)")
+    parts = _split(dsn)
+    if parts is None or parts.scheme not in _SCHEMES or not dsn.startswith(f"{parts.scheme}://"):
+        raise ValueError(
+            "not a connection URI; write postgresql://user@host:5432/database, or host=db user=x dbname=database"
+        )
+    # An unencoded / ? # or @ in a password would make the rest of the password part of the host, and so of a label.
+    if parts.fragment or dsn.endswith("#") or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
+        raise ValueError("ambiguous; percent-encode @ (%40), / (%2F), ? (%3F) and # (%23) in user and password")
+    login, _, listed = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    if listed:
+        matches = [_LISTED.fullmatch(each) for each in listed.split(",")]
+        found = [match for match in matches if match]
+        if len(found) < len(matches):
+            raise ValueError(_BAD_HOST)
+        yield "host", ",".join(unquote(match["host"]).strip("[]") for match in found)
+        ports = [match["port"] or "" for match in found]
+        yield "port", ",".join(ports) if any(ports) else ""
+    yield "user", unquote(user)
+    yield "password", unquote(password)
+    yield "dbname", unquote(parts.path.removeprefix("/"))
+    for pair in filter(None, parts.query.split("&")):
+        key, equals, value = map(unquote, pair.partition("="))
+        if not equals:
+            raise ValueError("invalid parameters after ?; write key=value pairs with & between them")
+        if not (listed and key in {"host", "port"}):
+            yield key, value
 
 
 def _split(dsn: str) -> SplitResult | None:
@@ -75,41 +164,41 @@ def _split(dsn: str) -> SplitResult | None:
         return None
 
 
-def _check_query(query: str) -> None:
-    try:
-        pairs = parse_qsl(query, strict_parsing=bool(query), keep_blank_values=True)
-    except ValueError:
-        raise ValueError("invalid parameters after ?; write key=value pairs with & between them") from None
-    for key, value in pairs:
-        if _LIBPQ_ONLY.fullmatch(key):
-            raise ValueError(f"the parameter {key} is not supported by the driver; remove it")
-        if key == "sslmode" and value not in _SSLMODES:
-            raise ValueError(f"invalid sslmode; write one of {', '.join(_SSLMODES)}")
+def _unknown(key: str) -> str:
+    """Return the message for an unknown parameter. Its name is shown only if it can be no part of a password."""
+    similar = get_close_matches(key, SUPPORTED, n=1, cutoff=0.7)
+    if similar:
+        return f"unknown parameter {key}; did you mean {similar[0]}?"
+    return f"has an unknown parameter; supported are {', '.join(SUPPORTED)}"
 
 
-def _check_hosts(parts: SplitResult) -> None:
-    query = dict(parse_qsl(parts.query))
-    listed = parts.netloc.rpartition("@")[2] or query.get("host")
-    hosts = listed.split(",") if listed else []
-    matches = [_HOST.fullmatch(host) for host in hosts if not host.startswith("/")]
-    ports = [match["port"] for match in matches if match and match["port"]]
-    common = query["port"].split(",") if "port" in query else []
-    printable = all(unquote(host).isprintable() for host in hosts)
-    if not all(matches) or not printable or not all(map(_is_port, ports + common)):
-        raise ValueError("invalid host or port; write host, host:port or [IPv6 address]:port")
-    if len(common) not in {0, 1, len(hosts)}:
+def _check_hosts(parameters: Parameters) -> None:
+    hosts, ports = _listed(parameters.get("host", "")), _listed(parameters.get("port", ""))
+    if not all(_HOST.fullmatch(host) and host.isprintable() for host in hosts) or not all(map(_is_port, ports)):
+        raise ValueError(_BAD_HOST)
+    if len(ports) > 1 and len(ports) != len(hosts):
         raise ValueError("numbers of hosts and ports differ; give one port for all hosts, or one for each")
 
 
+def _listed(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
+    return not text or (text.isascii() and text.isdigit() and 0 < int(text) < 65536)
 
 
 def _endpoint(host: str, port: str) -> str:
-    match = None if host.startswith("/") else _HOST.fullmatch(host)
-    return f"{unquote(match['host'])}:{match['port'] or port}" if match else f"{host}:{port}"
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{name}:{port}" if port else name
+
+
+def _bracketed(key: str, value: str) -> str:
+    if key != "host":
+        return value
+    return ",".join(_endpoint(host, "") for host in _listed(value))
 
 
 def _masked_pair(pair: str) -> str:
     key, equals, value = pair.partition("=")
-    return f"{key}{equals}{MASK}" if "password" in unquote_plus(key).lower() else f"{key}{equals}{value}"
+    return f"{key}{equals}{MASK}" if "password" in unquote(key).lower() else f"{key}{equals}{value}"

@@ -30,6 +30,15 @@ class SettingsError(Exception):
         self.errors = errors
 
 
+class PlacedError(ValueError):
+    """A value cannot be used because of something in another place, such as a service file that it names."""
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(f"{place}: {message}")
+        self.place = place
+        self.message = message
+
+
 def dotted(path: KeyPath) -> str:
     """Return a key path as text, for example `servers[1].dsn`.
 

@@ -10,15 +10,16 @@ file that cannot be read, skip missing files, ignore duplicate keys and quote th
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
-from pgwatch_sessions.settings.errors import KeyPath, SettingError, SettingsError, not_a_setting
+from pgwatch_sessions.settings.errors import KeyPath, PlacedError, SettingError, SettingsError, not_a_setting
 from pgwatch_sessions.settings.model import SCALARS, OneServerSettings, ServerSettings, Settings
+from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS, ChosenServer, choose_server
 from pgwatch_sessions.settings.sources import PREFIX, Layer, Placed, Wrong, read_sources, variable
 
 # It logs all values, passwords too, if the environment variable PYDANTIC_SETTINGS_DEBUG is set.
@@ -26,6 +27,7 @@ logging.getLogger("pydantic_settings").disabled = True
 
 #: Paths of settings by their environment variables.
 _KNOWN = {variable(path): path for path in SCALARS}
+_DSN = variable(("dsn",))
 _TEXT = "must be text; put it in quotes"
 #: Messages by pydantic's error types.
 _MESSAGES = {
@@ -66,24 +68,68 @@ class _FileSource(InitSettingsSource):
         self.places = file.places
 
 
-def load(options: Mapping[str, object] | None = None) -> Settings:
-    """Return the settings. `options` are named as in `describe`, and may have `config` and `secrets_dir`.
+class LoadedSettings(NamedTuple):
+    """The settings, and where they come from."""
 
-    Raises SettingsError with all errors.
+    settings: Settings
+    #: The place of each setting that was given, by its path. Those of the one server have no `servers` before them.
+    places: Mapping[KeyPath, str]
+    #: The option that gave a part of the one server's DSN, by libpq's keyword.
+    dsn_parts: Mapping[str, str]
+    #: What the user should know, one line each.
+    notices: tuple[str, ...]
+
+
+def load(options: Mapping[str, object] | None = None) -> Settings:
+    """Return the settings. See `load_with_places`."""
+    return load_with_places(options).settings
+
+
+def load_with_places(options: Mapping[str, object] | None = None) -> LoadedSettings:
+    """Return the settings with their places.
+
+    `options` are named as in `describe`, and may have `config`, `secrets_dir` and psql's `host`, `port`, `username` and
+    `dbname`. Raises SettingsError with all errors.
     """
-    variables, file = read_sources(options or {}, os.environ, _KNOWN)
-    sources: list[_VariablesSource | _FileSource] = [*map(_VariablesSource, variables), _FileSource(file)]
+    login = {name: str(value) for name, value in (options or {}).items() if name in LOGIN_OPTIONS and value is not None}
+    others = {name: value for name, value in (options or {}).items() if name not in LOGIN_OPTIONS}
+    variables, file = read_sources(others, os.environ, _KNOWN)
+    chosen, errors = _chosen_server(variables, file, login)
+    first = {_DSN: chosen.dsn} if chosen.dsn else {}
+    sources: list[_VariablesSource | _FileSource] = [*map(_VariablesSource, (first | errors, *variables))]
+    sources.append(_FileSource(file))
+    places = {path: place for source in reversed(sources) for path, place in source.places.items()}
     try:
-        return Settings.model_validate({"sources": sources})
+        settings = Settings.model_validate({"sources": sources})
     except ValidationError as invalid:
-        places = {path: place for source in reversed(sources) for path, place in source.places.items()}
-        errors = tuple(_explained(error, Layer(places=places)) for error in invalid.errors(include_url=False))
-    raise SettingsError(errors)  # outside of `except`: pydantic's error has the values, and so secrets
+        found = tuple(_explained(error, Layer(places=places)) for error in invalid.errors(include_url=False))
+    else:
+        return LoadedSettings(settings, places, chosen.parts, (chosen.notice,) if chosen.notice else ())
+    raise SettingsError(found)  # outside of `except`: pydantic's error has the values, and so secrets
+
+
+def _chosen_server(
+    variables: tuple[Mapping[str, Placed], ...], file: Layer, options: Mapping[str, str]
+) -> tuple[ChosenServer, dict[str, Placed]]:
+    """Return the one server, and errors by their places."""
+    dsn = next((source[_DSN] for source in variables if _DSN in source), None)
+    if "servers" in file.values:
+        conflict = Wrong("conflicts with `servers`; give the server by options, or use servers")
+        return ChosenServer(None), {f"--{name}": Placed(conflict, f"--{name}") for name in options}
+    if dsn is None and file.values.get("dsn") is not None:
+        dsn = Placed(file.values["dsn"], file.place(("dsn",)))
+    if dsn is not None and not isinstance(dsn.value, str):  # reported when all settings are checked
+        return ChosenServer(None), {}
+    try:
+        chosen = choose_server(dsn, options, os.environ)
+    except PlacedError as error:
+        return ChosenServer(None), {error.place: Placed(Wrong(error.message), error.place)}
+    return (chosen._replace(dsn=None) if chosen.dsn is dsn else chosen), {}
 
 
 def to_yaml(settings: Settings) -> str:
     """Return a configuration file with these settings. Secrets are masked."""
-    text: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=1000)
+    text: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=10**6)
     return text
 
 
@@ -96,6 +142,9 @@ def _unknown_variable(name: str) -> str:
 def _explained(error: ErrorDetails, places: Layer) -> SettingError:
     """Return the error in our words and without the value, which may be a secret."""
     path, kind, value = error["loc"], error["type"], error["input"]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, PlacedError):
+        return SettingError(place=cause.place, message=cause.message)
     if kind == "extra_forbidden" and isinstance(value, Wrong) and path not in places.places:
         return SettingError(place=str(path[0]), message=value.message)
     if path[:2] == ("servers", 0) and path not in places.places and path[2:] in places.places:
@@ -103,7 +152,7 @@ def _explained(error: ErrorDetails, places: Layer) -> SettingError:
     if isinstance(value, Wrong):
         message = value.message
     elif kind == "value_error":
-        message = str(error["ctx"]["error"])
+        message = str(cause)
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
     elif kind == "extra_forbidden":

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from stat import S_ISREG
-from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, SecretStr, model_validator
 from pydantic.fields import FieldInfo
@@ -14,7 +13,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
-from pgwatch_sessions.settings.dsn import check_dsn, masked_dsn, server_name
+from pgwatch_sessions.settings.connection_parameters import driver_dsn
+from pgwatch_sessions.settings.dsn import masked_dsn, parse_dsn, server_name
 from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 from pgwatch_sessions.settings.sources import PREFIX, Wrong
@@ -42,8 +42,7 @@ def _printable(name: str) -> str:
 
 
 def _usable_dsn(dsn: SecretStr) -> SecretStr:
-    check_dsn(dsn.get_secret_value())
-    for name, value in parse_qsl(urlsplit(dsn.get_secret_value()).query):
+    for name, value in parse_dsn(dsn.get_secret_value()).items():
         if name in _DSN_FILES:
             try:
                 Path(value).open("rb").close()
@@ -89,11 +88,22 @@ class ServerSettings(BaseModel):
     """Name of the server in metrics, logs and pages. Default: its host:port."""
 
     dsn: Annotated[SecretStr, AfterValidator(_usable_dsn), PlainSerializer(_masked)] | None = None
-    """Connection URI, for example postgresql://user@host:5432/database.
-    Default: libpq's variables (PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSSLMODE ...)."""
+    """Connection string: a URI such as postgresql://user@host:5432/database, or 'host=db user=x dbname=y'.
+    Default: libpq's variables (PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSERVICE, PGSSLMODE ...),
+    else DATABASE_URL or DATA_SOURCE_NAME."""
 
     password_file: Annotated[Path, AfterValidator(_secret_file)] | None = None
     """File with the password. It is read at each connect, so the password can change."""
+
+    @property
+    def driver_dsn(self) -> str | None:
+        """The URI for the driver, with the parameters of a service. None leaves everything to libpq's variables."""
+        return driver_dsn(self.dsn.get_secret_value() if self.dsn else None, os.environ)
+
+    @model_validator(mode="after")
+    def _check_service(self) -> Self:
+        driver_dsn(self.dsn.get_secret_value() if self.dsn else None, os.environ)
+        return self
 
 
 class Settings(BaseSettings):
@@ -219,7 +229,7 @@ def _name(server: dict[str, Any], index: int) -> object:
         return server["name"]
     try:
         dsn = server.get("dsn")
-        return server_name(None if dsn is None else str(dsn), os.environ)[:_MAX_NAME]
+        return server_name({} if dsn is None else parse_dsn(str(dsn)), os.environ)[:_MAX_NAME]
     except ValueError:  # reported when the DSN itself is checked
         return f"servers[{index}]"
 

@@ -140,7 +140,7 @@ def test_all_errors_are_reported_at_once_with_their_places(tmp_path: Path) -> No
     text = f"""interval: true
 intervall: 5
 servers:
-  - dsn: host=db password={SECRET}
+  - dsn: hots=db password={SECRET}
   - {{nmae: a, dsn: "postgresql://u:hun@{SECRET}@h/x", password_file: /missing}}
   - postgresql://u:{SECRET}@h/x
   - name: 5
@@ -172,7 +172,7 @@ timeout: 5s
         (f"{secret}dns", "unknown setting; did you mean PGWATCH_SESSIONS_DSN?"),
         (f"{config} line 1: interval", "must be a duration"),
         (f"{config} line 2: intervall", "unknown setting; did you mean interval?"),
-        (f"{config} line 4: servers[0].dsn", "key=value"),
+        (f"{config} line 4: servers[0].dsn", "unknown parameter"),
         (f"{config} line 5: servers[1].nmae", "unknown setting; did you mean name?"),
         (f"{config} line 5: servers[1].dsn", "percent-encode"),
         (f"{config} line 5: servers[1].password_file", "cannot use /missing: no such file"),

@@ -9,6 +9,7 @@ import pytest
 from pgwatch_sessions.settings.errors import SettingsError
 from pgwatch_sessions.settings.loading import load
 from pgwatch_sessions.settings.model import Settings
+from tests.support.programs import OTHER_PROGRAMS
 
 SECRET = "hunter2"
 
@@ -22,7 +23,7 @@ def written(path: Path, text: str) -> str:
 def loaded(options: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Load the settings from these options and this environment, without other variables of ours or of libpq."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("PG")]:
+        for name in [name for name in os.environ if name.startswith("PG") or name in OTHER_PROGRAMS]:
             patch.delenv(name)
         for name, value in (environ or {}).items():
             patch.setenv(name, value)

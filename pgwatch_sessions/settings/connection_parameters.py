@@ -1,0 +1,130 @@
+"""What a connection is made with: the DSN, then the service file, then libpq's variables, then defaults."""
+
+import getpass
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pgwatch_sessions.settings.dsn import parse_dsn, write_dsn
+from pgwatch_sessions.settings.service_files import service_of
+
+#: The variables that the driver reads, by libpq's keyword.
+_VARIABLES: Mapping[str, str] = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "dbname": "PGDATABASE",
+    "password": "PGPASSWORD",
+    "passfile": "PGPASSFILE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "krbsrvname": "PGKRBSRVNAME",
+    "gsslib": "PGGSSLIB",
+}
+#: Shown even if they are not given.
+_ALWAYS = ("host", "port", "user", "dbname", "sslmode")
+_DEFAULT = "default"
+_SECRET = ("password", "sslpassword")
+
+
+class Parameter(NamedTuple):
+    """One parameter of a connection, for people. Secrets are never in `value`."""
+
+    keyword: str
+    value: str
+    #: `PGHOST`, `service file /etc/pg_service.conf line 3`, `default`.
+    source: str
+
+
+def driver_dsn(dsn: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return the URI for the driver, with the parameters of the service. The driver itself reads libpq's variables.
+
+    None leaves everything to those. Raises ValueError, of which PlacedError names a place of its own.
+    """
+    given = parse_dsn(dsn) if dsn is not None else {}
+    merged = {**service_of(given, environ).parameters, **given}
+    return write_dsn({key: merged[key] for key in merged if key not in {"service", "servicefile"}}) if merged else None
+
+
+def effective_parameters(
+    dsn: str | None, *, password_file: Path | None, source_of: Callable[[str], str], environ: Mapping[str, str]
+) -> Iterator[Parameter]:
+    """Yield what the connection is made with. `source_of` tells where the DSN has the part of a keyword from."""
+    given = parse_dsn(dsn) if dsn is not None else {}
+    service = service_of(given, environ)
+    found: dict[str, Parameter] = {}
+    for keyword, value in given.items():
+        found[keyword] = Parameter(keyword, value, source_of(keyword))
+    for keyword, value in service.parameters.items():
+        found.setdefault(keyword, Parameter(keyword, value, service.places[keyword]))
+    if environ.get("PGSERVICE"):
+        found.setdefault("service", Parameter("service", environ["PGSERVICE"], "environment variable PGSERVICE"))
+    for keyword, variable in _VARIABLES.items():
+        if environ.get(variable):
+            found.setdefault(keyword, Parameter(keyword, environ[variable], f"environment variable {variable}"))
+    shown = {keyword: found.get(keyword) or _default(keyword, found) for keyword in _ALWAYS}
+    yield from shown.values()
+    yield _password(found, {key: each.value for key, each in shown.items()}, password_file, environ)
+    for keyword, parameter in found.items():
+        if keyword not in {*shown, *_SECRET}:
+            yield parameter
+
+
+def has_password(dsn: str | None, environ: Mapping[str, str]) -> bool:
+    """Return whether the DSN, its service, PGPASSWORD or a password file has a password for this login."""
+    parameters = effective_parameters(dsn, password_file=None, source_of=lambda _: "", environ=environ)
+    return any(each.keyword == "password" and each.value == "set" for each in parameters)
+
+
+def _default(keyword: str, found: Mapping[str, Parameter]) -> Parameter:
+    if keyword == "user":
+        return Parameter(keyword, getpass.getuser(), "default: the operating system's user")
+    if keyword == "dbname":
+        user = found["user"].value if "user" in found else getpass.getuser()
+        return Parameter(keyword, user, "default: the user's name")
+    values = {"host": "the usual socket folders, then localhost", "port": "5432", "sslmode": "prefer"}
+    return Parameter(keyword, values[keyword], _DEFAULT)
+
+
+def _password(
+    found: Mapping[str, Parameter], login: Mapping[str, str], password_file: Path | None, environ: Mapping[str, str]
+) -> Parameter:
+    if password_file is not None:
+        return Parameter("password", "set", f"password_file {password_file}")
+    if "password" in found:
+        return Parameter("password", "set", found["password"].source)
+    named = found["passfile"].value if "passfile" in found else None
+    file = Path(named) if named else Path(environ.get("HOME", "/"), ".pgpass")
+    value, source = _password_in(file, login)
+    return Parameter("password", value, source)
+
+
+def _password_in(file: Path, login: Mapping[str, str]) -> tuple[str, str]:
+    """Return whether libpq's password file has a password for the login, and where or why not."""
+    try:
+        mode = file.stat().st_mode
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "not set", _DEFAULT
+    if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return "not set", f"{file} is ignored: it must be a file that only its owner may read (chmod 600)"
+    hosts = login["host"].split(",") if "/" not in login["host"] and " " not in login["host"] else ["localhost"]
+    ports = login["port"].split(",")
+    for number, line in enumerate(lines, start=1):
+        fields = re.split(r"(?<!\\):", line.strip(), maxsplit=4)  # \: is a colon inside a field
+        for index, host in enumerate(hosts):
+            wanted = (host, ports[index % len(ports)] or "5432", login["dbname"], login["user"])
+            if len(fields) == 5 and all(  # host:port:database:user:password
+                field in {"*", want} for field, want in zip(fields, wanted, strict=False)
+            ):
+                return "set", f"password file {file} line {number}"
+    return "not set", f"password file {file} has no line for this login"
