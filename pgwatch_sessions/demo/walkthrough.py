@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
 from pgwatch_sessions.core.findings import Finding, Verdict
@@ -266,8 +267,8 @@ class _Walkthrough:
         advice = advice_of(finding, [session for session in sessions if session.client == _CLIENT])
         say("")
         explain(f"The likely cause: {advice.cause}")
-        say("\nThis statement ends the session that is held the longest, and never a later one with the same pid:\n")
-        say("  " + advice.terminate[0].replace(" WHERE ", "\n   WHERE ", 1) + "\n")
+        say("\nThis statement terminates exactly these sessions, and never a later one with the same pid:\n")
+        say(indent(advice.terminate or "", "  ") + "\n")
 
     def _begin_act(self, title: str, introduction: str) -> None:
         say(f"\n{title}", Colour.BOLD)

@@ -176,7 +176,7 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
         "advice": {
             "cause": details.advice.cause,
             "steps": list(details.advice.steps),
-            "terminate": list(details.advice.terminate),
+            "terminate": details.advice.terminate,
             "runbook": details.advice.runbook,
         },
     }

@@ -120,15 +120,15 @@ def test_ctrl_c_while_starting_is_quiet() -> None:
 
 
 @pytest.mark.usefixtures("short_demo")
-def test_printed_statement_ends_one_leaked_session() -> None:
-    """The statement that it prints selects exactly one session, a leaked one. Ctrl-C ends the second act too."""
+def test_printed_statement_terminates_the_leaked_sessions() -> None:
+    """The statement that it prints selects leaked sessions only. Ctrl-C ends the second act too."""
     with demo("--once") as running:
         _, dsn = introduced(running)
-        where = until(lambda: running.said(r"pg_terminate_backend\(pid\) FROM (.*\n.*);\n"), within=40)[0]
+        where = until(lambda: running.said(r"pg_terminate_backend\(pid\)\n +FROM ([^;]+);\n"), within=40)[0]
         with psycopg.connect(dsn) as visitor:
-            assert visitor.execute(f"SELECT application_name, state FROM {where}").fetchall() == [
+            assert set(visitor.execute(f"SELECT application_name, state FROM {where}").fetchall()) == {
                 ("orders-api", "idle in transaction")
-            ]
+            }
         running.signal(signal.SIGINT)
         assert running.process.wait(timeout=20) == 0
         assert running.said("Traceback|error") == []

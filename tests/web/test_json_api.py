@@ -81,7 +81,7 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
     }
     assert "`/orders/{id}`" in advice["cause"]
     assert len(advice["steps"]) == 4
-    assert "WHERE pid = 100 AND backend_start = '2027-01-15 07:58:20.000000+00';" in advice["terminate"][0]
+    assert "IN (VALUES\n  (100, '2027-01-15 07:58:20.000000+00'::timestamptz),\n" in advice["terminate"]
     assert advice["runbook"].endswith("#transaction-held")
 
 

@@ -1,6 +1,7 @@
 """The advice on findings. Most rows show one rule: a finding, the client's software, and a part of the text."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
@@ -11,10 +12,11 @@ from pgwatch_sessions.core.findings import Finding, Harm, LeakKind
 from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import NONE, Client, Session, SessionId, SessionState
-from pgwatch_sessions.wording.advice import MAX_TERMINATED, RUNBOOK, advice_of, termination_statement
+from pgwatch_sessions.wording.advice import RUNBOOK, advice_of
 from pgwatch_sessions.wording.causes import cause_of
 from pgwatch_sessions.wording.client_software import ClientSoftware, recognise_software
 from pgwatch_sessions.wording.remedies import remedies_of
+from pgwatch_sessions.wording.termination import MAX_TERMINATED, termination_sql
 from tests.support.findings import finding
 from tests.support.states import END, SERVER, after, polls_at_a_leak
 from tests.support.values import NOW, ORDERS, session, snapshot
@@ -203,22 +205,28 @@ def test_the_configured_tools_decide_which_clients_are_tools(client: Client, too
     assert len(advice.steps) == (1 if "maintenance tool" in text else 4)
 
 
-def test_the_statement_to_paste_names_the_session_to_the_microsecond() -> None:
-    """The time is written as PostgreSQL writes it in UTC. Without a start there is no statement."""
-    assert termination_statement(SessionId(123, 1795238653.123456)) == (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE pid = 123 AND backend_start = '2026-11-21 05:24:13.123456+00';"
+def test_the_statement_to_paste_names_each_session_to_the_microsecond() -> None:
+    """Times are written as PostgreSQL writes them in UTC. A session whose start is not known is left out."""
+    known, unknown = replace(held(), id=SessionId(123, 1795238653.123456)), replace(held(), id=SessionId(4, None))
+    assert termination_sql([known, unknown, held(7)]) == (
+        "SELECT pid, pg_terminate_backend(pid)\n"
+        "FROM pg_stat_activity\n"
+        "WHERE (pid, backend_start) IN (VALUES\n"
+        "  (123, '2026-11-21 05:24:13.123456+00'::timestamptz),\n"
+        "  (7, '2027-01-15 07:58:20.000000+00'::timestamptz));"
     )
-    assert termination_statement(SessionId(123, None)) is None
+    assert termination_sql([unknown]) is termination_sql([]) is None
 
 
-def test_the_longest_held_sessions_are_terminated_first() -> None:
-    """There is one statement for each session, in the finding's order, then the number of the others as a comment."""
+def test_one_statement_terminates_all_sessions_longest_held_first() -> None:
+    """It keeps the finding's order. Beyond a thousand sessions, a comment says how many are left out."""
     sessions = [held(pid) for pid in range(1, MAX_TERMINATED + 8)]
-    statements = advice_of(finding(*sessions)).terminate
-    assert [f"pid = {pid} " in sql for pid, sql in enumerate(statements[:-1], start=1)] == [True] * MAX_TERMINATED
-    assert statements[-1] == "-- and 7 more"
-    assert len(advice_of(finding(*sessions[:MAX_TERMINATED])).terminate) == MAX_TERMINATED
+    statement = advice_of(finding(*sessions)).terminate
+    assert statement is not None
+    comment, *lines = statement.splitlines()
+    assert comment == "-- The 1,000 sessions held longest; 7 more are left out."
+    assert [int(pid) for pid in re.findall(r"^  \((\d+),", "\n".join(lines), re.MULTILINE)] == [*range(1, 1001)]
+    assert (advice_of(finding(*sessions[:MAX_TERMINATED])).terminate or "").startswith("SELECT ")
 
 
 def every_finding() -> Iterable[Finding]:
@@ -239,8 +247,8 @@ def test_every_finding_has_advice_without_literals() -> None:
         assert all(step.endswith(".") for step in advice.steps)
         assert [step.partition(":")[0] for step in advice.steps][-3:] == ["Pool", "Code", "Prevention"]
         assert len(advice.steps) == (4 if found.sessions else 3)
-        text = "\n".join((advice.cause, *advice.steps, *advice.terminate))
+        text = "\n".join((advice.cause, *advice.steps, advice.terminate or ""))
         assert "swordfish" not in text
         assert "4711" not in text
-        assert "  " not in text
+        assert "  " not in text.partition("SELECT pid, pg_terminate")[0]
         assert advice.runbook == f"{RUNBOOK}#{found.key.kind.replace('_', '-')}"

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import psycopg
@@ -10,37 +11,72 @@ from sqlalchemy import Integer, bindparam, make_url, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pgwatch_sessions.core.model import SessionId
-from pgwatch_sessions.wording.advice import termination_statement
 from pgwatch_sessions.wording.client_software import ClientSoftware, recognise_software
+from pgwatch_sessions.wording.termination import termination_sql
 from tests.support.polling import held, seen
 from tests.support.servers import Database
+from tests.support.situations import role
+from tests.support.values import session
 from tests.support.waiting import until
 
 
-def test_the_statement_terminates_its_session_and_no_other(database: Database) -> None:
+def identity_of(console: psycopg.Connection, pid: int) -> SessionId:
+    """Return what identifies the session with this pid."""
+    query = b"SELECT extract(epoch FROM backend_start)::float8 FROM pg_stat_activity WHERE pid = %s"
+    row = console.execute(query, [pid]).fetchone()
+    return SessionId(pid, row[0] if row else None)
+
+
+def statement_for(*identities: SessionId) -> bytes:
+    """Return the statement that terminates these sessions."""
+    statement = termination_sql([replace(session(), id=identity) for identity in identities])
+    assert statement is not None
+    return statement.encode()
+
+
+def test_the_statement_terminates_its_sessions_and_no_other(any_database: Database) -> None:
     """A start that differs by a microsecond, as that of a later session with the same pid does, matches nothing."""
-    dsn = database.dsn()
-    with psycopg.connect(dsn, autocommit=True) as console:
+    dsn = any_database.dsn()
+    with (
+        psycopg.connect(dsn, autocommit=True) as console,
+        contextlib.closing(psycopg.connect(dsn)) as first,
+        contextlib.closing(psycopg.connect(dsn)) as second,
+        contextlib.closing(psycopg.connect(dsn)) as spared,
+    ):
+        pids = [connection.info.backend_pid for connection in (first, second, spared)]
+        one, two, other = (identity_of(console, pid) for pid in pids)
+        assert other.backend_start
+        later, earlier = (SessionId(other.pid, other.backend_start + by) for by in (1e-6, -1e-6))
+        rows = console.execute(statement_for(later, one, two, earlier)).fetchall()
+        assert sorted(rows) == sorted([(one.pid, True), (two.pid, True)])
+        until(
+            lambda: identity_of(console, one.pid).backend_start is identity_of(console, two.pid).backend_start is None
+        )
+        assert identity_of(console, other.pid) == other
 
-        def terminated(identity: SessionId) -> int:
-            statement = termination_statement(identity)
-            assert statement is not None
-            return len(console.execute(statement.encode()).fetchall())
 
-        def start_of(pid: int) -> float | None:
-            query = b"SELECT extract(epoch FROM backend_start)::float8 FROM pg_stat_activity WHERE pid = %s"
-            row = console.execute(query, [pid]).fetchone()
-            return row[0] if row else None
-
-        with contextlib.closing(psycopg.connect(dsn)) as connection:
-            connection.execute("SELECT 1")
-            pid = connection.info.backend_pid
-            start = start_of(pid)
-            assert start is not None
-            assert terminated(SessionId(pid, start + 1e-6)) == terminated(SessionId(pid, start - 1e-6)) == 0
-            assert start_of(pid) == start
-            assert terminated(SessionId(pid, start)) == 1
-            until(lambda: start_of(pid) is None)
+def test_the_statement_needs_the_role_of_the_sessions_or_pg_signal_backend(any_database: Database) -> None:
+    """Another role is refused, and its statement terminates nothing."""
+    roles = {
+        "session_owner": (),
+        "signaller": ("pg_monitor", "pg_signal_backend"),
+        "monitor": ("pg_monitor",),
+    }
+    with contextlib.ExitStack() as stack:
+        for name, groups in roles.items():
+            stack.enter_context(role(any_database.dsn(), name, member_of=groups))
+        superuser = stack.enter_context(psycopg.connect(any_database.dsn(), autocommit=True))
+        for name in roles:
+            with (
+                contextlib.closing(psycopg.connect(any_database.dsn(user="session_owner"))) as leaked,
+                psycopg.connect(any_database.dsn(user=name), autocommit=True) as console,
+            ):
+                statement = statement_for(identity_of(superuser, leaked.info.backend_pid))
+                if name == "monitor":
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        console.execute(statement)
+                else:
+                    assert console.execute(statement).fetchall() == [(leaked.info.backend_pid, True)]
 
 
 async def software_on(database: Database) -> ClientSoftware:

@@ -111,7 +111,7 @@ def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[st
             yield from folded(printable(paragraph), sys.stdout, indent="    ")
     if advice.terminate:
         yield f"  {paint('to terminate the sessions, run in psql', Colour.BOLD)}"
-        yield from (f"    {statement}" for statement in advice.terminate)
+        yield from (f"    {line}" for line in advice.terminate.splitlines())
     yield f"  {paint('runbook', Colour.BOLD)}  {advice.runbook}"
 
 

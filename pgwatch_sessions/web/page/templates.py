@@ -6,7 +6,7 @@ at the end: after a page of 50 findings the process kept 4.5 MiB more.
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pgwatch_sessions.web.page.content_security_policy import STYLE_SHEET
+from pgwatch_sessions.web.page.content_security_policy import SCRIPT, STYLE_SHEET
 from pgwatch_sessions.web.page.page import Page
 
 _ENVIRONMENT = Environment(
@@ -23,5 +23,5 @@ _TEMPLATES = {name: _ENVIRONMENT.get_template(name) for name in _ENVIRONMENT.lis
 
 
 def render_page(page: Page) -> str:
-    """Return the page as one HTML document, with its style sheet and without scripts."""
-    return _TEMPLATES["page.html"].render(page=page, style_sheet=STYLE_SHEET)
+    """Return the page as one HTML document, with its style sheet and its script."""
+    return _TEMPLATES["page.html"].render(page=page, style_sheet=STYLE_SHEET, script=SCRIPT)

@@ -32,6 +32,7 @@ from pgwatch_sessions.web.page.page import (
 from pgwatch_sessions.web.page.templates import render_page
 from pgwatch_sessions.web.ranked_findings import anchor_of
 from pgwatch_sessions.wording.advice import Advice
+from pgwatch_sessions.wording.termination import termination_sql
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
 from tests.support.values import NOW, session, snapshot
 from tests.support.web import Watched, served
@@ -41,11 +42,11 @@ HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
 ELEMENTS = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article"),
     *("div", "h1", "h2", "h3", "h4", "p", "span", "strong", "small", "a", "code", "pre", "ol", "li", "dl", "dt", "dd"),
-    *("table", "caption", "thead", "tbody", "tr", "th", "td", "meter"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "meter", "button", "script"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "http-equiv", "class", "id", "href", "title", "scope", "tabindex"),
-    *("value", "max", "low", "high", "optimum"),
+    *("value", "max", "low", "high", "optimum", "type", "hidden"),
 }
 
 
@@ -107,7 +108,7 @@ def prepared(*states: ServerState, refreshing: bool = True) -> Page:
 
 def shown(read: Parsed) -> str:
     """Return the visible text in one line."""
-    return " ".join("".join(text for tag, text in read.texts if tag != "style").split())
+    return " ".join("".join(text for tag, text in read.texts if tag not in {"style", "script"}).split())
 
 
 def anchors(read: Parsed) -> list[str]:
@@ -139,9 +140,9 @@ def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
         f"role app{LEAKED}20",
     ):
         assert expected in text, expected
-    pasted = [line for line in read.texts_of("code") if "pg_terminate_backend" in line]
-    assert len(pasted) == 10
-    assert pasted[0].endswith("WHERE pid = 100 AND backend_start = '2027-01-15 07:58:20.000000+00';\n")
+    (pasted,) = [text for text in read.texts_of("code") if "pg_terminate_backend" in text]
+    assert pasted == termination_sql(state.findings[0].sessions)
+    assert pasted.count("::timestamptz") == held
     assert anchors(read) == [anchor_of("orders-db", state.findings[0])]
 
 
