@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.commands import check_health
-from pgwatch_sessions.commands.check import CHECK
+from pgwatch_sessions.commands.check import CHECK, TERMINATE_SQL
 from pgwatch_sessions.commands.command import EXIT_USAGE, Command, CommandError, add_settings
 from pgwatch_sessions.commands.config import CONFIG
 from pgwatch_sessions.commands.demo import DEMO
@@ -27,7 +27,7 @@ CHECK_HEALTH = Command(
     add_options=check_health.add_options,
     run=check_health.run,
 )
-COMMANDS = (RUN, CHECK, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
+COMMANDS = (RUN, CHECK, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
 _COMMAND_NAMES = tuple(command.name for command in COMMANDS)
 
 
