@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session
 
 
@@ -49,6 +50,14 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
+class FilledLimit(NamedTuple):
+    """A limit on connections that is nearly full, with held sessions a large part of what is used."""
+
+    slots: SlotUsage
+    #: Held sessions of the client, also those that are not over the hold limit yet.
+    held: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Harm:
     """What held sessions cost others."""
@@ -61,6 +70,8 @@ class Harm:
     xmin_age_max: int | None = None
     #: Age of their oldest transaction id, in transactions. None when they have changed nothing.
     xid_age_max: int | None = None
+    #: The limit that the held sessions of the client fill; None if there is none.
+    fills: FilledLimit | None = None
 
 
 class FindingKey(NamedTuple):

@@ -1,7 +1,7 @@
 """Compare what the core reported about a story with what is true about it."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -45,6 +45,8 @@ class Judgement:
     found: tuple[Found, ...]
     #: Warnings about clients that do not leak.
     false_warnings: tuple[Finding, ...]
+    #: The same, of polls that were judged alone.
+    false_warnings_alone: tuple[Finding, ...]
     #: Relative error of the forecast half-way to exhaustion; None if it is not judged or not reported.
     forecast_error: float | None
     #: Number of verdicts judged, and of right ones.
@@ -65,7 +67,8 @@ def judge(played: Played) -> Judgement:
     return Judgement(
         played=played,
         found=found,
-        false_warnings=tuple(_false_warnings(played)),
+        false_warnings=tuple(_false_warnings(played, _reported(played))),
+        false_warnings_alone=tuple(_false_warnings(played, _alone(played))),
         forecast_error=_forecast_error(played),
         verdicts=verdicts,
         verdicts_right=right,
@@ -84,6 +87,10 @@ def about(finding: Finding, truth: Truth) -> bool:
 
 def _reported(played: Played) -> Iterator[tuple[float, Finding]]:
     return ((at, event.finding) for at, event in played.events if isinstance(event, LeakOpened | LeakChanged))
+
+
+def _alone(played: Played) -> Iterator[tuple[float, Finding]]:
+    return ((seen.at, finding) for seen in played.seen for finding in seen.alone)
 
 
 def _found(played: Played, truth: Truth) -> Found:
@@ -133,10 +140,10 @@ def _forecast_error(played: Played) -> float | None:
     return median(errors) if errors else None
 
 
-def _false_warnings(played: Played) -> Iterator[Finding]:
+def _false_warnings(played: Played, reported: Iterable[tuple[float, Finding]]) -> Iterator[Finding]:
     first = {truth.client: _first(played, truth.client) for truth in played.story.leaks}
     known = set()
-    for at, finding in _reported(played):
+    for at, finding in reported:
         client = finding.key.client
         is_true = client in first and at >= first[client]
         if finding.severity is Severity.NOTICE or is_true or client in played.story.excused:

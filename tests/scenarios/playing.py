@@ -11,8 +11,11 @@ from pgwatch_sessions.core.limits import LimitId
 from pgwatch_sessions.core.model import Client, LimitScope, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from tests.scenarios.classic import classic_rules
-from tests.scenarios.story import Story, begin, polls
+from tests.scenarios.story import Poll, Story, begin, polls
 from tests.scenarios.world import Leaked
+
+#: At every so many polls, a poll is also judged by a core that knows no other, as in `check --polls 1`.
+_ALONE_EVERY = 6
 
 FindingEvent = LeakOpened | LeakChanged | LeakClosed | DiagnosisChanged
 
@@ -31,6 +34,8 @@ class Seen(NamedTuple):
     classic: frozenset[str]
     #: Clients with a leaked session that still exists.
     leaking: frozenset[Client]
+    #: What this poll alone shows; empty if it was not judged alone.
+    alone: tuple[Finding, ...]
 
     def absent(self, client: Client | None) -> bool:
         """Return whether a client has no session now."""
@@ -65,7 +70,7 @@ def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played
     events: list[tuple[float, FindingEvent]] = []
     seen: list[Seen] = []
     restarts = list(story.monitor_restarts)
-    for poll in polls(story, world):
+    for number, poll in enumerate(polls(story, world)):
         if restarts and poll.at >= restarts[0]:
             restarts.pop(0)
             state = ServerState(server="db")
@@ -82,6 +87,7 @@ def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played
                 present=frozenset(session.client for session in snapshot.sessions) if snapshot else frozenset(),
                 classic=classic_rules(snapshot) if snapshot else frozenset(),
                 leaking=world.leaking(),
+                alone=_judged_alone(poll, policy or story.policy) if number % _ALONE_EVERY == 0 else (),
             )
         )
     return Played(
@@ -91,3 +97,8 @@ def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played
         ledger=tuple(world.ledger),
         exhausted_at=dict(world.server.exhausted_at),
     )
+
+
+def _judged_alone(poll: Poll, policy: Policy) -> tuple[Finding, ...]:
+    state, _ = advance(ServerState(server="db"), poll.outcome, policy=policy, at=poll.clock, duration=0.01)
+    return state.findings

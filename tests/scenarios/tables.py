@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
 
+from pgwatch_sessions.core.findings import Severity
 from tests.scenarios.classic import RULES
 from tests.scenarios.expectations import clients_of
 from tests.scenarios.judging import Judgement
@@ -29,7 +30,11 @@ def classic_table(judgements: Iterable[Judgement]) -> str:
     leaks = [j for j in all_of_them if not j.played.story.healthy]
     healthy = [j for j in all_of_them if j.played.story.healthy]
     ours = sum(_found(each) for each in leaks), sum(bool(each.false_warnings) for each in healthy)
-    rows = [("pgwatch_sessions", ours[0], len(leaks), ours[1], len(healthy))]
+    alone = sum(map(_found_alone, leaks)), sum(bool(each.false_warnings_alone) for each in healthy)
+    rows = [
+        ("pgwatch_sessions", ours[0], len(leaks), ours[1], len(healthy)),
+        ("pgwatch_sessions, one poll", alone[0], len(leaks), alone[1], len(healthy)),
+    ]
     rows += [
         (rule, sum(_fires(rule, j) for j in leaks), len(leaks), sum(_fires(rule, j) for j in healthy), len(healthy))
         for rule in RULES
@@ -44,6 +49,15 @@ def _place(judgement: Judgement) -> tuple[bool, str]:
 
 def _found(judgement: Judgement) -> bool:
     return all(found.after is not None for found in judgement.found)
+
+
+def _found_alone(judgement: Judgement) -> bool:
+    """Return whether some single poll of the story shows a warning about a client that leaks then."""
+    return any(
+        finding.severity is not Severity.NOTICE and finding.key.client in seen.leaking
+        for seen in judgement.played.seen
+        for finding in seen.alone
+    )
 
 
 def _fires(rule: str, judgement: Judgement) -> bool:

@@ -17,6 +17,8 @@ def _all(judgement: Judgement) -> Iterator[str]:
     for finding in judgement.false_warnings:
         client, kind, site = finding.key
         yield f"false {finding.severity}: {kind} of {client.application} at {site!r}"
+    for finding in judgement.false_warnings_alone:
+        yield f"false {finding.severity} from one poll: {finding.key.client.application} at {finding.key.site!r}"
     if judgement.flaps:
         yield f"{judgement.flaps} findings too many"
     for finding in judgement.left_open:

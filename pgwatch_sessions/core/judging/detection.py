@@ -30,6 +30,10 @@ UNKNOWN_SITE = "(not shown)"
 SEVERAL = 3
 #: Holds did not begin together if their starts are further apart than this part of the limit.
 _MIN_SPREAD = 0.3
+#: One poll shows a leak if the starts are further apart than this, or if several holds have lasted longer than this,
+#: in limits. It is more than above, because holds that end are not seen in one poll.
+_PLAIN_SPREAD = 2.0
+_PLAINLY_LONG = 5.0
 #: Holds that began together will not end together any more once they have lasted this many limits.
 _LONG = 3.0
 #: The same, if all sessions of a client that was busy before are held: its whole pool is gone.
@@ -62,6 +66,8 @@ class Suspicion:
     limit: float
     #: Whether their starts and lengths speak for a leak rather than a batch.
     is_leak: bool
+    #: Whether one poll is enough to call it a leak, without knowing what is normal here.
+    is_plain: bool = False
 
 
 def held_since(track: Track) -> float:
@@ -181,6 +187,7 @@ def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Po
             limit=limit,
             is_leak=is_leak(starts, now=now, limit=limit, long=long)
             or _outlives_kills(starts, limit, _recent_kills(cohort, history, policy)),
+            is_plain=kind is LeakKind.TRANSACTION_HELD and _is_plain_leak(starts, now=now, limit=limit),
         )
 
 
@@ -198,6 +205,13 @@ def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = 
     if len(starts) >= SEVERAL:
         return spread >= _MIN_SPREAD * limit or oldest >= long * limit
     return len(starts) == SEVERAL - 1 and spread >= _RECURRING * limit and oldest >= long * limit
+
+
+def _is_plain_leak(starts: Sequence[float], *, now: float, limit: float) -> bool:
+    """Return whether holds that began at these times, in order, are a leak whatever is normal at their site."""
+    return len(starts) >= SEVERAL and (
+        starts[-1] - starts[0] >= _PLAIN_SPREAD * limit or now - starts[SEVERAL - 1] >= _PLAINLY_LONG * limit
+    )
 
 
 def _outlives_kills(starts: Sequence[float], limit: float, kills: Sequence[Kill]) -> bool:

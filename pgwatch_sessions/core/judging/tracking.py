@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import Finding, FindingKey, Harm, Severity
+from pgwatch_sessions.core.findings import Finding, FindingKey, Harm, LeakKind, Severity
 from pgwatch_sessions.core.judging.blocking import harm_of
-from pgwatch_sessions.core.judging.detection import VARIOUS_SITES, Suspicion, held_since, longest_first
+from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
+from pgwatch_sessions.core.judging.filling import filled_limit
 from pgwatch_sessions.core.judging.forecast import forecast, rate_per_second
 from pgwatch_sessions.core.judging.matching import match, session_ids
 from pgwatch_sessions.core.judging.poll_context import PollContext
@@ -102,7 +103,6 @@ def _judged(tracked: TrackedFinding, exhaustion: Mapping[LimitId, float], contex
     severity = severity_of(
         finding,
         limits_held=_longest_hold(finding, context) / tracked.limit,
-        slots=context.slots,
         policy=context.policy,
     )
     if severity is Severity.CRITICAL:
@@ -190,17 +190,25 @@ def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int
         window=context.policy.growth_window,
         grace=_GRACE * tracked.limit,
     )
+    harm = replace(
+        harm_of(sessions, context.blocking),
+        fills=filled_limit(
+            before.key.client, sessions, context.slots, context.history, hold_limit=context.policy.hold_limit
+        )
+        if sessions
+        else None,
+    )
     return replace(
         before,
         key=_key(before, suspicion, tracked, sessions),
-        is_leak=_is_confirmed_leak(tracked, context),
+        is_leak=_is_confirmed_leak(tracked, suspicion, harm, context),
         sessions=sessions,
         evidence=sessions or before.evidence,
         origins=tuple(sorted({session.client_addr for session in sessions if session.client_addr})) or before.origins,
         since=min(before.since, tracked.starts[0]),
         total=before.total + joined,
         rate_per_minute=60 * rate,
-        harm=harm_of(sessions, context.blocking),
+        harm=harm,
     )
 
 
@@ -216,14 +224,22 @@ def _key(
     return suspicion.key
 
 
-def _is_confirmed_leak(tracked: TrackedFinding, context: PollContext) -> bool:
+def _is_confirmed_leak(tracked: TrackedFinding, suspicion: Suspicion | None, harm: Harm, context: PollContext) -> bool:
     if tracked.finding.is_leak:
         return True
     first_poll_at = context.history.first_poll_at
     if tracked.leak_since is None or first_poll_at is None or tracked.finding.is_tool:
         return False
+    if suspicion is not None and _is_judged_at_once(suspicion, harm):
+        return True
     watched_long_enough = context.now - first_poll_at >= context.policy.hold_limit
     return watched_long_enough and context.now - tracked.leak_since >= _CONFIRMED_AFTER * context.policy.hold_limit
+
+
+def _is_judged_at_once(suspicion: Suspicion, harm: Harm) -> bool:
+    """Return whether one poll is enough: the starts are visible in it, or what looks like a leak does harm now."""
+    harmful = suspicion.is_leak and len(suspicion.tracks) >= SEVERAL and (harm.blocked > 0 or harm.fills is not None)
+    return suspicion.is_plain or (harmful and suspicion.key.kind is LeakKind.TRANSACTION_HELD)
 
 
 def _is_notable(finding: Finding, reported: Finding) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pgwatch_sessions.core.findings import Finding, Harm, Severity
+from pgwatch_sessions.core.findings import FilledLimit, Finding, Harm, LeakKind, Severity
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.severity import severity_of
 from pgwatch_sessions.core.limits import SlotUsage
@@ -25,63 +25,62 @@ HELD = finding(
     exhaustion_seconds=math.inf,
 )
 LEAK = replace(HELD, is_leak=True)
+RESTING = replace(HELD, key=HELD.key._replace(kind=LeakKind.ORIGIN_GROWTH))
 GROWING = replace(LEAK, rate_per_minute=6.0)
 
 
-def limit(scope: LimitScope, name: str, capacity: int, used: int) -> tuple[SlotUsage, ...]:
-    """Return one limit on connections and its use."""
-    return (SlotUsage(scope, name, capacity, used),)
+def filling(held: Finding, scope: LimitScope = LimitScope.SERVER) -> Finding:
+    """Return the finding with a limit that its sessions fill."""
+    return replace(held, harm=replace(held.harm, fills=FilledLimit(SlotUsage(scope, "app", 10, 9), held=4)))
 
 
 class Row(NamedTuple):
-    """A finding, for how many limits its oldest session was held, the limits on connections, the severity."""
+    """A finding, for how many limits its oldest session was held, the severity."""
 
     finding: Finding
     limits_held: float
-    slots: tuple[SlotUsage, ...]
     expected: Severity
 
 
 ROWS: Mapping[str, Row] = {
-    "held sessions that may still end": Row(HELD, 10.0, (), NOTICE),
+    "held sessions that may still end": Row(HELD, 10.0, NOTICE),
     "they block others, for less than three limits": Row(
-        replace(HELD, harm=Harm(slots=3, blocked=2)), 2.9, (), NOTICE,
+        replace(HELD, harm=Harm(slots=3, blocked=2)), 2.9, NOTICE,
     ),
-    "they block others for three limits": Row(replace(HELD, harm=Harm(slots=3, blocked=2)), 3.0, (), WARNING),
+    "they block others for three limits": Row(replace(HELD, harm=Harm(slots=3, blocked=2)), 3.0, WARNING),
     "they hold back vacuum by a million transactions for three limits": Row(
-        replace(HELD, harm=Harm(slots=3, xmin_age_max=1_000_000)), 3.0, (), WARNING,
+        replace(HELD, harm=Harm(slots=3, xmin_age_max=1_000_000)), 3.0, WARNING,
     ),
-    "they hold back vacuum by less": Row(replace(HELD, harm=Harm(slots=3, xmin_age_max=999_999)), 9.0, (), NOTICE),
-    "a warning stays one while sessions are held": Row(replace(HELD, severity=WARNING), 1.0, (), WARNING),
-    "critical without a leak becomes a warning": Row(replace(HELD, severity=CRITICAL), 1.0, (), WARNING),
-    "a leak": Row(LEAK, 1.0, (), WARNING),
-    "a leak that blocks others": Row(replace(LEAK, harm=Harm(slots=3, blocked=1)), 1.0, (), CRITICAL),
-    "a leak that grows slowly": Row(replace(GROWING, exhaustion_seconds=3600.0), 1.0, (), WARNING),
+    "they hold back vacuum by less": Row(replace(HELD, harm=Harm(slots=3, xmin_age_max=999_999)), 9.0, NOTICE),
+    "a warning stays one while sessions are held": Row(replace(HELD, severity=WARNING), 1.0, WARNING),
+    "critical without a leak becomes a warning": Row(replace(HELD, severity=CRITICAL), 1.0, WARNING),
+    "a leak": Row(LEAK, 1.0, WARNING),
+    "a leak that blocks others": Row(replace(LEAK, harm=Harm(slots=3, blocked=1)), 1.0, CRITICAL),
+    "a leak that grows slowly": Row(replace(GROWING, exhaustion_seconds=3600.0), 1.0, WARNING),
     "a leak that reaches a limit within the horizon": Row(
-        replace(GROWING, exhaustion_seconds=3599.0), 1.0, (), CRITICAL,
+        replace(GROWING, exhaustion_seconds=3599.0), 1.0, CRITICAL,
     ),
     "a leak that does not grow, on a server that others fill": Row(
-        replace(LEAK, exhaustion_seconds=60.0), 1.0, (), WARNING,
+        replace(LEAK, exhaustion_seconds=60.0), 1.0, WARNING,
     ),
     "critical until the forecast is 1.5 horizons away": Row(
-        replace(GROWING, severity=CRITICAL, exhaustion_seconds=5399.0), 1.0, (), CRITICAL,
+        replace(GROWING, severity=CRITICAL, exhaustion_seconds=5399.0), 1.0, CRITICAL,
     ),
     "a warning again at 1.5 horizons": Row(
-        replace(GROWING, severity=CRITICAL, exhaustion_seconds=5400.0), 1.0, (), WARNING,
+        replace(GROWING, severity=CRITICAL, exhaustion_seconds=5400.0), 1.0, WARNING,
     ),
-    "a limit that is nine tenths full, a third of it held": Row(
-        LEAK, 1.0, limit(LimitScope.SERVER, "db", 10, 9), CRITICAL,
+    "a leak that fills a limit": Row(filling(LEAK, LimitScope.ROLE), 1.0, CRITICAL),
+    "held sessions that fill the server, though they may still end": Row(filling(HELD), 1.0, CRITICAL),
+    "they fill only their role's limit, which may be meant for them": Row(
+        filling(HELD, LimitScope.ROLE), 1.0, NOTICE,
     ),
-    "a limit that is less full": Row(LEAK, 1.0, limit(LimitScope.SERVER, "db", 10, 8), WARNING),
-    "a full limit of which little is held": Row(LEAK, 1.0, limit(LimitScope.SERVER, "db", 100, 100), WARNING),
-    "another role's limit": Row(LEAK, 1.0, limit(LimitScope.ROLE, "reports", 3, 3), WARNING),
-    "its own role's limit": Row(LEAK, 1.0, limit(LimitScope.ROLE, "app", 3, 3), CRITICAL),
-    "without sessions it stays what it was": Row(replace(LEAK, severity=CRITICAL, sessions=()), 0.0, (), CRITICAL),
+    "a pool at rest on a full server": Row(filling(RESTING), 1.0, NOTICE),
+    "without sessions it stays what it was": Row(replace(LEAK, severity=CRITICAL, sessions=()), 0.0, CRITICAL),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_severity(row: Row) -> None:
     """Severity follows from persistence, growth and harm, and from what it was before."""
-    severity = severity_of(row.finding, limits_held=row.limits_held, slots=row.slots, policy=POLICY)
+    severity = severity_of(row.finding, limits_held=row.limits_held, policy=POLICY)
     assert severity is row.expected

@@ -1,5 +1,8 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+
+import pytest
 
 from pgwatch_sessions.core.events import Event, LeakChanged, LeakClosed, LeakOpened
 from pgwatch_sessions.core.findings import Severity
@@ -48,6 +51,55 @@ def test_holds_spread_out_are_a_leak_and_holds_born_together_are_not_yet() -> No
     batch.watch(0, 170, *(held(i, i / 10) for i in range(5)))
     assert [finding.severity for finding in leaking.state.findings] == [Severity.WARNING]
     assert [finding.severity for finding in batch.state.findings] == [Severity.NOTICE]
+
+
+@pytest.mark.parametrize(
+    ("seconds_held", "expected"),
+    [
+        pytest.param([65] * 34, Severity.CRITICAL, id="together"),
+        pytest.param([65 - i * 65 / 34 for i in range(34)], Severity.CRITICAL, id="one after the other"),
+        pytest.param([65, *[5] * 33], Severity.NOTICE, id="most of them work"),
+    ],
+)
+def test_one_poll_shows_that_a_server_is_full_of_held_sessions(
+    seconds_held: Sequence[float], expected: Severity
+) -> None:
+    """36 of 37 slots are used. Nobody can wait until it is known whether this is a leak."""
+    server = PolledServer()
+    sessions = [held(i, -seconds) for i, seconds in enumerate(seconds_held)]
+    small = ServerInfo(max_connections=40, superuser_reserved_connections=3)
+    server.poll(0, *sessions, session(99, since=NOW - 1), server=small)
+    assert [finding.severity for finding in server.state.findings] == [expected]
+    harm = [finding.harm.fills for finding in server.state.findings]
+    assert [fills is not None for fills in harm] == [expected is Severity.CRITICAL]
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        pytest.param([0, 60, 130], Severity.WARNING, id="apart by more than two limits"),
+        pytest.param([0, 40, 100], Severity.NOTICE, id="apart by less"),
+        pytest.param([-200, -120, -105], Severity.WARNING, id="three held for five limits"),
+        pytest.param([-200, -120, -95], Severity.NOTICE, id="two held for five limits, the third for less"),
+    ],
+)
+def test_one_poll_shows_a_leak_whose_holds_began_long_after_each_other(
+    starts: Sequence[float], expected: Severity
+) -> None:
+    """Without history, more is needed than later: holds that end are not seen in one poll."""
+    server = PolledServer()
+    server.poll(200, *(held(i, start) for i, start in enumerate(starts)))
+    assert [finding.severity for finding in server.state.findings] == [expected]
+
+
+def test_one_poll_shows_that_what_looks_like_a_leak_blocks_others() -> None:
+    """Several holds that did not begin together block somebody: critical at once. One is a notice, as later."""
+    waiter = session(9, ACTIVE, since=NOW, wait_event_type="Lock", blocked_by=(1,))
+    several, single = PolledServer(), PolledServer()
+    several.poll(110, *SPREAD_OUT, waiter)
+    single.poll(110, held(1, 0), waiter)
+    assert [finding.severity for finding in several.state.findings] == [Severity.CRITICAL]
+    assert [finding.severity for finding in single.state.findings] == [Severity.NOTICE]
 
 
 def test_one_session_is_a_notice_unless_it_does_harm_for_long() -> None:
