@@ -23,6 +23,7 @@ from pgwatch_sessions import __version__
 from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.metrics.collector import registry_of
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
@@ -31,6 +32,8 @@ from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.shutdown import ended_by_signals
 from pgwatch_sessions.web.app import Guard, Health, States, metrics_app, web_app
 from pgwatch_sessions.web.http_server import serving, url
+from pgwatch_sessions.wording.event_lines import STOPPED, started_line
+from pgwatch_sessions.wording.lines import Line
 
 if TYPE_CHECKING:
     from pgwatch_sessions.web.access.access import Access  # bcrypt is loaded only if there is a web configuration
@@ -98,9 +101,20 @@ async def running(
                 guard=access.guard if access else None,
             )
             async with _answering(web, access, listener, metrics_listener) as where:
-                log.info("started", version=__version__, servers=len(pollers), **where)
+                fields = {"version": __version__, "servers": len(pollers), **where}
+                log_line(log, "started", _started(watch, where), fields)
                 yield Running(published=published, end=end)
-    log.info("stopped")
+    log_line(log, "stopped", STOPPED)
+
+
+def _started(watch: Watch, where: Mapping[str, str]) -> Line:
+    return started_line(
+        version=__version__,
+        servers=[target.name for target in watch.targets],
+        interval=watch.interval,
+        page=where["address"],
+        metrics=where.get("metrics_address"),
+    )
 
 
 class _Web(TypedDict):

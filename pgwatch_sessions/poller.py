@@ -1,17 +1,23 @@
 """Polls one server: publishes the state after each poll, logs the events, and records the poll if configured."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from pgwatch_sessions.core.events import ClientsFolded, Event, LeakChanged, LeakOpened, PrivilegeMissing, ServerDown
+from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
+from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.wording.event_lines import (
+    RECORDING_RESUMED,
+    event_line,
+    is_said_by_another,
+    recording_failed_line,
+)
 from pgwatch_sessions.wording.events import event_fields, event_name
 
 #: Records the outcome of a poll of a server, with the daemon's time. It blocks, and raises OSError if it cannot write.
@@ -19,15 +25,6 @@ Record = Callable[[str, Snapshot | Failure, float], None]
 
 #: If a write takes longer, polling continues without waiting for it.
 _RECORDING_SECONDS = 2.0
-
-#: Log levels of events. The others are logged as INFO.
-_LEVELS = {
-    LeakOpened: logging.WARNING,
-    LeakChanged: logging.WARNING,
-    ServerDown: logging.ERROR,
-    PrivilegeMissing: logging.WARNING,
-    ClientsFolded: logging.WARNING,
-}
 
 
 class Poller:
@@ -64,12 +61,17 @@ class Poller:
         self.polled_at, at = time.monotonic(), time.time()
         self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.polled_at - begun)
         self._publish(self._state)
+        polled_at = at if self._state.last_poll_at is None else self._state.last_poll_at
         for event in events:
-            self._log.log(_LEVELS.get(type(event), logging.INFO), event_name(event), **event_fields(event))
+            self._log_event(event, at=polled_at)
             if self._on_event is not None:
                 self._on_event(event)
         if self._record:
             await self._record_poll(self._record, outcome, at)
+
+    def _log_event(self, event: Event, *, at: float) -> None:
+        line = event_line(event, at=at)
+        log_line(self._log, event_name(event), line, event_fields(event), repeated=is_said_by_another(event))
 
     async def close(self) -> None:
         """Close the connection, which frees its slot, and wait a moment for a write that has not ended."""
@@ -88,11 +90,12 @@ class Poller:
                 await asyncio.shield(self._write)  # a thread cannot be cancelled
         except OSError as error:
             if not self._recording_failed:
-                self._log.error("recording_failed", error=str(error) or "writing takes too long")
+                reason = str(error) or "writing takes too long"
+                log_line(self._log, "recording_failed", recording_failed_line(reason), {"error": reason})
             self._recording_failed = True
         else:
             if self._recording_failed:
-                self._log.info("recording_resumed")
+                log_line(self._log, "recording_resumed", RECORDING_RESUMED)
             self._recording_failed = False
 
 

@@ -12,11 +12,13 @@ from enum import StrEnum
 from typing import Self, TextIO
 from unicodedata import combining, east_asian_width
 
-from pgwatch_sessions.core.findings import Severity
 from pgwatch_sessions.wording.labels import printable
+from pgwatch_sessions.wording.lines import SEVERITY_TONES, Line, Tone
 
 #: Between the columns of a table.
 _GAP = "  "
+#: As long as `recovering`.
+_LABEL_COLUMNS = 10
 #: The shortest time between two updates of the progress line, in seconds.
 _REFRESH = 0.1
 _BAR_WIDTH = 30
@@ -36,7 +38,9 @@ class Colour(StrEnum):
 
 Paint = Callable[[str, Colour], str]
 
-SEVERITY_COLOURS = {Severity.NOTICE: Colour.BOLD, Severity.WARNING: Colour.YELLOW, Severity.CRITICAL: Colour.RED}
+#: A text of another tone keeps its colour.
+TONE_COLOURS = {Tone.GOOD: Colour.GREEN, Tone.NOTE: Colour.BOLD, Tone.WARN: Colour.YELLOW, Tone.BAD: Colour.RED}
+SEVERITY_COLOURS = {severity: TONE_COLOURS[tone] for severity, tone in SEVERITY_TONES.items()}
 
 
 def paint_for(stream: TextIO) -> Paint:
@@ -44,6 +48,19 @@ def paint_for(stream: TextIO) -> Paint:
     if stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return lambda text, colour: f"\x1b[{colour}m{text}\x1b[0m" if text else text
     return lambda text, _: text
+
+
+def laid_out(line: Line, when: str, paint: Paint, *, server: str = "") -> str:
+    """Return a line of a log or a timeline: `12:04:05  shop-db  critical    orders (shop, app): 3 sessions …`."""
+    label = f"{printable(line.label):<{_LABEL_COLUMNS}}"
+    return _GAP.join(
+        (
+            paint(when, Colour.FAINT),
+            *([printable(server)] if server else ()),
+            paint(label, TONE_COLOURS[line.tone]) if line.tone in TONE_COLOURS else label,
+            printable(line.text),
+        )
+    )
 
 
 def folded(text: str, stream: TextIO, *, indent: str) -> Iterator[str]:

@@ -184,7 +184,8 @@ def test_hidden_states_are_exit_3(own_postgres: OwnPostgresFactory) -> None:
         ended = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"))
         narrow = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"), "--application", "others")
     assert ended.returncode == 3
-    assert "1 session is hidden from the monitoring role. Leaks among hidden sessions are not found.\n" in ended.stdout
+    hidden = "1 of 1 session is hidden from the monitoring role: leaks among them cannot be seen."
+    assert f"{hidden}\n" in ended.stdout
     assert 'To show hidden sessions, run as a superuser: GRANT pg_monitor TO "plain";\n' in ended.stdout
     assert narrow.returncode == 0
 

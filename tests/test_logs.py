@@ -3,16 +3,26 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 import structlog
 
-from pgwatch_sessions.logs import configure_logs
+from pgwatch_sessions.core.events import DiagnosisChanged, Event, LeakOpened
+from pgwatch_sessions.core.findings import Diagnosis, Severity, Verdict
+from pgwatch_sessions.core.model import SessionState
+from pgwatch_sessions.logs import configure_logs, log_line
+from pgwatch_sessions.wording.event_lines import event_line, is_said_by_another
+from pgwatch_sessions.wording.events import event_fields, event_name
+from pgwatch_sessions.wording.lines import Line, Tone
+from tests.support.findings import finding
+from tests.support.values import NOW, session
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +61,48 @@ def test_an_event_is_one_line_of_json() -> None:
     assert at.tzinfo is not None
     assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
     assert line == {"level": "info", "event": "server_up", "server": "db:5432", "text": "two\nlines"}
+
+
+OPENED = LeakOpened(finding(session(2, SessionState.IDLE_IN_TRANSACTION, since=NOW - 300), severity=Severity.CRITICAL))
+SENTENCE = (
+    "orders (shop, app): 1 session idle in transaction at SELECT orders for 5 min, 12 more per minute, "
+    "out of connections in 5 min"
+)
+
+
+def log_event(event: Event, *, name_server: bool = False, form: Literal["json", "console"] = "console") -> str:
+    """Return what is logged of an event, in one form."""
+    stream = io.StringIO()
+    configure_logs(form, "info", stream, name_server=name_server)
+    log = structlog.get_logger().bind(server="shop-db")
+    repeated = is_said_by_another(event)
+    log_line(log, event_name(event), event_line(event, at=NOW), event_fields(event), repeated=repeated)
+    return stream.getvalue()
+
+
+def test_the_line_for_people_is_time_severity_and_sentence() -> None:
+    """If several servers are watched, it has the name of the server too. Without a terminal it has no colours."""
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    assert re.fullmatch(rf"{at}  critical    {re.escape(SENTENCE)}\n", log_event(OPENED))
+    assert re.fullmatch(rf"{at}  shop-db  critical    {re.escape(SENTENCE)}\n", log_event(OPENED, name_server=True))
+
+
+def test_json_has_the_same_sentence_beside_the_fields() -> None:
+    """The level follows from the severity. What a person reads first comes first."""
+    line = json.loads(log_event(OPENED, form="json"))
+    assert list(line)[:6] == ["timestamp", "level", "event", "server", "message", "kind"]
+    assert line["message"] == SENTENCE
+    assert (line["level"], line["severity"], line["sessions"], line["session_count"]) == ("error", "critical", [2], 1)
+    assert line.keys().isdisjoint({"line", "repeated"})
+
+
+def test_what_another_line_says_is_not_repeated_to_people() -> None:
+    """A client that leaks has a finding, which says more. Programs get every event."""
+    leaking = DiagnosisChanged(Diagnosis(client=None, verdict=Verdict.LEAKING, reason="2 held"), Verdict.OK)
+    blocked = DiagnosisChanged(Diagnosis(client=None, verdict=Verdict.BLOCKED, reason="pid 7"), Verdict.OK)
+    assert log_event(leaking) == ""
+    assert json.loads(log_event(leaking, form="json"))["message"] == "the server is leaking: 2 held (it was ok)"
+    assert log_event(blocked).endswith("diagnosis   the server is blocked: pid 7 (it was ok)\n")
 
 
 def test_auto_writes_json_if_the_stream_is_no_terminal() -> None:
@@ -109,12 +161,14 @@ def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
 
 
 def test_names_cannot_write_to_the_terminal() -> None:
-    """A client of the server can put control characters into its names. They are escaped."""
+    """A client of the server can put control characters into its names. They are escaped or replaced."""
     stream = io.StringIO()
     configure_logs("console", "info", stream)
     structlog.get_logger().info("leak_opened", user="\x1b[2Jx", database="x\nforged")
+    structlog.get_logger().info("\x1b[2J\n")
+    log_line(structlog.get_logger(), "leak_opened", Line("notice", Tone.NOTE, "\x1b[2J\n"))
     assert "\x1b" not in stream.getvalue()
-    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().count("\n") == 3
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])

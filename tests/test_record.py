@@ -68,7 +68,7 @@ def test_count_polls_are_recorded_and_redacted(database: Database, tmp_path: Pat
         assert held.statement.site == "/orders/{id}"
     assert SECRET.encode() not in gzip.decompress(file.read_bytes())
     replayed = finished("replay", str(file), "--hold-limit", "1s")
-    assert f"notice    orders-api ({database.name}, postgres): 1 session idle in transaction" in replayed.stdout
+    assert f"notice      orders-api ({database.name}, postgres): 1 session idle in transaction" in replayed.stdout
     until(lambda: own_sessions(database.dsn()) == 0)
 
 

@@ -57,11 +57,9 @@ def test_the_text_shows_a_leak_from_its_opening_on() -> None:
     assert all(re.match(rf"{MOMENT}  shop-db  ", line) for line in lines)
     who = re.escape("orders (shop, app)")
     expected = [
-        r"the server can be polled",
-        rf"notice    {who}: 1 session idle in transaction at /reports, the longest for 5 s",
-        rf"(warning|critical) +{who}: .*; would have paged",
-        rf"diagnosis of {who}: leaking \(\d held at /reports\), was ok",
-        r"diagnosis of the server: leaking \(orders: \d held at /reports\), was ok",
+        r"up          the server can be polled: 7 of 37 connections in use",
+        rf"notice      {who}: 1 session idle in transaction at /reports for 5 s; it may still end",
+        rf"(warning|critical) +{who}: \d sessions idle in transaction at /reports, .*; would have paged",
     ]
     places = [next(i for i, line in enumerate(lines) if re.search(rf"  shop-db  {text}$", line)) for text in expected]
     assert places == sorted(places)
@@ -85,14 +83,15 @@ def test_events_as_json() -> None:
     found = events(LEAK, *SCALED, code=1)
     assert [event["event"] for event in found[:2]] == ["server_up", "leak_opened"]
     assert list(found[1]) == [
-        "at", "event", "server", "kind", "severity", "database", "user", "application", "origin", "site", "sessions",
-        "rate_per_minute", "exhaustion_seconds", "blocked",
+        "at", "event", "server", "message", "kind", "severity", "state", "database", "user", "application", "origin",
+        "site", "sessions", "session_count", "rate_per_minute", "exhaustion_seconds", "blocked",
     ]  # fmt: skip
     assert (
         found[1].items()
         >= {
             "at": "2026-11-21T06:27:26.964101+00:00",
             "server": "shop-db",
+            "message": "orders (shop, app): 1 session idle in transaction at /reports for 5 s; it may still end",
             "kind": "transaction_held",
             "severity": "notice",
             "database": "shop",
@@ -137,12 +136,15 @@ def test_bad_lines_are_reported_and_the_rest_is_judged() -> None:
     assert ended.stderr == (
         f"pgwatch-sessions: error: {BY_HAND}: line 5: Invalid JSON: EOF while parsing a string at column 32\n"
     )
-    refused = "cannot poll this server: it has no free connection slot and refuses new connections (exhausted)"
-    assert f"lab  {refused}\n" in ended.stdout
+    refused = "it has no free connection slot and refuses new connections (exhausted)"
     assert (
-        "lab  2 sessions are hidden from the monitoring role: GRANT pg_monitor TO <monitoring role>;\n" in ended.stdout
+        f"lab  down        the server cannot be polled: {refused}; leaks cannot be seen until it can\n" in ended.stdout
     )
-    assert "lab  the clock stepped back by 11 s\n" in ended.stdout
+    hidden = "sessions are hidden from the monitoring role: leaks among them cannot be seen"
+    assert re.search(
+        rf"lab  hidden      2 of \d {hidden}\. Run: GRANT pg_monitor TO <monitoring role>;\n", ended.stdout
+    )
+    assert "lab  clock       the clock stepped back by 11 s\n" in ended.stdout
     assert "lab: 3 polls, 1 of them failed (1 exhausted); " in ended.stdout
     assert "other: 1 poll; " in ended.stdout
 
@@ -223,7 +225,8 @@ def test_findings_stay_open_after_a_failed_poll(tmp_path: Path) -> None:
     assert [event["reason"] for event in found if event["event"] == "server_down"] == ["network"]
     assert "leak_closed" not in {event["event"] for event in found}
     ended = finished("replay", file)
-    assert "shop  cannot poll this server: it cannot be reached (network: connecting: refused)\n" in ended.stdout
+    text = "the server cannot be polled: it cannot be reached (network: connecting: refused); leaks cannot be seen"
+    assert f"shop  down        {text} until it can\n" in ended.stdout
     assert "shop: 15 polls, 6 of them failed (6 network); " in ended.stdout
     assert "1 finding, 1 open at the end" in ended.stdout
 
@@ -280,7 +283,7 @@ def test_a_terminal_shows_progress_on_a_long_file(tmp_path: Path) -> None:
     assert shown.terminal.endswith("\r\x1b[K")
     assert all(json.loads(line) for line in shown.piped.splitlines())
     whole = at_terminal("replay", str(file), *SCALED)
-    assert "\x1b[31mcritical\x1b[0m  orders (shop, app)" in whole.terminal
+    assert "\x1b[31mcritical  \x1b[0m  orders (shop, app)" in whole.terminal
     assert "\x1b" not in finished("replay", str(file), *SCALED).stdout
 
 

@@ -11,10 +11,11 @@ import structlog
 from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_all
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import run
-from pgwatch_sessions.logs import configure_logs
+from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.web.http_server import CannotListenError, bind
+from pgwatch_sessions.wording.lines import Line, Tone
 
 if TYPE_CHECKING:
     from pgwatch_sessions.web.access.access import Access
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 def _run(options: argparse.Namespace) -> int:
     loaded = load_all(options)
     settings = loaded.settings
-    configure_logs(settings.log_format, settings.log_level)
+    configure_logs(settings.log_format, settings.log_level, name_server=len(settings.servers) > 1)
     for notice in loaded.notices:
-        structlog.get_logger().info("server_chosen", message=notice)
+        log_line(structlog.get_logger(), "server_chosen", Line("settings", Tone.NOTE, notice))
     access = _access_of(settings)
     listener = bind(settings.listen.host, settings.listen.port)
     metrics_listener = _metrics_listener(settings.metrics_listen)

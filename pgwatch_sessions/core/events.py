@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Verdict
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Failure
 
 
@@ -13,7 +14,7 @@ class LeakOpened(NamedTuple):
 
 
 class LeakChanged(NamedTuple):
-    """Kind, site or severity of a finding changed, or its sessions, rate or forecast changed by more than a fifth."""
+    """State, kind, site or severity of a finding changed, it began to block others, or a number by over a fifth."""
 
     finding: Finding
     #: The finding as it was last reported.
@@ -37,6 +38,9 @@ class DiagnosisChanged(NamedTuple):
 class ServerUp(NamedTuple):
     """A poll succeeded: the first one, or the first after a failed one."""
 
+    #: The server's slots for ordinary roles; None if its limit is not known.
+    slots: SlotUsage | None = None
+
 
 class ServerDown(NamedTuple):
     """Polls began to fail, or now fail for another reason."""
@@ -49,6 +53,8 @@ class PrivilegeMissing(NamedTuple):
 
     role: str | None
     hidden_sessions: int
+    #: All sessions, visible ones included.
+    sessions: int
 
 
 class ClientsFolded(NamedTuple):
@@ -58,4 +64,5 @@ class ClientsFolded(NamedTuple):
 
 
 LeakEvent = LeakOpened | LeakChanged | LeakClosed
-Event = ServerUp | ServerDown | PrivilegeMissing | ClientsFolded | LeakEvent | DiagnosisChanged
+ServerEvent = ServerUp | ServerDown | PrivilegeMissing | ClientsFolded
+Event = ServerEvent | LeakEvent | DiagnosisChanged

@@ -35,6 +35,14 @@ class Severity(StrEnum):
         return tuple(Severity).index(self)
 
 
+class FindingState(StrEnum):
+    """Whether a finding still has sessions."""
+
+    OPEN = "open"
+    #: All its sessions have ended or are used again. It closes unless another session is held soon.
+    RECOVERING = "recovering"
+
+
 class Verdict(StrEnum):
     """What is wrong with a client or a server."""
 
@@ -119,6 +127,13 @@ class Finding:
     #: Seconds until the first limit that applies to its client is reached; infinite when it is not growing.
     exhaustion_seconds: float
     harm: Harm
+    #: While it has no sessions: when it closes, by the server's clock, unless another session is held before.
+    closes_at: float | None = None
+
+    @property
+    def state(self) -> FindingState:
+        """Whether it still has sessions."""
+        return FindingState.OPEN if self.sessions else FindingState.RECOVERING
 
     @property
     def id(self) -> FindingId:

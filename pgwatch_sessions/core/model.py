@@ -52,6 +52,11 @@ class Client(NamedTuple):
     application: str
 
 
+#: Roles of managed services. Their sessions stay hidden from every customer's role, whatever is granted.
+_SERVICE_USERS = frozenset(
+    {"alloydbadmin", "azure_superuser", "azuresu", "cloudsqladmin", "cloudsqlagent", "rdsadmin", "rdsproxyadmin"}
+)
+
 #: All clients beyond the label budget together.
 OTHER_CLIENT = Client(OTHER, OTHER, OTHER)
 
@@ -80,6 +85,11 @@ class Session:
     #: Pids of the sessions that this one waits for. Known only for the sessions that have waited longest.
     blocked_by: tuple[int, ...]
     statement: Statement
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the monitoring role may not see its state, and a GRANT would show it."""
+        return self.state is None and self.client.user not in _SERVICE_USERS
 
 
 class ConnectionLimit(NamedTuple):

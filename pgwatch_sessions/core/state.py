@@ -34,6 +34,7 @@ from pgwatch_sessions.core.model import (
     Client,
     Failure,
     FailureReason,
+    LimitScope,
     Snapshot,
 )
 from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
@@ -91,6 +92,13 @@ class ServerState:
     def summary(self) -> PollSummary | None:
         """The last poll; None if it failed."""
         return self.last_summary if self.failure is None else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the server refuses ordinary roles, by its slots or by its answer to our connect."""
+        if self.failure is None:
+            return self.last_summary is not None and self.last_summary.exhausted
+        return self.failure.reason is FailureReason.EXHAUSTED and self.failure.exhausted_scope is LimitScope.SERVER
 
     @property
     def polled(self) -> bool:
@@ -219,8 +227,8 @@ def _changes(before: ServerState, after: ServerState) -> Iterator[Event]:
     if summary is None:
         return
     if before.summary is None:
-        yield ServerUp()
+        yield ServerUp(next((slots for slots in summary.slots if slots.scope is LimitScope.SERVER), None))
     if after.memory.had_hidden and not before.memory.had_hidden:
-        yield PrivilegeMissing(summary.snapshot.own_user, summary.hidden)
+        yield PrivilegeMissing(summary.snapshot.own_user, summary.hidden, len(summary.snapshot.sessions))
     if after.memory.had_folded and not before.memory.had_folded:
         yield ClientsFolded(summary.folded)

@@ -4,21 +4,9 @@ import sys
 import textwrap
 import time
 
-from pgwatch_sessions.core.events import (
-    DiagnosisChanged,
-    Event,
-    LeakChanged,
-    LeakClosed,
-    LeakOpened,
-    ServerDown,
-    ServerUp,
-)
-from pgwatch_sessions.core.findings import Verdict
-from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, paint_for
-from pgwatch_sessions.wording.amounts import counted
-from pgwatch_sessions.wording.failures import failure_text
-from pgwatch_sessions.wording.labels import client_name
-from pgwatch_sessions.wording.sentences import diagnosis_change_text, finding_text
+from pgwatch_sessions.core.events import Event, LeakChanged
+from pgwatch_sessions.terminal import Colour, laid_out, paint_for
+from pgwatch_sessions.wording.event_lines import event_line, is_other_finding, is_said_by_another
 
 _COLUMNS = 100
 _AFTER_TIME = " " * 10
@@ -43,22 +31,9 @@ def report(text: str, colour: Colour | None = None) -> None:
 
 
 def report_event(event: Event) -> None:
-    """Print an event of the daemon; of changes of a finding, only those of its severity."""
+    """Print the line of an event as the daemon does; of changes of a finding, only those of more than its numbers."""
     match event:
-        case LeakChanged(finding, before) if finding.severity is before.severity:
-            pass
-        case LeakOpened(finding) | LeakChanged(finding):
-            text = finding_text(finding, at=time.time())
-            report(
-                f"{finding.severity:<8}  {client_name(finding.key.client)}: {text}", SEVERITY_COLOURS[finding.severity]
-            )
-        case LeakClosed(finding):
-            sessions = counted(finding.total, "session")
-            report(f"closed    {client_name(finding.key.client)}: {sessions} at {finding.key.site}", Colour.GREEN)
-        case DiagnosisChanged(diagnosis, before) if diagnosis.client:
-            colour = Colour.GREEN if diagnosis.verdict is Verdict.OK else Colour.RED
-            report(diagnosis_change_text(diagnosis, before), colour)
-        case ServerDown(failure):
-            report(f"cannot poll the server: {failure_text(failure)}", Colour.RED)
-        case ServerUp():
-            report("the daemon is connected and polls the server", Colour.GREEN)
+        case LeakChanged(finding, before) if not is_other_finding(finding, before):
+            return
+    if sys.stdout is not None and not is_said_by_another(event):
+        say(laid_out(event_line(event, at=time.time()), time.strftime("%H:%M:%S"), paint_for(sys.stdout)))

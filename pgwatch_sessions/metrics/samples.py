@@ -8,7 +8,7 @@ from typing import Any
 
 from pgwatch_sessions.core.findings import Diagnosis, Verdict
 from pgwatch_sessions.core.limits import SlotUsage
-from pgwatch_sessions.core.model import OTHER, Client, DatabaseCounters, Failure, FailureReason, LimitScope
+from pgwatch_sessions.core.model import OTHER, Client, DatabaseCounters
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.core.summaries.leak_counters import LeakCounters, LeakLabel
@@ -71,18 +71,8 @@ def of_leaks(counts: Callable[[LeakCounters], Mapping[LeakLabel, int]]) -> Sampl
 
 def exhausted(state: ServerState) -> Iterator[Sample]:
     """Sample whether all ordinary slots are in use. A refusal for lack of slots proves it too."""
-    if state.summary:
-        yield (), float(state.summary.exhausted)
-    elif _refused_for_lack_of_slots(state.failure):
-        yield (), 1.0
-
-
-def _refused_for_lack_of_slots(failure: Failure | None) -> bool:
-    return (
-        failure is not None
-        and failure.reason is FailureReason.EXHAUSTED
-        and failure.exhausted_scope is LimitScope.SERVER
-    )
+    if state.summary or state.is_full:
+        yield (), float(state.is_full)
 
 
 def exhaustion(state: ServerState) -> Iterator[Sample]:

@@ -14,6 +14,7 @@ from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.web.ranked_findings import FindingDetails, add_details, rank_findings, seconds_in_state
 from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
+from pgwatch_sessions.wording.sentences import finding_sentence
 
 #: The most sessions, and the most findings, in one document.
 MAX_LISTED = 1000
@@ -150,11 +151,13 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
         "server": state.server,
         "up": state.failure is None,
         "anchor": details.anchor,
+        "message": finding_sentence(finding, at=details.polled_at),
         **finding_fields(finding),
         "origins": list(finding.origins),
         "is_leak": finding.is_leak,
         "since": _time(finding.since),
         "opened_at": _time(finding.opened_at),
+        "closes_at": _time(finding.closes_at),
         "total": finding.total,
         "exhaustion_limit": {"scope": str(limit.scope), "name": limit.name} if limit else None,
         "harm": {
@@ -163,7 +166,6 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
             "xmin_age_max": finding.harm.xmin_age_max,
             "xid_age_max": finding.harm.xid_age_max,
         },
-        "session_count": len(finding.sessions),
         "sessions": [
             {
                 **_identity(session),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Finding
+from pgwatch_sessions.core.findings import Finding, FindingState
 from pgwatch_sessions.core.limits import LimitId, nearest_limit
 from pgwatch_sessions.core.model import Client, Session
 from pgwatch_sessions.core.state import ServerState
@@ -37,7 +37,10 @@ class FindingDetails(NamedTuple):
 
 
 def rank_findings(states: Iterable[ServerState], application: str | None = None) -> list[RankedFinding]:
-    """Return the open findings, or those of one application, worst first: by severity, growth, then size."""
+    """Return the open findings, or those of one application, worst first: by severity, growth, then size.
+
+    Findings that have no session any more come last.
+    """
     ranked = [
         RankedFinding(finding, state)
         for state in states
@@ -46,6 +49,7 @@ def rank_findings(states: Iterable[ServerState], application: str | None = None)
     ]
     ranked.sort(
         key=lambda each: (
+            each.finding.state is FindingState.RECOVERING,
             -each.finding.severity.rank,
             not each.finding.is_leak,
             each.finding.exhaustion_seconds,

@@ -4,6 +4,10 @@ import math
 from datetime import UTC, datetime
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+#: What `until` returns of a time that has come.
+NOW = "now"
+#: Rates from here on have no decimals.
+_WHOLE = 9.95
 
 
 def duration(seconds: float) -> str:
@@ -18,11 +22,29 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def until(seconds: float) -> str:
+    """Return how far away a time is: `now`, `in 14 min`; empty if it never comes."""
+    if math.isinf(seconds):
+        return ""
+    return f"in {duration(seconds)}" if round(seconds) > 0 else NOW
+
+
 def until_full(seconds: float) -> str:
     """Return when a limit is reached: `now`, `in 14 min`, or `not at this rate`."""
-    if math.isinf(seconds):
-        return "not at this rate"
-    return f"in {duration(seconds)}" if seconds else "now"
+    return until(seconds) or "not at this rate"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago a time was: `just now`, `14 min ago`."""
+    return f"{duration(seconds)} ago" if round(seconds) > 0 else "just now"
+
+
+def growth(per_minute: float) -> str:
+    """Return how fast sessions join: `2.4 more per minute`, `18 more per hour`; empty below one per hour."""
+    number, unit = (per_minute, "minute") if per_minute >= 1 else (60 * per_minute, "hour")
+    if number < 1:
+        return ""
+    return f"{f'{number:,.0f}' if number >= _WHOLE else f'{number:.1f}'.removesuffix('.0')} more per {unit}"
 
 
 def moment(seconds: float) -> str:

@@ -9,11 +9,10 @@ from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
 from pgwatch_sessions.wording.amounts import counted
 from pgwatch_sessions.wording.client_software import ClientSoftware
+from pgwatch_sessions.wording.harm import held_back
 
 #: A growing finding that has lost this many sessions, and as many as it still has, is being terminated while it grows.
 _MIN_ENDED = 3
-#: Every transaction holds back vacuum a little. Below this number of transactions it is not worth a sentence.
-_MIN_XMIN_AGE = 10_000
 
 #: What a site is called if it comes from a tag with this key.
 _TAGGED_SITES = (
@@ -107,8 +106,8 @@ def _harm(finding: Finding) -> str:
     harm, parts = finding.harm, []
     if harm.blocked:
         parts.append(f"{counted(harm.blocked, 'other session is', 'other sessions are')} blocked")
-    if (harm.xmin_age_max or 0) >= _MIN_XMIN_AGE:
-        parts.append(f"vacuum is held back by {counted(harm.xmin_age_max or 0, 'transaction')}")
+    if held_back(harm):
+        parts.append(f"vacuum is held back by {held_back(harm)}")
     if harm.xid_age_max is not None:
         parts.append("uncommitted changes keep their locks")
     return f"Harm: {'; '.join(parts)}." if parts else ""

@@ -13,6 +13,7 @@ from pgwatch_sessions.core.events import (
     LeakOpened,
     PrivilegeMissing,
     ServerDown,
+    ServerEvent,
     ServerUp,
 )
 from pgwatch_sessions.core.findings import Finding
@@ -30,6 +31,8 @@ EVENT_NAMES: Mapping[type[Any], str] = {
     PrivilegeMissing: "privilege_missing",
     ClientsFolded: "clients_folded",
 }
+#: Pids in an event: of the sessions held longest. `session_count` counts all.
+MAX_PIDS = 10
 #: What to do if clients are folded into `other`.
 FOLDED_CLIENTS_REMEDY = "raise max_clients, or give each application one name that does not change"
 
@@ -42,8 +45,10 @@ def event_name(event: Event) -> str:
 def event_fields(event: Event) -> dict[str, Any]:
     """Return the event's fields as JSON values. A field that does not apply is left out."""
     match event:
-        case LeakOpened(finding) | LeakChanged(finding) | LeakClosed(finding):
-            return finding_fields(finding)
+        case LeakOpened(finding) | LeakChanged(finding):
+            return _bounded(finding_fields(finding))
+        case LeakClosed(finding):
+            return {**_bounded(finding_fields(finding)), "state": "closed"}
         case DiagnosisChanged(diagnosis, before):
             return {
                 **(client_fields(diagnosis.client) if diagnosis.client else {}),
@@ -51,14 +56,24 @@ def event_fields(event: Event) -> dict[str, Any]:
                 **({"before": str(before)} if before else {}),
                 **({"reason": diagnosis.reason} if diagnosis.reason else {}),
             }
-        case ServerUp():
-            return {}
+        case _:
+            return _server_fields(event)
+
+
+def _server_fields(event: ServerEvent) -> dict[str, Any]:
+    match event:
+        case ServerUp(slots):
+            return {"used_slots": slots.used, "capacity_slots": slots.capacity} if slots else {}
         case ServerDown(failure):
             return {"reason": str(failure.reason), "detail": failure.detail}
-        case PrivilegeMissing(role, hidden):
-            return {"hidden_sessions": hidden, "remedy": grant_statement(role)}
+        case PrivilegeMissing(role, hidden, sessions):
+            return {"hidden_sessions": hidden, "session_count": sessions, "remedy": grant_statement(role)}
         case ClientsFolded(folded):
             return {"folded_clients": folded, "remedy": FOLDED_CLIENTS_REMEDY}
+
+
+def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "sessions": fields["sessions"][:MAX_PIDS]}
 
 
 def finding_fields(finding: Finding) -> dict[str, Any]:
@@ -66,10 +81,12 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
     return {
         "kind": str(finding.key.kind),
         "severity": str(finding.severity),
+        "state": str(finding.state),
         **client_fields(finding.key.client),
         **({"origin": ", ".join(finding.origins)} if finding.origins else {}),
         "site": finding.key.site,
         "sessions": [session.id.pid for session in finding.sessions],
+        "session_count": len(finding.sessions),
         "rate_per_minute": round(finding.rate_per_minute, 3),
         "exhaustion_seconds": finite_or_none(finding.exhaustion_seconds),
         "blocked": finding.harm.blocked,

@@ -21,6 +21,16 @@ VERDICTS: Mapping[Verdict, str] = {
     Verdict.UNKNOWN: "not known",
 }
 
+#: Completes "the server ...".
+VERDICT_PHRASES: Mapping[Verdict, str] = {
+    Verdict.OK: "is ok",
+    Verdict.LEAKING: "is leaking",
+    Verdict.SATURATED: "is too small for its load",
+    Verdict.BLOCKED: "is blocked",
+    Verdict.SLOW: "has slow statements",
+    Verdict.UNKNOWN: "cannot be judged",
+}
+
 
 def client_name(client: Client) -> str:
     """Return `application (database, user)`."""

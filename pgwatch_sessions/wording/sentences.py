@@ -1,29 +1,62 @@
-"""Findings and diagnoses, each in one line."""
+"""The sentences about findings, diagnoses and what cannot be seen. Every output takes them from here."""
 
-import math
+from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingState, Verdict
+from pgwatch_sessions.core.model import Failure
+from pgwatch_sessions.wording.amounts import NOW, counted, duration, growth, until
+from pgwatch_sessions.wording.failures import failure_text
+from pgwatch_sessions.wording.harm import harm_parts
+from pgwatch_sessions.wording.labels import HOW_HELD, VERDICT_PHRASES, client_name, printable
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding, Verdict
-from pgwatch_sessions.wording.amounts import counted, duration, until_full
-from pgwatch_sessions.wording.labels import HOW_HELD, client_name, printable
+#: Completes what hides sessions: a missing privilege, or a server that does not answer.
+UNSEEN = "leaks among them cannot be seen"
 
 
-def finding_text(finding: Finding, *, at: float) -> str:
-    """Return how many sessions are held where and for how long, how fast it grows, and what it costs.
+def finding_sentence(finding: Finding, *, at: float) -> str:
+    """Return the one sentence on a finding: whose sessions, how many, where, how long, how fast, what they cost.
 
     `at` is the server's time of the last poll.
     """
+    return f"{client_name(finding.key.client)}: {finding_text(finding, at=at)}"
+
+
+def finding_text(finding: Finding, *, at: float) -> str:
+    """Return the sentence on a finding without its client."""
     site = printable(finding.key.site)
-    parts = [f"{counted(len(finding.sessions), 'session')} {HOW_HELD[finding.key.kind]} at {site}"]
-    if finding.sessions:
-        held_since = finding.sessions[0].state_change
-        parts.append(f"the longest for {duration(at - (finding.since if held_since is None else held_since))}")
-    if finding.rate_per_minute > 0:
-        parts.append(f"{finding.rate_per_minute:.1f} more per minute")
-        if not math.isinf(finding.exhaustion_seconds):
-            parts.append(f"out of connections {until_full(finding.exhaustion_seconds)}")
-    if finding.harm.blocked:
-        parts.append(f"blocks {counted(finding.harm.blocked, 'other session')}")
-    return ", ".join(parts)
+    if finding.state is FindingState.RECOVERING:
+        closes = "" if finding.closes_at is None else f"; closes {until(finding.closes_at - at)} unless it leaks again"
+        return f"{_all_sessions(finding)} at {site} {_gone(finding)}{closes}"
+    number = len(finding.sessions)
+    held_since = finding.sessions[0].state_change
+    held = duration(at - (finding.since if held_since is None else held_since))
+    rate, ends = growth(finding.rate_per_minute), until(finding.exhaustion_seconds)
+    parts = [
+        f"{counted(number, 'session')} {HOW_HELD[finding.key.kind]} at {site}",
+        f"the longest for {held}",
+        *([rate] if rate else ()),
+        *([f"out of connections {ends}"] if ends and (rate or ends == NOW) else ()),
+        *harm_parts(finding.harm),
+    ]
+    if number == 1:
+        parts[:2] = [f"{parts[0]} for {held}"]
+    may_end = "" if finding.is_leak else f"; {'it' if number == 1 else 'they'} may still end"
+    return ", ".join(parts) + may_end
+
+
+def closed_text(finding: Finding, *, at: float) -> str:
+    """Return why a finding was closed, without its client."""
+    if finding.state is FindingState.OPEN:
+        belongs = "session now belongs" if len(finding.sessions) == 1 else "sessions now belong"
+        return f"{len(finding.sessions):,} {belongs} to another finding of this client"
+    lasted = f"after {duration(at - finding.since)}"
+    return f"{_all_sessions(finding)} at {printable(finding.key.site)} {_gone(finding)}, {lasted}"
+
+
+def _all_sessions(finding: Finding) -> str:
+    return "the session" if finding.total == 1 else f"all {counted(finding.total, 'session')}"
+
+
+def _gone(finding: Finding) -> str:
+    return "has ended or is used again" if finding.total == 1 else "have ended or are used again"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -33,14 +66,22 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 
 def diagnosis_change_text(diagnosis: Diagnosis, before: Verdict | None) -> str:
-    """Return the new verdict and the one before: `diagnosis of the server: leaking (12 held at /orders), was ok`."""
+    """Return the new verdict and the one before: `the server is leaking: orders: 12 held at /orders (it was ok)`."""
     subject = client_name(diagnosis.client) if diagnosis.client else "the server"
-    return f"diagnosis of {subject}: {diagnosis_text(diagnosis)}{f', was {before}' if before else ''}"
+    reason = f": {printable(diagnosis.reason)}" if diagnosis.reason else ""
+    was = f" (it was {before})" if before else ""
+    return f"{subject} {VERDICT_PHRASES[diagnosis.verdict]}{reason}{was}"
 
 
-def hidden_text(sessions: int) -> str:
-    """Return that the monitoring role may not see the state of this many sessions."""
-    return f"{counted(sessions, 'session is', 'sessions are')} hidden from the monitoring role"
+def hidden_text(hidden: int, sessions: int) -> str:
+    """Return what hidden sessions mean: `12 of 14 sessions are hidden …: leaks among them cannot be seen`."""
+    are = "is" if hidden == 1 else "are"
+    return f"{hidden:,} of {counted(sessions, 'session')} {are} hidden from the monitoring role: {UNSEEN}"
+
+
+def down_text(failure: Failure) -> str:
+    """Return why a server cannot be polled, and what that means."""
+    return f"the server cannot be polled: {failure_text(failure)}; leaks cannot be seen until it can"
 
 
 def folded_text(clients: int) -> str:

@@ -35,7 +35,8 @@ def after(*outcomes: Snapshot | Failure, policy: Policy | None = None) -> tuple[
 def test_up_and_down_are_reported_once_per_change() -> None:
     """A server that stays down is reported again only when the reason changes."""
     _, events = after(snapshot(), snapshot(), NETWORK, NETWORK, TIMEOUT, snapshot())
-    assert events == [(ServerUp(),), (), (ServerDown(NETWORK),), (), (ServerDown(TIMEOUT),), (ServerUp(),)]
+    up = ServerUp(SlotUsage(LimitScope.SERVER, "db", 100, 1))
+    assert events == [(up,), (), (ServerDown(NETWORK),), (), (ServerDown(TIMEOUT),), (up,)]
 
 
 def test_a_failed_poll_removes_the_sessions_and_keeps_the_history() -> None:
@@ -53,8 +54,8 @@ def test_missing_privilege_and_folding_are_reported_once() -> None:
     """A failed poll in between does not repeat the reports."""
     hidden = snapshot(*(session(i, None, client=Client("shop", "app", str(i))) for i in range(3)))
     _, events = after(hidden, NETWORK, hidden, hidden, policy=Policy(max_clients=1))
-    assert events[0] == (ServerUp(), PrivilegeMissing("pgwatch_sessions", 3), ClientsFolded(2))
-    assert events[2:] == [(ServerUp(),), ()]
+    assert events[0][1:] == (PrivilegeMissing("pgwatch_sessions", 3, 3), ClientsFolded(2))
+    assert [list(map(type, each)) for each in events[2:]] == [[ServerUp], []]
 
 
 def test_sessions_of_a_managed_service_itself_do_not_count_as_hidden() -> None:
@@ -64,7 +65,7 @@ def test_sessions_of_a_managed_service_itself_do_not_count_as_hidden() -> None:
         state, events = after(snapshot(service, *others))
         assert state.summary is not None
         assert state.summary.hidden == hidden
-        assert (PrivilegeMissing("pgwatch_sessions", 1) in events[0]) == bool(hidden)
+        assert (PrivilegeMissing("pgwatch_sessions", 1, 2) in events[0]) == bool(hidden)
 
 
 def test_every_session_is_in_exactly_one_summary() -> None:

@@ -8,6 +8,7 @@ import pytest
 from pgwatch_sessions.core.model import Client, Failure, FailureReason, SessionState
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, to_json
+from pgwatch_sessions.wording.sentences import finding_sentence
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking
 from tests.support.values import NOW, session, snapshot
 from tests.support.web import Watched, served
@@ -49,7 +50,10 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
         "server": "orders-db",
         "up": True,
         "kind": "transaction_held",
+        "message": finding_sentence(leaking().findings[0], at=END),
         "severity": "critical",
+        "state": "open",
+        "closes_at": None,
         "is_leak": True,
         "database": "shop",
         "user": "app",

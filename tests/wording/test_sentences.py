@@ -44,24 +44,30 @@ def test_moments_are_utc_and_counts_agree_with_their_noun() -> None:
         (
             finding(HELD, HELD),
             (
-                "2 sessions idle in transaction at SELECT orders, the longest for 5 min, 12.0 more per minute, "
+                "2 sessions idle in transaction at SELECT orders, the longest for 5 min, 12 more per minute, "
                 "out of connections in 5 min"
             ),
         ),
         (
-            finding(HELD, rate_per_minute=0.0, exhaustion_seconds=float("inf")),
-            "1 session idle in transaction at SELECT orders, the longest for 5 min",
+            finding(HELD, is_leak=False, rate_per_minute=0.0, exhaustion_seconds=float("inf")),
+            "1 session idle in transaction at SELECT orders for 5 min; it may still end",
         ),
         (
-            finding(HELD, kind=LeakKind.CONNECTION_HELD, exhaustion_seconds=0.0, harm=Harm(slots=1, blocked=1)),
+            finding(
+                HELD,
+                kind=LeakKind.CONNECTION_HELD,
+                rate_per_minute=0.4,
+                exhaustion_seconds=0.3,
+                harm=Harm(slots=1, blocked=1, xmin_age_max=25_000),
+            ),
             (
-                "1 session idle and not returned to the pool at SELECT orders, the longest for 5 min, "
-                "12.0 more per minute, out of connections now, blocks 1 other session"
+                "1 session idle and not returned to the pool at SELECT orders for 5 min, 24 more per hour, "
+                "out of connections now, blocks 1 other session, holds back vacuum by 25,000 transactions"
             ),
         ),
         (
-            finding(kind=LeakKind.ORIGIN_GROWTH, site="a\x1b[2J", rate_per_minute=0.0),
-            "0 sessions opened and never used again at a?[2J",
+            finding(site="a\x1b[2J", total=12, harm=Harm(slots=0), closes_at=NOW + 90),
+            "all 12 sessions at a?[2J have ended or are used again; closes in 90 s unless it leaks again",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.wording.advice import advice_of
 from pgwatch_sessions.wording.events import client_fields, finding_fields
+from pgwatch_sessions.wording.sentences import finding_sentence
 
 
 def document_of(results: Iterable[CheckResult], *, fail_on: Severity, code: int) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def _client(summary: ClientSummary, result: CheckResult) -> dict[str, Any]:
 def _finding(finding: Finding, result: CheckResult) -> dict[str, Any]:
     advice = advice_of(finding, result.sessions_of(finding.key.client))
     return {
+        "message": finding_sentence(finding, at=result.polled_at),
         **finding_fields(finding),
         "since": text_of(finding.since),
         "age_seconds": round(result.polled_at - finding.since, 3),

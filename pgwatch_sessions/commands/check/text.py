@@ -15,7 +15,7 @@ from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import grant_statement
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
 from pgwatch_sessions.wording.labels import client_name, limit_name, printable
-from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text, hidden_text
+from pgwatch_sessions.wording.sentences import diagnosis_text, finding_sentence, hidden_text
 
 #: Clients in the table, and sessions of one finding, that are listed.
 _MAX_CLIENTS = 100
@@ -100,7 +100,7 @@ def _in_state(client: ClientSummary, state: SessionState) -> str:
 def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[str]:
     advice = advice_of(finding, result.sessions_of(finding.key.client))
     severity = paint(finding.severity.upper(), SEVERITY_COLOURS[finding.severity])
-    yield f"{severity}  {client_name(finding.key.client)}: {finding_text(finding, at=result.polled_at)}"
+    yield f"{severity}  {finding_sentence(finding, at=result.polled_at)}"
     for session in finding.sessions[:_MAX_SESSIONS]:
         yield f"  {_session(session)}"
     if len(finding.sessions) > _MAX_SESSIONS:
@@ -140,7 +140,8 @@ def _conclusion(result: CheckResult, fail_on: Severity, hold_limit: float, paint
             yield FAILURE_ADVICE[failure.reason]
         return
     if result.hidden and summary is not None:
-        yield paint(f"{hidden_text(result.hidden)}. Leaks among hidden sessions are not found.", Colour.RED)
+        sessions = sum(client.sessions for client in result.clients)
+        yield paint(f"{hidden_text(result.hidden, sessions)}.", Colour.RED)
         yield f"To show hidden sessions, run as a superuser: {grant_statement(summary.snapshot.own_user)}"
         return
     if result.findings and result.findings[0].severity is Severity.NOTICE and result.seconds_watched < hold_limit:

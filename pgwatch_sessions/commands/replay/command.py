@@ -19,7 +19,7 @@ from pgwatch_sessions.commands.command import (
     CommandError,
     load_settings,
 )
-from pgwatch_sessions.commands.replay.polls import ReplayedPoll, replay, replay_event_fields
+from pgwatch_sessions.commands.replay.polls import ReplayedPoll, replay, replay_event_fields, replay_line
 from pgwatch_sessions.commands.replay.report import PAGING, ReplayReport
 from pgwatch_sessions.commands.replay.summary import summary_lines
 from pgwatch_sessions.commands.replay.timeline import Timeline
@@ -95,7 +95,10 @@ def _replay_file(source: BufferedReader, settings: Settings, options: argparse.N
 def _json_lines(poll: ReplayedPoll) -> Iterator[str]:
     for event in poll.events:
         name, fields = replay_event_fields(event)
-        yield json.dumps({"at": text_of(poll.at), "event": name, "server": poll.state.server, **fields})
+        message = replay_line(event, at=poll.at).text
+        yield json.dumps(
+            {"at": text_of(poll.at), "event": name, "server": poll.state.server, "message": message, **fields}
+        )
 
 
 def _share_read(source: BufferedReader) -> Callable[[], float] | None:

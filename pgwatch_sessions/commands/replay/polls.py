@@ -14,7 +14,10 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.recording import BadLine, RecordedPoll
+from pgwatch_sessions.wording.amounts import duration
+from pgwatch_sessions.wording.event_lines import event_line
 from pgwatch_sessions.wording.events import event_fields, event_name
+from pgwatch_sessions.wording.lines import Line, Tone
 
 #: Polls are missing if the time between two polls is this many times the usual one.
 _GAP = 5.0
@@ -79,6 +82,19 @@ def replay(polls: Iterable[RecordedPoll | BadLine], policy: Policy) -> Iterator[
             server = _ReplayedServer(state=ServerState(server=poll.server))
         servers[poll.server], replayed = _judge(server, poll, policy)
         yield replayed
+
+
+def replay_line(event: ReplayEvent, *, at: float) -> Line:
+    """Return the line about an event. `at` is the time of its poll."""
+    match event:
+        case PollsMissing(seconds):
+            return Line("no polls", Tone.WARN, f"no poll for {duration(seconds)}")
+        case ClockSteppedBack(seconds):
+            return Line("clock", Tone.WARN, f"the clock stepped back by {duration(seconds)}")
+        case ServerRestarted():
+            return Line("restart", Tone.WARN, "the server was restarted, so every session is new")
+        case _:
+            return event_line(event, at=at)
 
 
 def replay_event_fields(event: ReplayEvent) -> tuple[str, dict[str, Any]]:

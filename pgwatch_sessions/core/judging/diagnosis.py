@@ -95,7 +95,7 @@ def diagnose(
         )
         for client, own in tracks.items()
     }
-    found[None] = diagnose_server(found.values(), context.slots)
+    found[None] = diagnose_server(found.values(), context.slots, hidden=_hidden_from_us(context.history))
     return _settle(replace(memory, activity=activity), found, context)
 
 
@@ -118,8 +118,16 @@ def diagnose_client(client: Client, evidence: ClientEvidence) -> Diagnosis:
 
 
 def _hidden(evidence: ClientEvidence) -> str:
-    hidden = sum(track.session.state is None for track in evidence.tracks)
-    return f"hidden from the monitoring role: {hidden} of {len(evidence.tracks)} sessions" if hidden else ""
+    return _hidden_part(sum(track.session.state is None for track in evidence.tracks), len(evidence.tracks))
+
+
+def _hidden_from_us(history: History) -> str:
+    tracks = history.tracks.values()
+    return _hidden_part(sum(track.session.is_hidden for track in tracks), len(tracks))
+
+
+def _hidden_part(hidden: int, sessions: int) -> str:
+    return f"hidden from the monitoring role: {hidden} of {sessions} sessions" if hidden else ""
 
 
 def _leaking(evidence: ClientEvidence) -> str:
@@ -181,8 +189,11 @@ CLIENT_RULES: tuple[tuple[Verdict, Callable[[ClientEvidence], str]], ...] = (
 _WORST_FIRST = (Verdict.LEAKING, Verdict.BLOCKED, Verdict.SATURATED, Verdict.SLOW)
 
 
-def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage]) -> Diagnosis:
-    """Return the verdict on the server from those on its clients and from the use of its slots."""
+def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage], *, hidden: str) -> Diagnosis:
+    """Return the verdict on the server from those on its clients and from the use of its slots.
+
+    `hidden` says how many sessions are hidden, or is empty: among hidden sessions, leaks cannot be seen.
+    """
     by_verdict: dict[Verdict, list[Diagnosis]] = {}
     for diagnosis in clients:
         by_verdict.setdefault(diagnosis.verdict, []).append(diagnosis)
@@ -193,9 +204,7 @@ def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage]) ->
     for verdict in _WORST_FIRST:
         if verdict in by_verdict:
             return Diagnosis(client=None, verdict=verdict, reason=_reasons(by_verdict[verdict]))
-    if 2 * len(by_verdict.get(Verdict.UNKNOWN, ())) > sum(map(len, by_verdict.values())):
-        return Diagnosis(client=None, verdict=Verdict.UNKNOWN, reason="most sessions are hidden")
-    return Diagnosis(client=None, verdict=Verdict.OK)
+    return Diagnosis(client=None, verdict=Verdict.UNKNOWN if hidden else Verdict.OK, reason=hidden)
 
 
 def _reasons(diagnoses: Iterable[Diagnosis]) -> str:

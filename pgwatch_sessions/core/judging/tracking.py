@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import Finding, FindingKey, Harm, LeakKind, Severity
+from pgwatch_sessions.core.findings import Finding, FindingKey, FindingState, Harm, LeakKind, Severity
 from pgwatch_sessions.core.judging.blocking import harm_of
 from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
 from pgwatch_sessions.core.judging.filling import filled_limit
@@ -99,7 +99,7 @@ def _judged(tracked: TrackedFinding, exhaustion: Mapping[LimitId, float], contex
     """Return the finding with its forecast and severity."""
     finding = tracked.finding
     seconds = nearest_limit(exhaustion, finding.key.client).seconds if finding.sessions else math.inf
-    finding = replace(finding, exhaustion_seconds=seconds)
+    finding = replace(finding, exhaustion_seconds=seconds, closes_at=_closes_at(tracked, context))
     severity = severity_of(
         finding,
         limits_held=_longest_hold(finding, context) / tracked.limit,
@@ -122,9 +122,14 @@ def _longest_hold(finding: Finding, context: PollContext) -> float:
     return context.now - began if began is not None else 0.0
 
 
-def _is_over(tracked: TrackedFinding, context: PollContext) -> bool:
+def _closes_at(tracked: TrackedFinding, context: PollContext) -> float | None:
     limits = _OPEN_WITHOUT_SESSIONS if tracked.finding.is_leak else 1.0
-    return tracked.empty_since is not None and context.now - tracked.empty_since >= limits * context.policy.hold_limit
+    return None if tracked.empty_since is None else tracked.empty_since + limits * context.policy.hold_limit
+
+
+def _is_over(tracked: TrackedFinding, context: PollContext) -> bool:
+    closes_at = tracked.finding.closes_at
+    return closes_at is not None and context.now >= closes_at
 
 
 def _without_sessions(suspicion: Suspicion, context: PollContext) -> TrackedFinding:
@@ -244,10 +249,13 @@ def _is_judged_at_once(suspicion: Suspicion, harm: Harm) -> bool:
 
 def _is_notable(finding: Finding, reported: Finding) -> bool:
     """Return whether a finding differs so much from what was last reported that it is reported again."""
+    if finding.state is FindingState.RECOVERING:
+        return reported.state is not FindingState.RECOVERING
     return (
         (finding.key, finding.severity) != (reported.key, reported.severity)
         or _differs(len(finding.sessions), len(reported.sessions))
         or _differs(finding.rate_per_minute, reported.rate_per_minute)
+        or (finding.harm.blocked > 0 and reported.harm.blocked == 0)
         # A forecast is reported again when it comes nearer, not when it recedes or is missing for a moment.
         or finding.exhaustion_seconds < (1 - _NOTABLE_CHANGE) * reported.exhaustion_seconds
     )

@@ -7,10 +7,6 @@ from pgwatch_sessions.core.judging.blocking import NO_BLOCKING, Blocking
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, Client, Session, SessionState
 
 _NO_STATES: Mapping[SessionState, int] = dict.fromkeys(SessionState, 0)
-#: Roles of managed services. Their sessions stay hidden from every customer's role, whatever is granted.
-_SERVICE_USERS = frozenset(
-    {"alloydbadmin", "azure_superuser", "azuresu", "cloudsqladmin", "cloudsqlagent", "rdsadmin", "rdsproxyadmin"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,4 +86,4 @@ def summarise(
 
 def count_hidden(sessions: Iterable[Session]) -> int:
     """Count the hidden sessions that a GRANT would make visible."""
-    return sum(session.state is None and session.client.user not in _SERVICE_USERS for session in sessions)
+    return sum(session.is_hidden for session in sessions)

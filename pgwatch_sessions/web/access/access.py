@@ -16,9 +16,11 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.settings.errors import SettingError, SettingsError
 from pgwatch_sessions.web.access.logins import Logins, TooManyLoginsError
 from pgwatch_sessions.web.access.web_config import WebConfig, load_web_config, stamp
+from pgwatch_sessions.wording.event_lines import web_config_failed_line, web_config_reloaded_line
 
 #: Probes have no password, and learn only whether the daemon is well.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -86,13 +88,15 @@ class Access:
             self._retry_at = now + _RETRY_SECONDS
             if str(error) != self._logged_failure:
                 self._logged_failure = str(error)
-                self._log.error("web_config_failed", errors=[str(each) for each in error.errors])
+                errors = [str(each) for each in error.errors]
+                log_line(self._log, "web_config_failed", web_config_failed_line(errors), {"errors": errors})
             return
         if config.users != self._config.users:
             self._logins = _logins(config)
         self._config, self._stamps = config, config.stamps
         self._retry_at, self._logged_failure = math.inf, ""
-        self._log.info("web_config_reloaded", path=str(self._path))
+        path = str(self._path)
+        log_line(self._log, "web_config_reloaded", web_config_reloaded_line(path), {"path": path})
 
 
 def _logins(config: WebConfig) -> Logins | None:

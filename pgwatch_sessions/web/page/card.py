@@ -2,25 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Severity
-from pgwatch_sessions.core.model import Client, Session
+from pgwatch_sessions.core.model import Session
 from pgwatch_sessions.web.ranked_findings import FindingDetails, seconds_in_state
 from pgwatch_sessions.wording.advice import Advice
-from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
-from pgwatch_sessions.wording.labels import HOW_HELD, limit_name
+from pgwatch_sessions.wording.amounts import ago, counted, duration, growth, moment, until, until_full
+from pgwatch_sessions.wording.harm import held_back
+from pgwatch_sessions.wording.labels import limit_name
+from pgwatch_sessions.wording.lines import Tone, finding_label, finding_tone
+from pgwatch_sessions.wording.sentences import finding_sentence
 
 #: Sessions listed on a card.
 MAX_SESSIONS = 10
 _MAX_ORIGINS = 5
 #: Characters of a statement.
 _MAX_STATEMENT = 300
-
-#: The style sheet's class that colours a text; an empty one leaves its colour.
-Tone = Literal["good", "note", "warn", "bad", "soft", ""]
-
-_TONES: dict[Severity, Tone] = {Severity.CRITICAL: "bad", Severity.WARNING: "warn", Severity.NOTICE: "note"}
 
 
 class Figure(NamedTuple):
@@ -29,7 +26,7 @@ class Figure(NamedTuple):
     label: str
     value: str
     note: str = ""
-    tone: Tone = ""
+    tone: Tone = Tone.PLAIN
 
 
 class SessionRow(NamedTuple):
@@ -47,13 +44,11 @@ class Card:
     """Everything that the page shows of one finding."""
 
     anchor: str
-    severity: Severity
+    #: The severity, or `recovering`.
+    label: str
     tone: Tone
-    client: Client
-    #: False if the sessions may still end by themselves.
-    is_leak: bool
-    how_held: str
-    site: str
+    #: The one sentence on the finding.
+    sentence: str
     figures: Sequence[Figure]
     advice: Advice
     #: The sessions held longest, longest first.
@@ -71,12 +66,9 @@ def card_of(details: FindingDetails) -> Card:
     statements = {session.statement.text for session in finding.sessions[:MAX_SESSIONS]}
     return Card(
         anchor=details.anchor,
-        severity=finding.severity,
-        tone=_TONES[finding.severity],
-        client=finding.key.client,
-        is_leak=finding.is_leak,
-        how_held=HOW_HELD[finding.key.kind],
-        site=finding.key.site,
+        label=finding_label(finding),
+        tone=finding_tone(finding),
+        sentence=finding_sentence(finding, at=details.polled_at),
         figures=tuple(_figures(details)),
         advice=details.advice,
         sessions=rows,
@@ -89,14 +81,17 @@ def _figures(details: FindingDetails) -> Iterator[Figure]:
     finding, harm = details.finding, details.finding.harm
     total = f"{finding.total:,} in total" if finding.total != len(finding.sessions) else ""
     yield Figure("Held now", counted(len(finding.sessions), "session"), total)
-    yield Figure("Since", f"{duration(details.polled_at - finding.since)} ago", moment(finding.since))
-    yield Figure("Rate", f"{finding.rate_per_minute:.3g} a minute" if finding.rate_per_minute else "no new sessions")
-    limit = f"limit of {limit_name(details.nearest_limit)}" if details.nearest_limit else ""
-    yield Figure("Out of connections", until_full(finding.exhaustion_seconds), limit)
+    yield Figure("Since", ago(details.polled_at - finding.since), moment(finding.since))
+    if finding.closes_at is not None:
+        yield Figure("Closes", until(finding.closes_at - details.polled_at), "unless it leaks again")
+    else:
+        yield Figure("Rate", growth(finding.rate_per_minute) or "no new sessions")
+        limit = f"limit of {limit_name(details.nearest_limit)}" if details.nearest_limit else ""
+        yield Figure("Out of connections", until_full(finding.exhaustion_seconds), limit)
     if harm.blocked:
-        yield Figure("Blocks", counted(harm.blocked, "session"), tone="bad")
-    if harm.xmin_age_max:
-        yield Figure("Holds back vacuum by", counted(harm.xmin_age_max, "transaction"))
+        yield Figure("Blocks", counted(harm.blocked, "session"), tone=Tone.BAD)
+    if held_back(harm):
+        yield Figure("Holds back vacuum by", held_back(harm))
     if finding.origins:
         more = len(finding.origins) - _MAX_ORIGINS
         yield Figure("From", ", ".join(finding.origins[:_MAX_ORIGINS]), f"and {more:,} more" if more > 0 else "")

@@ -1,36 +1,35 @@
 """The page as texts for the templates: what is wrong, which client causes it, and what to do now."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Severity, Verdict
+from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, LimitScope, SessionState
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.core.summaries.poll import PollSummary
-from pgwatch_sessions.web.page.card import Card, Tone, card_of
-from pgwatch_sessions.web.ranked_findings import RankedFinding, add_details, rank_findings
+from pgwatch_sessions.web.page.card import Card, card_of
+from pgwatch_sessions.web.page.headline import ColouredText, headline_of
+from pgwatch_sessions.web.ranked_findings import add_details, rank_findings
 from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
 from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
 from pgwatch_sessions.wording.failures import FAILURES
 from pgwatch_sessions.wording.labels import VERDICTS, limit_name
+from pgwatch_sessions.wording.lines import Tone
 from pgwatch_sessions.wording.sentences import hidden_text
 
 #: Shown of each server.
 MAX_FINDINGS = 50
 MAX_CLIENTS = 100
 MAX_LIMITS = 20
-#: Problems named in the headline.
-MAX_PROBLEMS = 3
 REFRESH_SECONDS = 10
 
 #: States with a column of their own; the others are counted in one more column.
 _COLUMN_STATES = (SessionState.ACTIVE, SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED)
 #: The other verdicts name a problem that is not a leak: `warn`.
-_TONES: dict[Verdict, Tone] = {Verdict.OK: "good", Verdict.UNKNOWN: "note", Verdict.LEAKING: "bad"}
+_TONES: dict[Verdict, Tone] = {Verdict.OK: Tone.GOOD, Verdict.UNKNOWN: Tone.NOTE, Verdict.LEAKING: Tone.BAD}
 
 
 class Link(NamedTuple):
@@ -38,13 +37,6 @@ class Link(NamedTuple):
 
     path: str
     meaning: str
-
-
-class ColouredText(NamedTuple):
-    """A text and the tone that colours it."""
-
-    text: str
-    tone: Tone = ""
 
 
 class LimitRow(NamedTuple):
@@ -72,7 +64,7 @@ class Poll:
 
     #: Whether ordinary roles can no longer connect.
     exhausted: bool
-    #: How many sessions are hidden, and the statement that shows them; both empty if none is hidden.
+    #: What cannot be seen, and the statement that shows it; both empty if no session is hidden.
     hidden: str
     grant: str
     #: For example `3 clients are`, and how to list them; both empty if none is counted as `other`.
@@ -125,47 +117,10 @@ def page_of(states: Collection[ServerState], *, version: str, links: Sequence[Li
     return Page(
         version=version,
         refresh_seconds=REFRESH_SECONDS if refreshing else None,
-        headline=_headline(states),
+        headline=headline_of(states),
         servers=[_server_section(state) for state in states],
         links=links,
     )
-
-
-def _headline(states: Collection[ServerState]) -> ColouredText:
-    """Name the worst problems in one line."""
-    ranked = rank_findings(states)
-    problems = list(_problems(states, ranked))
-    if problems:
-        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        return ColouredText("; ".join(each.text for each in problems[:MAX_PROBLEMS]) + more, problems[0].tone)
-    if not all(state.polled for state in states):
-        return ColouredText("Not polled yet", "note")
-    notices = f" ({counted(len(ranked), 'notice')})" if ranked else ""
-    return ColouredText(f"Nothing is leaking{notices}", "good")
-
-
-def _problems(states: Collection[ServerState], ranked: Sequence[RankedFinding]) -> Iterator[ColouredText]:
-    urgent = [each for each in ranked if each.finding.severity is not Severity.NOTICE]
-    if urgent:
-        yield _worst_finding(urgent, several_servers=len(states) > 1)
-    for state in states:
-        if state.failure:
-            yield ColouredText(f"{state.server} cannot be polled", "bad")
-    for state in states:
-        diagnosis = state.diagnoses.get(None)
-        if diagnosis and diagnosis.verdict not in _TONES:
-            yield ColouredText(f"{state.server}: {VERDICTS[diagnosis.verdict]}", "warn")
-
-
-def _worst_finding(urgent: Sequence[RankedFinding], *, several_servers: bool) -> ColouredText:
-    finding, state = urgent[0]
-    does = "leaks" if finding.is_leak else "holds connections"
-    server = f" on {state.server}" if several_servers else ""
-    seconds = finding.exhaustion_seconds
-    forecast = f", out of connections {until_full(seconds)}" if isfinite(seconds) else ""
-    more = f", and {counted(len(urgent) - 1, 'more finding')}" if len(urgent) > 1 else ""
-    tone: Tone = "bad" if finding.severity is Severity.CRITICAL else "warn"
-    return ColouredText(f"{finding.key.client.application} {does} at {finding.key.site}{server}{forecast}{more}", tone)
 
 
 def _server_section(state: ServerState) -> ServerSection:
@@ -190,7 +145,7 @@ def _poll(state: ServerState, view: PollSummary) -> Poll:
     clients = sorted(view.clients, key=lambda each: (_is_healthy(each, state), -each.sessions, each.client))
     return Poll(
         exhausted=view.exhausted,
-        hidden=hidden_text(view.hidden) if view.hidden else "",
+        hidden=hidden_text(view.hidden, len(view.snapshot.sessions)) if view.hidden else "",
         grant=grant_statement(view.snapshot.own_user) if view.hidden else "",
         folded=counted(view.folded, "client is", "clients are") if view.folded else "",
         unfold=FOLDED_CLIENTS_REMEDY if view.folded else "",
@@ -235,7 +190,7 @@ def _numbers(summary: ClientSummary) -> Sequence[ColouredText]:
 
 
 def _count(number: int, *, alarming: bool = False) -> ColouredText:
-    return ColouredText(f"{number:,}", "soft" if not number else "warn" if alarming else "")
+    return ColouredText(f"{number:,}", Tone.SOFT if not number else Tone.WARN if alarming else Tone.PLAIN)
 
 
 def _age(seconds: float | None) -> ColouredText:
@@ -243,4 +198,4 @@ def _age(seconds: float | None) -> ColouredText:
 
 
 def _coloured(verdict: Verdict, text: str) -> ColouredText:
-    return ColouredText(text, _TONES.get(verdict, "warn"))
+    return ColouredText(text, _TONES.get(verdict, Tone.WARN))

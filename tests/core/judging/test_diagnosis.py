@@ -148,12 +148,13 @@ ROOMY = (SlotUsage(LimitScope.SERVER, "db", 100, 89), SlotUsage(LimitScope.ROLE,
 
 
 class ServerRow(NamedTuple):
-    """The verdicts on the clients, the use of the slots, and the verdict on the server."""
+    """The verdicts on the clients, the use of the slots, what is hidden, and the verdict on the server."""
 
     clients: Sequence[Diagnosis]
     slots: Sequence[SlotUsage]
     verdict: Verdict
     reason: str
+    hidden: str = ""
 
 
 SERVER_ROWS: Mapping[str, ServerRow] = {
@@ -169,20 +170,20 @@ SERVER_ROWS: Mapping[str, ServerRow] = {
         [verdict(Verdict.BLOCKED)], FULL, Verdict.SATURATED, "90 of 100 slots are in use",
     ),
     "a leak explains a full server": ServerRow([verdict(Verdict.LEAKING)], FULL, Verdict.LEAKING, "orders: why"),
-    "most clients are hidden": ServerRow(
-        [verdict(Verdict.UNKNOWN), verdict(Verdict.UNKNOWN, "stock"), verdict(Verdict.OK, "web")],
-        ROOMY, Verdict.UNKNOWN, "most sessions are hidden",
+    "one session is hidden": ServerRow(
+        [verdict(Verdict.UNKNOWN), verdict(Verdict.OK, "web")], ROOMY, Verdict.UNKNOWN, "1 of 9", hidden="1 of 9",
     ),
-    "half of the clients are hidden": ServerRow(
-        [verdict(Verdict.UNKNOWN), verdict(Verdict.OK, "web")], ROOMY, Verdict.OK, "",
+    "a visible leak is worse than hidden sessions": ServerRow(
+        [verdict(Verdict.UNKNOWN), verdict(Verdict.LEAKING)], ROOMY, Verdict.LEAKING, "orders: why", hidden="1 of 9",
     ),
+    "what nobody can make visible": ServerRow([verdict(Verdict.UNKNOWN)], ROOMY, Verdict.OK, ""),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("row", SERVER_ROWS.values(), ids=SERVER_ROWS)
 def test_the_verdict_on_the_server(row: ServerRow) -> None:
     """The worst verdict on a client counts, and a server without free slots is too small."""
-    diagnosis = diagnose_server(row.clients, row.slots)
+    diagnosis = diagnose_server(row.clients, row.slots, hidden=row.hidden)
     assert (diagnosis.verdict, diagnosis.reason) == (row.verdict, row.reason)
 
 

@@ -1,0 +1,107 @@
+"""The line about each event: the daemon's log, its terminal, `replay` and the demo say it with the same words."""
+
+from collections.abc import Sequence
+
+from pgwatch_sessions.core.events import (
+    ClientsFolded,
+    DiagnosisChanged,
+    Event,
+    LeakChanged,
+    LeakClosed,
+    LeakOpened,
+    PrivilegeMissing,
+    ServerDown,
+    ServerEvent,
+    ServerUp,
+)
+from pgwatch_sessions.core.findings import Finding, Verdict
+from pgwatch_sessions.wording.amounts import counted
+from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_statement
+from pgwatch_sessions.wording.labels import client_name, printable
+from pgwatch_sessions.wording.lines import Line, Tone, finding_label, finding_tone
+from pgwatch_sessions.wording.sentences import (
+    closed_text,
+    diagnosis_change_text,
+    down_text,
+    finding_sentence,
+    folded_text,
+    hidden_text,
+)
+
+_VERDICT_TONES = {Verdict.OK: Tone.GOOD, Verdict.UNKNOWN: Tone.NOTE}
+#: Verdicts that other events tell of.
+_TOLD = frozenset({Verdict.OK, Verdict.LEAKING, Verdict.UNKNOWN})
+#: Servers named when the daemon starts.
+_MAX_NAMED = 5
+
+STOPPED = Line("stopped", Tone.NOTE, "polling has ended, and every connection is closed")
+RECORDING_RESUMED = Line("recording", Tone.GOOD, "polls are recorded again")
+
+
+def event_text(event: Event, *, at: float) -> str:
+    """Return the sentence on an event. `at` is the server's time of the poll that caused it."""
+    return event_line(event, at=at).text
+
+
+def event_line(event: Event, *, at: float) -> Line:
+    """Return the label, the tone and the sentence of an event."""
+    match event:
+        case LeakOpened(finding) | LeakChanged(finding):
+            return Line(finding_label(finding), finding_tone(finding), finding_sentence(finding, at=at))
+        case LeakClosed(finding):
+            return Line("closed", Tone.GOOD, f"{client_name(finding.key.client)}: {closed_text(finding, at=at)}")
+        case DiagnosisChanged(diagnosis, before):
+            tone = _VERDICT_TONES.get(diagnosis.verdict, Tone.WARN)
+            return Line("diagnosis", tone, diagnosis_change_text(diagnosis, before))
+        case _:
+            return _server_line(event)
+
+
+def _server_line(event: ServerEvent) -> Line:
+    match event:
+        case ServerUp(slots):
+            used = f": {slots.used:,} of {counted(slots.capacity, 'connection')} in use" if slots else ""
+            return Line("up", Tone.GOOD, f"the server can be polled{used}")
+        case ServerDown(failure):
+            return Line("down", Tone.BAD, down_text(failure))
+        case PrivilegeMissing(role, hidden, sessions):
+            return Line("hidden", Tone.WARN, f"{hidden_text(hidden, sessions)}. Run: {grant_statement(role)}")
+        case ClientsFolded(folded):
+            return Line("folded", Tone.WARN, f"{folded_text(folded)}: {FOLDED_CLIENTS_REMEDY}")
+
+
+def is_said_by_another(event: object) -> bool:
+    """Return whether the line of another event says the same, so that people need not read it twice.
+
+    A change to or from `leaking` has the line of a finding, and one to or from `unknown` that of what is not seen.
+    """
+    return isinstance(event, DiagnosisChanged) and {event.diagnosis.verdict, event.before or Verdict.OK} <= _TOLD
+
+
+def is_other_finding(finding: Finding, before: Finding) -> bool:
+    """Return whether a finding has another label, client, kind or site than before: more than its numbers changed."""
+    return (finding_label(finding), finding.key) != (finding_label(before), before.key)
+
+
+def started_line(*, version: str, servers: Sequence[str], interval: float, page: str, metrics: str | None) -> Line:
+    """Return what is watched how often, and where the page is."""
+    named = ", ".join(servers[:_MAX_NAMED]) if len(servers) <= _MAX_NAMED else counted(len(servers), "server")
+    where = f"page: {page}/" + (f", metrics: {metrics}/metrics" if metrics else "")
+    text = f"pgwatch-sessions {version} polls {named} every {interval:g} s; {where}"
+    return Line("started", Tone.NOTE, printable(text))
+
+
+def recording_failed_line(error: str) -> Line:
+    """Return why a poll is not in the recording."""
+    return Line("recording", Tone.BAD, printable(f"a poll could not be recorded: {error}; polling continues"))
+
+
+def web_config_failed_line(errors: Sequence[str]) -> Line:
+    """Return why a changed web configuration is not used."""
+    text = f"the changed web configuration cannot be used, so the former one stays in use: {'; '.join(errors)}"
+    return Line("refused", Tone.BAD, printable(text))
+
+
+def web_config_reloaded_line(path: str) -> Line:
+    """Return that a changed web configuration is used."""
+    return Line("reloaded", Tone.NOTE, printable(f"{path}: the changed web configuration is in use now"))

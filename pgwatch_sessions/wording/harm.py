@@ -1,0 +1,23 @@
+"""What held sessions cost others, as text."""
+
+from pgwatch_sessions.core.findings import Harm
+from pgwatch_sessions.wording.amounts import counted
+
+#: Every transaction holds back vacuum a little. Below this number of transactions it is not worth a word.
+_MIN_XMIN_AGE = 10_000
+
+
+def held_back(harm: Harm) -> str:
+    """Return how far vacuum is held back, for example `25,000 transactions`; empty if hardly."""
+    age = harm.xmin_age_max or 0
+    return counted(age, "transaction") if age >= _MIN_XMIN_AGE else ""
+
+
+def harm_parts(harm: Harm) -> list[str]:
+    """Return what the sessions of a finding do to others: `blocks 2 other sessions`."""
+    parts = []
+    if harm.blocked:
+        parts.append(f"blocks {counted(harm.blocked, 'other session')}")
+    if held_back(harm):
+        parts.append(f"holds back vacuum by {held_back(harm)}")
+    return parts
