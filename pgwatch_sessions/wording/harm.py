@@ -2,6 +2,7 @@
 
 from pgwatch_sessions.core.findings import Harm
 from pgwatch_sessions.wording.amounts import counted
+from pgwatch_sessions.wording.labels import limit_name
 
 #: Every transaction holds back vacuum a little. Below this number of transactions it is not worth a word.
 _MIN_XMIN_AGE = 10_000
@@ -18,6 +19,9 @@ def harm_parts(harm: Harm) -> list[str]:
     parts = []
     if harm.blocked:
         parts.append(f"blocks {counted(harm.blocked, 'other session')}")
+    if harm.fills:
+        slots = harm.fills.slots
+        parts.append(f"{slots.used:,} of {counted(slots.capacity, 'connection')} of {limit_name(slots.limit)} in use")
     if held_back(harm):
         parts.append(f"holds back vacuum by {held_back(harm)}")
     return parts

@@ -69,6 +69,11 @@ class CheckResult:
         """The number of failed polls."""
         return sum(self.state.poll_failures.values())
 
+    @property
+    def session_count(self) -> int:
+        """The number of sessions of the clients that are checked."""
+        return sum(client.sessions for client in self.clients)
+
     def sessions_of(self, client: Client) -> tuple[Session, ...]:
         """Return all sessions of a client at the last successful poll."""
         summary = self.state.last_summary

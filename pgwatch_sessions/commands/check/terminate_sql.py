@@ -25,7 +25,7 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
 from pgwatch_sessions.wording.labels import client_name, printable
-from pgwatch_sessions.wording.sentences import finding_text, hidden_text
+from pgwatch_sessions.wording.sentences import finding_sentence, hidden_text
 from pgwatch_sessions.wording.termination import PRIVILEGE, termination_sql
 
 #: As `check` does by default.
@@ -86,7 +86,7 @@ def _not_seen(result: CheckResult) -> Iterator[str]:
         if failure.reason in FAILURE_ADVICE:
             yield FAILURE_ADVICE[failure.reason]
     elif result.hidden:
-        yield f"{result.state.server}: {hidden_text(result.hidden)}"
+        yield f"{result.state.server}: {hidden_text(result.hidden, result.session_count)}"
 
 
 def _lines(chosen: Sequence[tuple[CheckResult, Finding]], *, several_servers: bool) -> Iterator[str]:
@@ -99,10 +99,9 @@ def _lines(chosen: Sequence[tuple[CheckResult, Finding]], *, several_servers: bo
     for result, finding, sql in statements:
         if sql is not None:
             server = f"{result.state.server}: " if several_servers else ""
-            text = f"{client_name(finding.key.client)}: {finding_text(finding, at=result.polled_at)}"
-            hint = "" if finding.is_leak else " (may still end by themselves)"
+            text = finding_sentence(finding, at=result.polled_at)
             yield ""
-            yield f"-- {printable(f'{server}{finding.severity.upper()} {text}{hint}')}"
+            yield f"-- {printable(f'{server}{finding.severity.upper()} {text}')}"
             yield sql
 
 

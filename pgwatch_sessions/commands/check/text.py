@@ -140,8 +140,7 @@ def _conclusion(result: CheckResult, fail_on: Severity, hold_limit: float, paint
             yield FAILURE_ADVICE[failure.reason]
         return
     if result.hidden and summary is not None:
-        sessions = sum(client.sessions for client in result.clients)
-        yield paint(f"{hidden_text(result.hidden, sessions)}.", Colour.RED)
+        yield paint(f"{hidden_text(result.hidden, result.session_count)}.", Colour.RED)
         yield f"To show hidden sessions, run as a superuser: {grant_statement(summary.snapshot.own_user)}"
         return
     if result.findings and result.findings[0].severity is Severity.NOTICE and result.seconds_watched < hold_limit:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from pgwatch_sessions.core.events import Event, LeakChanged, LeakClosed, LeakOpened
-from pgwatch_sessions.core.findings import Severity
+from pgwatch_sessions.core.findings import FindingState, Severity
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo, Session, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
@@ -134,6 +134,32 @@ def test_a_finding_opens_once_and_closes_once() -> None:
     assert kinds == [LeakOpened, LeakClosed]
     (closed,) = [event for event in server.events if isinstance(event, LeakClosed)]
     assert closed.finding.total == 10
+
+
+def test_a_finding_without_sessions_is_reported_once_as_recovering() -> None:
+    """Then it closes, when it said. Nothing else is reported of it, however critical it was."""
+    server = PolledServer()
+    server.watch(0, 200, *SPREAD_OUT)
+    reported = len(server.events)
+    server.watch(200, 400)
+    about = [event for event in server.events[reported:] if isinstance(event, LeakOpened | LeakChanged | LeakClosed)]
+    assert [type(event) for event in about] == [LeakChanged, LeakClosed]
+    recovering = about[0].finding
+    assert recovering.state is FindingState.RECOVERING
+    assert recovering.closes_at == NOW + 320
+    assert recovering.evidence
+
+
+def test_a_finding_that_begins_to_block_others_is_reported_again() -> None:
+    """It says so once, even if the waiters come and go."""
+    server = PolledServer()
+    server.watch(0, 200, *SPREAD_OUT)
+    reported = len(server.events)
+    waiter = session(9, ACTIVE, since=NOW + 199, wait_event_type="Lock", blocked_by=(1,))
+    for seconds in range(200, 300, 10):
+        server.poll(seconds, *SPREAD_OUT, *([waiter] if seconds % 20 else []))
+    (changed,) = [event for event in server.events[reported:] if isinstance(event, LeakChanged)]
+    assert changed.finding.harm.blocked == 1
 
 
 def test_sites_with_few_sessions_each_are_joined() -> None:
