@@ -1,5 +1,6 @@
 """`pgwatch-sessions check` as a process on real servers: its report, and the exit codes that a CI gate relies on."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -86,11 +87,32 @@ def test_a_hold_that_is_too_young_is_reported_and_for_waits_until_it_is_over(dat
     with idle_in_transaction(database.dsn(application_name="orders-api")):
         ended = finished(*of_database(database, "--polls", "2", "--interval", "100ms"))
         assert ended.returncode == 0
-        young = f"orders-api ({database.name}, postgres) has 1 session idle in transaction for up to "
-        assert f"Too young to judge: {young}" in ended.stdout
-        assert "The hold limit is 1m. Use --for 1m to poll until it is over." in ended.stdout
+        young = f"orders-api ({database.name}, postgres), "
+        assert f"\nNot judged\n  {young}" in ended.stdout
+        assert "s idle in transaction: younger than the hold limit of 60 s\n" in ended.stdout
+        assert "  Use --for 1m to poll until the hold limit is over.\n" in ended.stdout
         code, server = document(*of_database(database, "--for", "2400ms", "--interval", "400ms", "--hold-limit", "2s"))
     assert (code, server["polls"], server["too_young_to_judge"]) == (1, 7, [])
+
+
+def test_a_console_is_not_judged_unless_it_is_no_tool(database: Database) -> None:
+    """The first thing that people try is BEGIN in psql. It must not end in silence."""
+    with idle_in_transaction(database.dsn(application_name="psql")) as pid:
+        _until_older(database, pid, seconds=1.1)
+        once = of_database(database, "--polls", "1", "--hold-limit", "1s")
+        ended = finished(*once)
+        code, server = document(*once)
+        judged = finished(*once, "--tools", "")
+    assert (ended.returncode, code) == (0, 0)
+    assert re.search(
+        rf"\nNot judged\n  psql \({database.name}, postgres\), \d+ s idle in transaction: a console, reported only "
+        r"when it blocks others or holds back vacuum, or when such sessions fill the server; `--tools ''` judges it\n",
+        ended.stdout,
+    )
+    (line,) = server["not_judged"]
+    assert (line["application"], line["reason"], line["sessions"]) == ("psql", "tool", 1)
+    assert judged.returncode == 1
+    assert "NOTICE  psql" in judged.stdout
 
 
 def test_the_json_document_has_everything_that_the_text_has(database: Database) -> None:
@@ -123,15 +145,56 @@ def test_the_json_document_has_everything_that_the_text_has(database: Database) 
 
 def test_patterns_choose_which_clients_are_checked(database: Database) -> None:
     """Findings of other clients do not fail the gate and are not in the report. Patterns are shell patterns."""
-    with idle_in_transaction(database.dsn(application_name="billing-1")) as pid:
+    billing = idle_in_transaction(database.dsn(application_name="billing-1"))
+    with billing as pid, idle(database.dsn(application_name="orders-api")):
         _until_older(database, pid, seconds=1.1)
         once = ("--polls", "1", "--hold-limit", "1s")
         assert finished(*of_database(database, *once, "--application", "billing-*")).returncode == 1
         others = finished(*of_database(database, *once, "--application", "orders-*"))
+    assert others.returncode == 0
+    assert "orders-api" in others.stdout
+    assert "billing" not in others.stdout
+
+
+def test_a_pattern_that_matches_no_client_is_no_success(database: Database) -> None:
+    """A misspelt name would pass a gate for ever. The error names the clients that are there, most sessions first."""
+    once = ("--polls", "1", "--format", "json")
+    with idle(database.dsn(application_name="orders-api"), 2), idle(database.dsn(application_name="billing")):
+        wrong = finished(*of_database(database, *once, "--application", "nope*"))
         elsewhere = finished("check", "--dsn", database.dsn(), *once, "--database", "no-such-*")
-    assert (others.returncode, elsewhere.returncode) == (0, 0)
-    assert "billing" not in others.stdout + elsewhere.stdout
-    assert "No client has a session." in others.stdout
+        allowed = finished(*of_database(database, *once, "--application", "nope*", "--allow-missing"))
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        f"pgwatch-sessions: error: --application 'nope*' --database '{database.name}' matches no client; "
+        f"there are orders-api in {database.name}, billing in {database.name}; correct the pattern, or add "
+        "--allow-missing if the client may have no session yet\n"
+    )
+    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+    assert database.name in elsewhere.stderr
+    assert allowed.returncode == 0
+    assert json.loads(allowed.stdout)["servers"][0]["clients"] == []
+
+
+def test_of_many_clients_an_error_names_some(own_postgres: OwnPostgresFactory) -> None:
+    """A server may have thousands of clients. On one without any, the error says that too."""
+    server = own_postgres()
+    with contextlib.ExitStack() as sessions:
+        for number in range(12):
+            sessions.enter_context(idle(server.dsn(application_name=f"job-{number:02}")))
+        many = finished("check", "--polls", "1", "--dsn", server.dsn(), "--application", "orders")
+    until(
+        lambda: (
+            "no client has a session"
+            in finished("check", "--polls", "1", "--dsn", server.dsn(), "--application", "x").stderr
+        )
+    )
+    assert "job-09 and 2 more; correct" in many.stderr
+
+
+def test_a_server_that_cannot_be_polled_may_have_the_client() -> None:
+    """Its failure decides the exit code."""
+    ended = finished("check", "--polls", "1", "--dsn", "postgresql://postgres@127.0.0.1:1/x", "--application", "orders")
+    assert ended.returncode == 3
 
 
 def test_for_a_notice_a_longer_check_is_proposed(database: Database) -> None:
@@ -182,7 +245,8 @@ def test_hidden_states_are_exit_3(own_postgres: OwnPostgresFactory) -> None:
     server = own_postgres()
     with role(server.dsn(), "plain"), idle_in_transaction(server.dsn(application_name="orders-api")):
         ended = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"))
-        narrow = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"), "--application", "others")
+        missing = ("--application", "others", "--allow-missing")
+        narrow = finished("check", "--polls", "1", "--dsn", server.dsn(user="plain"), *missing)
     assert ended.returncode == 3
     hidden = "1 of 1 session is hidden from the monitoring role: leaks among them cannot be seen."
     assert f"{hidden}\n" in ended.stdout
@@ -232,7 +296,10 @@ def test_the_daemons_interval_is_not_the_checks(database: Database) -> None:
     """An environment in which the daemon polls once an hour does not make a check last for hours."""
     env = environment(INTERVAL="1h", DSN=database.dsn())
     assert (
-        finished("check", "--polls", "2", "--interval", "100ms", "--database", database.name, env=env).returncode == 0
+        finished(
+            "check", "--polls", "2", "--interval", "100ms", "--database", database.name, "--allow-missing", env=env
+        ).returncode
+        == 0
     )
 
 

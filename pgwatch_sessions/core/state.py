@@ -40,6 +40,7 @@ from pgwatch_sessions.core.model import (
 from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
 from pgwatch_sessions.core.summaries.label_budget import NO_CLIENTS, LabelledClients
 from pgwatch_sessions.core.summaries.leak_counters import LeakCounters
+from pgwatch_sessions.core.summaries.not_judged import NotJudged, not_judged
 from pgwatch_sessions.core.summaries.poll import PollSummary, summarise_poll
 
 #: Histogram buckets, in seconds, for time idle in transaction.
@@ -84,6 +85,8 @@ class ServerState:
     labelled: LabelledClients = NO_CLIENTS
     #: Seconds until each limit is reached at the present growth, as of the last successful poll.
     exhaustion: Mapping[LimitId, float] = field(default_factory=dict)
+    #: Held sessions that are not reported, and why; none if the last poll failed.
+    not_judged: tuple[NotJudged, ...] = ()
     #: Counted since the daemon started.
     leak_counters: LeakCounters = field(default_factory=LeakCounters)
     memory: Memory = field(default_factory=Memory)
@@ -142,7 +145,7 @@ def _after_failure(state: ServerState, failure: Failure) -> tuple[ServerState, t
     failures = {**state.poll_failures, failure.reason: state.poll_failures[failure.reason] + 1}
     diagnosis, verdicts = diagnose_failure(state.memory.diagnosis, failure.detail or failure.reason)
     memory = replace(state.memory, diagnosis=diagnosis)
-    return replace(state, failure=failure, poll_failures=failures, memory=memory), verdicts
+    return replace(state, failure=failure, poll_failures=failures, not_judged=(), memory=memory), verdicts
 
 
 def _after_success(
@@ -175,6 +178,7 @@ def _after_success(
         hold_durations=_observe_holds(state.hold_durations, ended, policy),
         labelled=labelled,
         exhaustion=tracking.exhaustion,
+        not_judged=not_judged(history, findings, policy),
         leak_counters=state.leak_counters.count(
             tracking.events, state.findings, findings, max_clients=policy.max_clients
         ),

@@ -14,12 +14,15 @@ from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.web.ranked_findings import FindingDetails, add_details, rank_findings, seconds_in_state
 from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
+from pgwatch_sessions.wording.not_judged import not_judged_fields
 from pgwatch_sessions.wording.sentences import finding_sentence
 
 #: The most sessions, and the most findings, in one document.
 MAX_LISTED = 1000
 #: The most sessions of one finding, longest held first.
 MAX_OF_FINDING = 100
+#: The most clients of a server that are listed as not judged.
+MAX_NOT_JUDGED = 100
 #: Characters of a statement, as the default of track_activity_query_size.
 MAX_STATEMENT = 1024
 
@@ -110,6 +113,7 @@ def diagnosis(states: States, selection: Selection) -> Fields:
                 "hidden_sessions": state.summary.hidden if state.summary else None,
                 "folded_clients": state.summary.folded if state.summary else None,
                 "clients": clients[:room],
+                "not_judged": _not_judged(state, selection.application),
                 "truncated": len(clients) > room,
             }
         )
@@ -230,6 +234,11 @@ def _client(summary: ClientSummary, state: ServerState) -> Fields:
         "lock_waiting": summary.lock_waiting if complete else None,
         "blocked_by": summary.blocked_sessions if complete else None,
     }
+
+
+def _not_judged(state: ServerState, application: str | None) -> list[Fields]:
+    chosen = [each for each in state.not_judged if application in {None, each.client.application}]
+    return list(map(not_judged_fields, chosen[:MAX_NOT_JUDGED]))
 
 
 def _limits(state: ServerState) -> list[Fields]:

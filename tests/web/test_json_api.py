@@ -166,8 +166,33 @@ def test_the_diagnosis_has_verdicts_and_limits() -> None:
     orders = next(each for each in server["clients"] if each["application"] == "orders")
     assert orders["states"] == dict.fromkeys(SessionState, 0) | {"idle in transaction": LEAKED}
     assert orders["idle_in_transaction_age_max_seconds"] == END - NOW
+    assert server["not_judged"] == []
     (calm,) = document("diagnosis", after(snapshot(session(1), server=SERVER)))["servers"]
     assert {each["exhaustion_seconds"] for each in calm["limits"]} == {None}
+
+
+def test_the_diagnosis_lists_what_is_held_and_not_judged() -> None:
+    """With the reason as a word of a closed set, and in a sentence; by application, if one is asked for."""
+    console, young = (
+        session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - seconds, client=Client("shop", "ann", name))
+        for pid, seconds, name in ((1, 360, "psql"), (2, 30, "orders"))
+    )
+    (server,) = document("diagnosis", after(snapshot(console, young)))["servers"]
+    check(server)
+    first, second = server["not_judged"]
+    assert first.pop("text").startswith("psql (shop, ann), 6 min idle in transaction: a console, ")
+    assert first == {
+        "database": "shop",
+        "user": "ann",
+        "application": "psql",
+        "reason": "tool",
+        "sessions": 1,
+        "seconds": 360,
+        "limit_seconds": None,
+    }
+    assert (second["reason"], second["limit_seconds"]) == ("young", 60)
+    (chosen,) = document("diagnosis", after(snapshot(console, young)), application="orders")["servers"]
+    assert [each["application"] for each in chosen["not_judged"]] == ["orders"]
 
 
 def test_a_client_with_hidden_sessions_has_no_numbers() -> None:

@@ -7,9 +7,10 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 
+from pgwatch_sessions.commands.check.client_filter import ClientFilter, refuse_missing
 from pgwatch_sessions.commands.check.document import document_of
 from pgwatch_sessions.commands.check.polling import poll_servers
-from pgwatch_sessions.commands.check.result import CheckResult, ClientFilter, result_of
+from pgwatch_sessions.commands.check.result import CheckResult, result_of
 from pgwatch_sessions.commands.check.text import report_lines
 from pgwatch_sessions.commands.command import (
     CONNECTION,
@@ -27,6 +28,7 @@ from pgwatch_sessions.terminal import Progress, bar, paint_for
 
 _POLLS = 3
 _INTERVAL = 2.0
+_MISSING = "correct the pattern, or add --allow-missing if the client may have no session yet"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -35,7 +37,9 @@ def _check(options: argparse.Namespace) -> int:
     clients = ClientFilter(application=options.application, database=options.database)
     with Progress(sys.stderr) as progress:
         states = asyncio.run(_poll(settings, polls, options.poll_interval, progress))
-    results = [result_of(state, clients, hold_limit=settings.hold_limit) for state in states]
+    if not options.allow_missing:
+        refuse_missing(clients, states, remedy=_MISSING)
+    results = [result_of(state, clients) for state in states]
     fail_on = Severity(options.fail_on)
     code = max(result.exit_code(fail_on) for result in results)
     lines = _lines(results, options.format, fail_on=fail_on, code=code, hold_limit=settings.hold_limit)
@@ -85,6 +89,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--application", metavar="PATTERN", help="check only clients with this application_name")
     parser.add_argument("--database", metavar="PATTERN", help="check only clients of this database")
     parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="pass if no client matches the patterns, for gates that may run before any traffic",
+    )
+    parser.add_argument(
         "--fail-on",
         choices=[str(severity) for severity in Severity],
         default=str(Severity.NOTICE),
@@ -119,7 +128,7 @@ examples:
 exit codes:
   0  no finding of the --fail-on severity or worse
   1  a finding of the --fail-on severity or worse
-  2  wrong usage or configuration
+  2  wrong usage or configuration, or no client matches --application and --database
   3  a server cannot be polled, or hides the state of sessions from the monitoring role
      (with several servers, the highest code)
 """,

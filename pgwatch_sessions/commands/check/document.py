@@ -6,9 +6,11 @@ from typing import Any
 from pgwatch_sessions.commands.check.result import CheckResult
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.summaries.clients import ClientSummary
+from pgwatch_sessions.core.summaries.not_judged import NotJudgedReason
 from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.wording.advice import advice_of
 from pgwatch_sessions.wording.events import client_fields, finding_fields
+from pgwatch_sessions.wording.not_judged import not_judged_fields
 from pgwatch_sessions.wording.sentences import finding_sentence
 
 
@@ -35,9 +37,11 @@ def _server(result: CheckResult, fail_on: Severity) -> dict[str, Any]:
         ],
         "clients": [_client(summary, result) for summary in result.clients],
         "findings": [_finding(finding, result) for finding in result.findings],
+        "not_judged": [not_judged_fields(each) for each in result.not_judged],
         "too_young_to_judge": [
-            {**client_fields(each.client), "sessions": each.sessions, "age_seconds": round(each.oldest, 3)}
-            for each in result.too_young
+            {**client_fields(each.client), "sessions": each.sessions, "age_seconds": round(each.seconds or 0.0, 3)}
+            for each in result.not_judged
+            if each.reason is NotJudgedReason.YOUNG and each.in_transaction
         ],
     }
 

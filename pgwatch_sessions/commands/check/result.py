@@ -2,37 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 
+from pgwatch_sessions.commands.check.client_filter import ClientFilter
 from pgwatch_sessions.commands.command import EXIT_FOUND, EXIT_OK, EXIT_UNSEEN
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.judging.blocking import Blocking
-from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, Snapshot
+from pgwatch_sessions.core.model import Client, Session, Snapshot
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.clients import ClientSummary, count_hidden, summarise
-
-
-class ClientFilter(NamedTuple):
-    """Shell patterns of the clients to check; None matches every client."""
-
-    application: str | None
-    database: str | None
-
-    def matches(self, client: Client) -> bool:
-        """Return whether the client is checked."""
-        return (self.application is None or fnmatchcase(client.application, self.application)) and (
-            self.database is None or fnmatchcase(client.database, self.database)
-        )
-
-
-class TooYoung(NamedTuple):
-    """Sessions of a client that are idle in transaction, but not for longer than the hold limit yet."""
-
-    client: Client
-    sessions: int
-    #: How long the oldest has been idle in transaction, in seconds.
-    oldest: float
+from pgwatch_sessions.core.summaries.not_judged import NotJudged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +21,8 @@ class CheckResult:
     clients: tuple[ClientSummary, ...]
     #: The worst first.
     findings: tuple[Finding, ...]
-    #: Only sessions that did not move between the first poll and the last.
-    too_young: tuple[TooYoung, ...]
+    #: Held sessions that are no finding, and why.
+    not_judged: tuple[NotJudged, ...]
     #: Sessions whose state our role may not see.
     hidden: int
 
@@ -87,8 +65,8 @@ class CheckResult:
         return EXIT_FOUND if found else EXIT_OK
 
 
-def result_of(state: ServerState, clients: ClientFilter, *, hold_limit: float) -> CheckResult:
-    """Return the result for the clients that the filter matches. `hold_limit` is in seconds."""
+def result_of(state: ServerState, clients: ClientFilter) -> CheckResult:
+    """Return the result for the clients that the filter matches."""
     findings = [each for each in state.findings if each.sessions and clients.matches(each.key.client)]
     snapshot = state.last_summary.snapshot if state.last_summary else None
     sessions = [each for each in snapshot.sessions if clients.matches(each.client)] if snapshot else []
@@ -96,7 +74,7 @@ def result_of(state: ServerState, clients: ClientFilter, *, hold_limit: float) -
         state=state,
         clients=tuple(_client_summaries(sessions, snapshot)) if snapshot else (),
         findings=tuple(sorted(findings, key=lambda each: (-each.severity.rank, each.since))),
-        too_young=tuple(_too_young(state, sessions, hold_limit)),
+        not_judged=tuple(each for each in state.not_judged if clients.matches(each.client)),
         hidden=count_hidden(sessions),
     )
 
@@ -109,15 +87,3 @@ def _client_summaries(sessions: Iterable[Session], snapshot: Snapshot) -> Iterab
     blocking = Blocking(snapshot.sessions)
     summaries = [summarise(client, own, at=snapshot.taken_at, blocking=blocking) for client, own in by_client.items()]
     return sorted(summaries, key=lambda summary: (-summary.sessions, summary.client))
-
-
-def _too_young(state: ServerState, sessions: Iterable[Session], hold_limit: float) -> Iterable[TooYoung]:
-    first, last = state.first_poll_at, state.last_poll_at
-    ages: dict[Client, list[float]] = {}
-    for session in sessions:
-        since = session.state_change
-        if first is None or last is None or since is None or session.state not in IDLE_IN_TRANSACTION_STATES:
-            continue
-        if since <= first and last - since <= hold_limit:
-            ages.setdefault(session.client, []).append(last - since)
-    return [TooYoung(client, len(own), max(own)) for client, own in sorted(ages.items())]

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from pgwatch_sessions.commands.check.client_filter import ClientFilter, refuse_missing
 from pgwatch_sessions.commands.check.polling import poll_servers
-from pgwatch_sessions.commands.check.result import CheckResult, ClientFilter, result_of
+from pgwatch_sessions.commands.check.result import CheckResult, result_of
 from pgwatch_sessions.commands.command import (
     CONNECTION,
     EXIT_OK,
     EXIT_UNSEEN,
     JUDGEMENT,
     Command,
-    CommandError,
     load_settings,
     positive_duration,
 )
@@ -24,15 +24,13 @@ from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
-from pgwatch_sessions.wording.labels import client_name, printable
+from pgwatch_sessions.wording.labels import printable
 from pgwatch_sessions.wording.sentences import finding_sentence, hidden_text
 from pgwatch_sessions.wording.termination import PRIVILEGE, termination_sql
 
 #: As `check` does by default.
 _POLLS = 3
 _INTERVAL = 2.0
-#: Clients that are named if the pattern matches none.
-_MAX_NAMED = 10
 
 
 def _terminate_sql(options: argparse.Namespace) -> int:
@@ -40,15 +38,14 @@ def _terminate_sql(options: argparse.Namespace) -> int:
     clients = ClientFilter(application=options.application, database=options.database)
     polls = math.ceil(options.for_seconds / _INTERVAL) + 1 if options.for_seconds else _POLLS
     states = asyncio.run(_poll(settings, polls))
-    results = [result_of(state, clients, hold_limit=settings.hold_limit) for state in states]
+    results = [result_of(state, clients) for state in states]
     chosen = [(result, finding) for result in results for finding in _at_site(result.findings, options.site)]
     for result in results:
         sys.stderr.writelines(f"pgwatch-sessions: {printable(line)}\n" for line in _not_seen(result))
     if any(result.state.failure is not None or result.hidden for result in results):
         code = EXIT_UNSEEN
-    elif _is_narrowed(clients) and not any(result.clients for result in results):
-        raise CommandError(f"no client matches; there are {printable(_clients_of(states))}")
     else:
+        refuse_missing(clients, states, remedy="correct the pattern")
         code = EXIT_OK
     lines = _lines(chosen, several_servers=len(results) > 1)
     sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -65,17 +62,6 @@ def _at_site(findings: Iterable[Finding], site: str | None) -> Iterator[Finding]
     for finding in findings:
         if site is None or fnmatchcase(finding.key.site, site):
             yield finding
-
-
-def _is_narrowed(clients: ClientFilter) -> bool:
-    return clients != ClientFilter(application=None, database=None)
-
-
-def _clients_of(states: Iterable[ServerState]) -> str:
-    sessions = [session for state in states if state.last_summary for session in state.last_summary.snapshot.sessions]
-    names = sorted({client_name(session.client) for session in sessions})
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return (", ".join(names[:_MAX_NAMED]) or "none") + more
 
 
 def _not_seen(result: CheckResult) -> Iterator[str]:

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from pgwatch_sessions.commands.check.result import CheckResult, TooYoung
+from pgwatch_sessions.commands.check.result import CheckResult
 from pgwatch_sessions.core.findings import Finding, Severity
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import LimitScope, Session, SessionState
 from pgwatch_sessions.core.summaries.clients import ClientSummary
+from pgwatch_sessions.core.summaries.not_judged import NotJudgedReason
 from pgwatch_sessions.settings.quantities import duration_text
 from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour, Paint, folded, table
 from pgwatch_sessions.wording.advice import advice_of
@@ -15,11 +16,13 @@ from pgwatch_sessions.wording.amounts import counted, duration, moment
 from pgwatch_sessions.wording.events import grant_statement
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
 from pgwatch_sessions.wording.labels import client_name, limit_name, printable
+from pgwatch_sessions.wording.not_judged import not_judged_text
 from pgwatch_sessions.wording.sentences import diagnosis_text, finding_sentence, hidden_text
 
-#: Clients in the table, and sessions of one finding, that are listed.
+#: Clients in the table, sessions of one finding, and clients that are not judged, that are listed.
 _MAX_CLIENTS = 100
 _MAX_SESSIONS = 10
+_MAX_NOT_JUDGED = 20
 
 
 def report_lines(
@@ -31,9 +34,7 @@ def report_lines(
         for finding in result.findings:
             yield ""
             yield from _finding(finding, result, paint)
-        for each in result.too_young:
-            yield ""
-            yield _too_young(each, hold_limit)
+        yield from _not_judged(result, hold_limit, paint)
         yield ""
         yield from _conclusion(result, fail_on, hold_limit, paint)
         if result is not results[-1]:
@@ -123,13 +124,17 @@ def _session(session: Session) -> str:
     )
 
 
-def _too_young(sessions: TooYoung, hold_limit: float) -> str:
-    limit = duration_text(hold_limit)
-    return (
-        f"Too young to judge: {client_name(sessions.client)} has {counted(sessions.sessions, 'session')} idle in "
-        f"transaction for up to {duration(sessions.oldest)}. The hold limit is {limit}. Use --for {limit} to poll "
-        "until it is over."
-    )
+def _not_judged(result: CheckResult, hold_limit: float, paint: Paint) -> Iterator[str]:
+    if not result.not_judged:
+        return
+    yield ""
+    yield paint("Not judged", Colour.BOLD)
+    for each in result.not_judged[:_MAX_NOT_JUDGED]:
+        yield from folded(not_judged_text(each), sys.stdout, indent="  ")
+    if len(result.not_judged) > _MAX_NOT_JUDGED:
+        yield f"  and {len(result.not_judged) - _MAX_NOT_JUDGED} more"
+    if any(each.reason is NotJudgedReason.YOUNG for each in result.not_judged):
+        yield f"  Use --for {duration_text(hold_limit)} to poll until the hold limit is over."
 
 
 def _conclusion(result: CheckResult, fail_on: Severity, hold_limit: float, paint: Paint) -> Iterator[str]:

@@ -7,8 +7,8 @@ others or hold back vacuum.
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-#: The default patterns: shell patterns that ignore case.
-KNOWN_TOOLS = (
+#: Programs in which a person types statements. Shell patterns that ignore case.
+CONSOLES = (
     "psql",
     "pgcli",
     "pgadmin*",
@@ -18,6 +18,10 @@ KNOWN_TOOLS = (
     "tableplus*",
     "navicat*",
     "azure data studio*",
+)
+#: The default patterns of maintenance tools.
+KNOWN_TOOLS = (
+    *CONSOLES,
     "pg_dump",
     "pg_dumpall",
     "pg_restore",

@@ -18,12 +18,14 @@ from pgwatch_sessions.wording.events import FOLDED_CLIENTS_REMEDY, grant_stateme
 from pgwatch_sessions.wording.failures import FAILURES
 from pgwatch_sessions.wording.labels import VERDICTS, limit_name
 from pgwatch_sessions.wording.lines import Tone
+from pgwatch_sessions.wording.not_judged import not_judged_text
 from pgwatch_sessions.wording.sentences import hidden_text
 
 #: Shown of each server.
 MAX_FINDINGS = 50
 MAX_CLIENTS = 100
 MAX_LIMITS = 20
+MAX_NOT_JUDGED = 20
 REFRESH_SECONDS = 10
 
 #: States with a column of their own; the others are counted in one more column.
@@ -75,6 +77,9 @@ class Poll:
     limits_omitted: str
     clients: Sequence[ClientRow]
     clients_omitted: str
+    #: Which held sessions are not reported, and why.
+    not_judged: Sequence[str]
+    not_judged_omitted: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +158,8 @@ def _poll(state: ServerState, view: PollSummary) -> Poll:
         limits_omitted=_omitted(len(limits) - MAX_LIMITS, "limit"),
         clients=[_client_row(summary, state) for summary in clients[:MAX_CLIENTS]],
         clients_omitted=_omitted(len(clients) - MAX_CLIENTS, "client"),
+        not_judged=[not_judged_text(each) for each in state.not_judged[:MAX_NOT_JUDGED]],
+        not_judged_omitted=_omitted(len(state.not_judged) - MAX_NOT_JUDGED, "line"),
     )
 
 

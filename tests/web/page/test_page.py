@@ -42,8 +42,8 @@ from tests.support.web import Watched, served
 HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
 ELEMENTS = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article"),
-    *("div", "h1", "h2", "h3", "h4", "p", "span", "strong", "small", "a", "code", "pre", "ol", "li", "dl", "dt", "dd"),
-    *("table", "caption", "thead", "tbody", "tr", "th", "td", "meter", "button", "script"),
+    *("div", "h1", "h2", "h3", "h4", "p", "span", "strong", "small", "a", "code", "pre", "dl", "dt", "dd"),
+    *("ul", "ol", "li", "table", "caption", "thead", "tbody", "tr", "th", "td", "meter", "button", "script"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "http-equiv", "class", "id", "href", "title", "scope", "tabindex"),
@@ -285,6 +285,16 @@ def test_hidden_sessions_are_shown_with_the_grant_that_reveals_them() -> None:
     assert "No open findings among the visible sessions." in text
     assert 'GRANT pg_monitor TO "pgwatch_sessions";' in text
     assert "2 hidden" in text
+
+
+def test_what_is_held_and_not_judged_is_listed() -> None:
+    """A person who tries BEGIN in psql sees why nobody is alarmed. A healthy server has no such list."""
+    console = Client("shop", "ann", "psql")
+    held = session(1, SessionState.IDLE_IN_TRANSACTION, since=NOW - 360, client=console)
+    text = shown(parsed(after(snapshot(held))))
+    assert "Held, but not judged psql (shop, ann), 6 min idle in transaction: a console, reported only when it" in text
+    assert "; --tools '' judges it" in text
+    assert "not judged" not in shown(parsed(after(snapshot(session(1)))))
 
 
 def test_folded_clients_are_counted() -> None:
