@@ -184,6 +184,7 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
             "steps": list(details.advice.steps),
             "terminate": details.advice.terminate,
             "runbook": details.advice.runbook,
+            "stack": details.advice.stack._asdict() if details.advice.stack else None,
         },
     }
 

@@ -5,16 +5,26 @@ The daemon never carries out any of it. It only reads; a person decides.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.model import Session
 from pgwatch_sessions.wording.causes import cause_of
-from pgwatch_sessions.wording.client_software import recognise_software
 from pgwatch_sessions.wording.remedies import remedies_of
+from pgwatch_sessions.wording.stacks.recognition import recognise
 from pgwatch_sessions.wording.termination import termination_sql
 
 #: Relative to the project's root.
 RUNBOOK = "alerts/runbooks/DatabaseConnectionLeak.md"
+
+
+class StackAdvice(NamedTuple):
+    """The client's driver, pool or framework, and where the runbook has examples for it."""
+
+    name: str
+    #: What shows it, for example `its application name`.
+    evidence: str
+    runbook: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +39,18 @@ class Advice:
     terminate: str | None
     #: The page of the project that tells more, with its anchor.
     runbook: str
+    #: The driver, pool or framework that cause and steps are written for; None if nothing shows it.
+    stack: StackAdvice | None
 
 
 def advice_of(finding: Finding, client_sessions: Iterable[Session] = ()) -> Advice:
     """Return the advice on a finding. Other sessions of its client may show which software it uses."""
-    software = recognise_software((*finding.evidence, *client_sessions))
+    software = recognise((*finding.evidence, *client_sessions))
+    stack = software.stacks[0] if software.stacks and not finding.is_tool else None
     return Advice(
-        cause=cause_of(finding, software),
-        steps=remedies_of(finding, software),
+        cause=cause_of(finding, software.words),
+        steps=remedies_of(finding, software.words),
         terminate=termination_sql(finding.sessions),
         runbook=f"{RUNBOOK}#{finding.key.kind.replace('_', '-')}",
+        stack=StackAdvice(stack.name, software.evidence, f"{RUNBOOK}#{stack.anchor}") if stack else None,
     )

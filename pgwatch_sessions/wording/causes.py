@@ -1,6 +1,7 @@
 """The likely cause of a finding, in sentences: what the server shows, and what usually causes it.
 
-If the server shows the same for several causes, all of them are named. How drivers and frameworks behave was measured.
+If the server shows the same for several causes, all of them are named. What depends on the driver, the pool or the
+framework is in `stacks/`.
 """
 
 from pgwatch_sessions.core.findings import Finding, LeakKind
@@ -8,8 +9,8 @@ from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
 from pgwatch_sessions.wording.amounts import counted
-from pgwatch_sessions.wording.client_software import ClientSoftware
 from pgwatch_sessions.wording.harm import held_back
+from pgwatch_sessions.wording.stacks.stack import Words
 
 #: A growing finding that has lost this many sessions, and as many as it still has, is being terminated while it grows.
 _MIN_ENDED = 3
@@ -24,9 +25,9 @@ _TAGGED_SITES = (
 )
 
 
-def cause_of(finding: Finding, software: ClientSoftware) -> str:
+def cause_of(finding: Finding, words: Words) -> str:
     """Return the likely cause, then the harm that is done and where the sessions come from."""
-    sentences = (_main_cause(finding, software), _harm(finding), _ended_sessions(finding), _origins(finding))
+    sentences = (_main_cause(finding, words), _harm(finding), _ended_sessions(finding), _origins(finding), words.behind)
     return " ".join(filter(None, sentences))
 
 
@@ -41,7 +42,7 @@ def describe_site(finding: Finding) -> str:
     return f"{next((kind for key, kind in _TAGGED_SITES if key in tagged), 'the statement')} `{site}`"
 
 
-def _main_cause(finding: Finding, software: ClientSoftware) -> str:
+def _main_cause(finding: Finding, words: Words) -> str:
     if finding.is_tool:
         return (
             f"{finding.key.client.application} is a maintenance tool: a console, dump or backup may stay idle or in "
@@ -49,14 +50,14 @@ def _main_cause(finding: Finding, software: ClientSoftware) -> str:
         )
     match finding.key.kind:
         case LeakKind.TRANSACTION_HELD:
-            return _transaction_held(finding, software)
+            return _transaction_held(finding, words)
         case LeakKind.CONNECTION_HELD:
-            return _connection_held(software)
+            return _connection_held(words)
         case LeakKind.ORIGIN_GROWTH:
-            return _origin_growth(finding, software)
+            return _origin_growth(finding, words)
 
 
-def _transaction_held(finding: Finding, software: ClientSoftware) -> str:
+def _transaction_held(finding: Finding, words: Words) -> str:
     sessions, site = finding.evidence, describe_site(finding)
     if sessions and all(session.state is SessionState.ABORTED for session in sessions):
         return (
@@ -64,42 +65,33 @@ def _transaction_held(finding: Finding, software: ClientSoftware) -> str:
             "before the session was closed."
         )
     if sessions and all(session.statement.kind is StatementKind.TRANSACTION_OPENED for session in sessions):
-        begin = "asyncpg's `transaction().start()`" if software.asyncpg else "a `begin`"
         return (
-            f"Transactions were opened and no statement followed: {begin} outside a `with` block, or a request that "
-            "was cancelled right after it."
+            f"Transactions were opened and no statement followed: {words.begun}, or a request that was cancelled right "
+            "after it."
         )
-    versions = " (FastAPI before 0.106 and from 0.118 on)" if software.may_be_fastapi else ""
-    dependency = f"a session dependency that stays open during a StreamingResponse or a background task{versions}"
     if not finding.is_leak:
         return (
             f"Transactions stay open after {site} and may still end by themselves. Usual causes: an external call or a "
-            f"long computation inside the transaction, or {dependency}."
+            f"long computation inside the transaction, or {words.stays_open}."
         )
     return (
-        f"Transactions were opened at {site} and never committed, rolled back or closed. Usual causes: an exception, "
-        "an early return or a cancelled request that skips closing the session; an external call inside the "
-        f"transaction that never returns; or {dependency}."
+        f"Transactions were opened at {site} and never committed, rolled back or closed. Usual causes: "
+        f"{words.transaction_causes}."
     )
 
 
-def _connection_held(software: ClientSoftware) -> str:
-    if software.asyncpg_pool:
-        return "Connections were acquired from asyncpg's pool and never released."
+def _connection_held(words: Words) -> str:
     return (
         "Connections were used outside a transaction and not returned to the pool, although this client normally "
-        "returns them. Usual causes: asyncpg's `pool.acquire()` without a release, a `connect()` that is never closed, "
-        "or an AUTOCOMMIT session that is kept open."
+        f"returns them. Usual causes: {words.connection_causes}."
     )
 
 
-def _origin_growth(finding: Finding, software: ClientSoftware) -> str:
+def _origin_growth(finding: Finding, words: Words) -> str:
     growth = "A process keeps opening connections and does not use the earlier ones again."
     if all(session.statement.kind is StatementKind.RETURNED for session in finding.evidence):
-        return f"{growth} They belong to pools that are no longer used: an engine or a pool made for each request."
-    acquired = "`connect()` without a close, asyncpg's `pool.acquire()` without a release"
-    autocommit = "" if software.asyncpg_pool else ", or an AUTOCOMMIT session that is kept open"
-    return f"{growth} Usual causes: {acquired}{autocommit}."
+        return f"{growth} They belong to pools that are no longer used: {words.abandoned} made for each request."
+    return f"{growth} Usual causes: {words.growth_causes}."
 
 
 def _harm(finding: Finding) -> str:

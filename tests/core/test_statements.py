@@ -174,7 +174,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
 TAGGED = [
     # OpenTelemetry: sorted, reprs, integers bare, `%` doubled or not.
     ("SELECT 1 /*controller='it%27s',db_framework='sqlalchemy%3A2',n=7,route='/a/%7Bb%7D',traceparent='00-1-2-01'*/",
-     {"controller": "it's", "route": "/a/{b}"}),
+     {"controller": "it's", "db_framework": "sqlalchemy:2", "route": "/a/{b}"}),
     ("SELECT 1 /*db_driver='psycopg%%3A3.3',route='/a/%%7Bb%%7D'*/;", {"db_driver": "psycopg:3.3", "route": "/a/{b}"}),
     ('SELECT 1 /*action=7,route="/a"*/', {"action": "7", "route": "/a"}),
     # Several comments, prepended ones, other comments; the first of a key counts.

@@ -11,7 +11,7 @@ from sqlalchemy import Integer, bindparam, make_url, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pgwatch_sessions.core.model import SessionId
-from pgwatch_sessions.wording.client_software import ClientSoftware, recognise_software
+from pgwatch_sessions.wording.stacks.recognition import recognise
 from pgwatch_sessions.wording.termination import termination_sql
 from tests.support.polling import held, seen
 from tests.support.servers import Database
@@ -79,11 +79,12 @@ def test_the_statement_needs_the_role_of_the_sessions_or_pg_signal_backend(any_d
                     assert console.execute(statement).fetchall() == [(leaked.info.backend_pid, True)]
 
 
-async def software_on(database: Database) -> ClientSoftware:
-    """Poll the server, and recognise the software of the sessions in this database."""
+async def stacks_on(database: Database) -> list[str]:
+    """Poll the server, and recognise the stacks of the sessions in this database, the most specific first."""
     async with held(database.dsn()) as connection:
         snapshot = seen(await connection.poll())
-    return recognise_software(session for session in snapshot.sessions if session.client.database == database.name)
+    own = [session for session in snapshot.sessions if session.client.database == database.name]
+    return [stack.name for stack in recognise(own).stacks]
 
 
 @contextlib.asynccontextmanager
@@ -100,8 +101,8 @@ async def test_asyncpg_is_recognised_by_a_transaction_that_was_only_started(data
     """It sends `BEGIN;` with a semicolon."""
     async with connected(database) as connection:
         await connection.transaction().start()
-        software = await software_on(database)
-    assert (software.asyncpg, software.asyncpg_pool, software.sqlalchemy) == (True, False, False)
+        found = await stacks_on(database)
+    assert found == ["asyncpg"]
 
 
 async def test_asyncpg_is_recognised_by_a_nested_transaction(database: Database) -> None:
@@ -109,19 +110,17 @@ async def test_asyncpg_is_recognised_by_a_nested_transaction(database: Database)
     async with connected(database) as connection:
         await connection.transaction().start()
         await connection.transaction().start()
-        assert (await software_on(database)).asyncpg
+        assert await stacks_on(database) == ["asyncpg"]
 
 
 async def test_asyncpgs_pool_is_recognised_by_its_reset(database: Database) -> None:
     """A connection that was released has run the reset last, which asyncpg's bare connections do not."""
     async with asyncpg.create_pool(database.dsn(), min_size=1, max_size=1) as pool:
         await pool.fetch("SELECT 1")
-        assert (await software_on(database)).asyncpg_pool
+        assert await stacks_on(database) == ["asyncpg's pool"]
         async with pool.acquire() as connection:
             await connection.fetch("SELECT now()")
-            assert await software_on(database) == ClientSoftware(
-                asyncpg=False, asyncpg_pool=False, sqlalchemy=False, tagged=frozenset()
-            )
+            assert await stacks_on(database) == []
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -131,7 +130,15 @@ async def test_sqlalchemy_is_recognised_by_its_casts(database: Database, driver:
     try:
         async with engine.connect() as connection:
             await connection.execute(select(bindparam("id", 7, Integer)))
-            software = await software_on(database)
+            found = await stacks_on(database)
     finally:
         await engine.dispose()
-    assert (software.sqlalchemy, software.asyncpg_pool) == (True, False)
+    assert found == ["SQLAlchemy"]
+
+
+async def test_psycopg_is_recognised_by_its_rollback(database: Database) -> None:
+    """It drops its prepared statements after a rollback."""
+    with contextlib.closing(psycopg.connect(database.dsn(), prepare_threshold=0)) as connection:
+        connection.execute("SELECT %s::int", [1])
+        connection.rollback()
+        assert await stacks_on(database) == ["psycopg"]

@@ -69,4 +69,5 @@ def _finding(finding: Finding, result: CheckResult) -> dict[str, Any]:
         "steps": advice.steps,
         "terminate": advice.terminate,
         "runbook": advice.runbook,
+        "stack": advice.stack._asdict() if advice.stack else None,
     }

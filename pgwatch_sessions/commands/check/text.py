@@ -114,6 +114,9 @@ def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[st
         yield f"  {paint('to terminate the sessions, run in psql', Colour.BOLD)}"
         yield from (f"    {line}" for line in advice.terminate.splitlines())
     yield f"  {paint('runbook', Colour.BOLD)}  {advice.runbook}"
+    if advice.stack:
+        name, evidence, runbook = advice.stack
+        yield f"    for {name}, which {evidence} shows: {runbook}"
 
 
 def _session(session: Session) -> str:

@@ -15,7 +15,10 @@ Tags = tuple[tuple[str, str], ...]
 
 #: A closed set. Tags that change with each request, such as traceparent, are never kept.
 KEYS = frozenset(
-    {"route", "controller", "action", "application", "app_name", "framework", "db_driver", "job", "file", "func"}
+    {
+        *("route", "controller", "action", "job", "file", "func"),
+        *("application", "app_name", "framework", "db_framework", "db_driver"),
+    }
 )
 MAX_VALUE_LENGTH = 200
 
