@@ -270,6 +270,7 @@ def _monitoring() -> tuple[Panel, ...]:
             PanelText(
                 title="Failed polls",
                 description="By reason. `exhausted`: the server refuses connections because it is full; "
+                "`own_limit`: the limit of the monitoring role or its database is reached; "
                 "`authentication` and `privilege`: check the monitoring role; `timeout` and `network`: check the "
                 "network, and whether the server hangs.",
                 unit="cpm",

@@ -1,5 +1,6 @@
 """Build what the parts of the program need from the settings."""
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.daemon import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.settings.connection_parameters import has_password
 from pgwatch_sessions.settings.model import ServerSettings, Settings
 from pgwatch_sessions.settings.secret_files import read_secret
 
@@ -43,11 +45,12 @@ def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
 
 
 def _target(server: ServerSettings) -> Target:
-    file = server.password_file
+    file, dsn = server.password_file, server.driver_dsn
     return Target(
         name=server.name,
-        dsn=server.driver_dsn,
+        dsn=dsn,
         password=(lambda: read_secret(file)) if file else None,
+        has_password=lambda: has_password(dsn, os.environ),
     )
 
 

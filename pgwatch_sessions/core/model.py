@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.statements import Statement
 
+#: The application_name of our own sessions: the daemon's, and those of other daemons and of `check`.
+OWN_APPLICATION = "pgwatch-sessions"
 #: The label of a database, user or application without a name.
 NONE = "(none)"
 #: The label that everything beyond a label budget shares.
@@ -155,7 +157,10 @@ class Snapshot:
 class FailureReason(StrEnum):
     """Why a poll failed. A closed set, because it is a metric label."""
 
+    #: The server is full.
     EXHAUSTED = "exhausted"
+    #: The CONNECTION LIMIT of our own role or database is reached. The server may have free slots.
+    OWN_LIMIT = "own_limit"
     AUTHENTICATION = "authentication"
     STARTING_UP = "starting_up"
     TIMEOUT = "timeout"
@@ -180,5 +185,5 @@ class Failure:
     reason: FailureReason
     #: One line for a person, without secrets.
     detail: str = ""
-    #: For the reason `exhausted`: whose slots are all in use. None when the server did not say.
+    #: For the reasons `exhausted` and `own_limit`: whose slots are all in use. None when the server did not say.
     exhausted_scope: LimitScope | None = field(default=None)

@@ -12,17 +12,18 @@ from importlib import resources
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from pgwatch_sessions.core.model import Failure, Snapshot
+from pgwatch_sessions.core.model import OWN_APPLICATION, Failure, Snapshot
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.postgres.errors import (
     ConnectionParametersError,
+    PasswordMissingError,
     PasswordUnreadableError,
     failure_of,
 )
 from pgwatch_sessions.postgres.pending_connect import LONGEST_SECONDS, Dialer, PendingConnect
 from pgwatch_sessions.postgres.rows import SeenSession, decoded, sessions_of, snapshot_of
 
-APPLICATION_NAME = "pgwatch-sessions"
+APPLICATION_NAME = OWN_APPLICATION
 
 #: Limits are read again after this time. Those of the server itself change only with a restart, which ends the session.
 _CAPACITY_SECONDS = 30.0
@@ -41,6 +42,8 @@ class Target:
     dsn: str | None = field(default=None, repr=False)
     #: Called at each connect, so that a changed password is found. Raises OSError when it cannot be read.
     password: Callable[[], str] | None = field(default=None, repr=False)
+    #: Whether the driver finds a password in the DSN, in PGPASSWORD or in libpq's password file.
+    has_password: Callable[[], bool] = lambda: True
 
 
 class HeldConnection:
@@ -96,6 +99,8 @@ class HeldConnection:
                 self.drop()  # after an error that the server itself reports, the session is as good as before
             if isinstance(error, TimeoutError) and deadline.expired():
                 error = TimeoutError(self._pending.waits_for if self._pending else "the server has not answered yet")
+            if doing == "connecting" and self._pending and self._pending.host:
+                doing = f"connecting to {self._pending.host}"
             return failure_of(error, doing=doing, lost=lost)
 
     async def _reconnect(self) -> "_Open":
@@ -208,6 +213,13 @@ async def connect(target: Target, deadline: float, dialer: Dialer | None = None)
             statement_cache_size=0,
             server_settings=_session_settings(deadline),
         )
+    except asyncpg.InvalidPasswordError as error:
+        if password is None and not target.has_password():
+            raise PasswordMissingError(
+                "the server asks for a password, and none is given: set PGPASSWORD, add a line to ~/.pgpass, or name a "
+                "file that holds it with --password-file"
+            ) from error
+        raise
     except (asyncpg.InterfaceError, OSError):  # a certificate that is refused is a ValueError as well
         raise
     except (ValueError, OverflowError):

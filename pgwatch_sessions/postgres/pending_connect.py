@@ -23,6 +23,8 @@ from typing import Any, TypeVar, cast
 
 import asyncpg
 
+from pgwatch_sessions.postgres.unreachable import UnreachableError, explained, none_reachable
+
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 
 #: After this many seconds a connect that was accepted and never answered is given up.
@@ -62,6 +64,11 @@ class PendingConnect:
         return "the server has accepted the connection and has not answered yet; the next poll goes on waiting"
 
     @property
+    def host(self) -> str | None:
+        """The host that accepted, if it was not the first one of the DSN."""
+        return self._dialer.host if self._dialer.accepted and self._dialer.problems else None
+
+    @property
     def failed(self) -> bool:
         """Whether it has failed. Reading this counts as having heard of the error."""
         return self._task.done() and (self._task.cancelled() or self._task.exception() is not None)
@@ -84,6 +91,11 @@ class PendingConnect:
     async def _run(self, connect: Callable[["Dialer"], Coroutine[Any, Any, asyncpg.Connection]]) -> asyncpg.Connection:
         try:
             return await connect(self._dialer)
+        except (UnreachableError, TimeoutError) as error:
+            self._dialer.abort()
+            if len(self._dialer.problems) < 2:
+                raise
+            raise type(error)(none_reachable(self._dialer.problems)) from error
         except BaseException:
             # asyncpg closes the socket politely, which over TLS waits for the other side, or not at all if the server's
             # greeting makes no sense.
@@ -104,6 +116,8 @@ class Dialer:
         self._transport: asyncio.Transport | None = None
         #: The host that is connected to, as host:port or as the path of a socket.
         self.host = "the server"
+        #: Why each host so far could not be connected to.
+        self.problems: list[str] = []
 
     @property
     def accepted(self) -> bool:
@@ -127,9 +141,8 @@ class Dialer:
         self, protocol_factory: Callable[[], Protocol], host: str, port: int, **options: Any
     ) -> tuple[asyncio.Transport, Protocol]:
         """Connect to a TCP port; TimeoutError if the host does not accept in time."""
-        return await self._accepted(
-            f"{host}:{port}", self._loop.create_connection(protocol_factory, host, port, **options)
-        )
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return await self._accepted(name, self._loop.create_connection(protocol_factory, host, port, **options))
 
     async def create_unix_connection(
         self, protocol_factory: Callable[[], Protocol], path: str
@@ -145,7 +158,12 @@ class Dialer:
             async with asyncio.timeout(self._handshake_seconds):
                 transport, protocol = await connecting
         except TimeoutError:
-            raise TimeoutError(f"{host} does not answer") from None
+            self.problems.append(f"{host} does not answer")
+            raise TimeoutError(self.problems[-1]) from None
+        except OSError as error:
+            unreachable = explained(error, host)
+            self.problems.append(unreachable.problem)
+            raise unreachable from error
         _keep_alive(transport.get_extra_info("socket"))
         self._transport = transport
         return transport, protocol

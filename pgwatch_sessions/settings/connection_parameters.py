@@ -80,8 +80,9 @@ def effective_parameters(
 
 
 def has_password(dsn: str | None, environ: Mapping[str, str]) -> bool:
-    """Return whether the DSN, its service, PGPASSWORD or a password file has a password for this login."""
-    parameters = effective_parameters(dsn, password_file=None, source_of=lambda _: "", environ=environ)
+    """Return whether the driver finds a password for this URI: in it, in PGPASSWORD or in libpq's password file."""
+    without_service = {name: value for name, value in environ.items() if name != "PGSERVICE"}  # it is in the URI
+    parameters = effective_parameters(dsn, password_file=None, source_of=lambda _: "", environ=without_service)
     return any(each.keyword == "password" and each.value == "set" for each in parameters)
 
 

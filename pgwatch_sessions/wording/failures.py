@@ -8,6 +8,7 @@ from pgwatch_sessions.wording.labels import printable
 #: Completes "Cannot poll this server: ...".
 FAILURES: Mapping[FailureReason, str] = {
     FailureReason.EXHAUSTED: "it has no free connection slot and refuses new connections",
+    FailureReason.OWN_LIMIT: "the limit on connections of our own role or database is reached",
     FailureReason.AUTHENTICATION: "it rejects our login",
     FailureReason.STARTING_UP: "it is starting up, shutting down or recovering",
     FailureReason.TIMEOUT: "it did not answer in time",
@@ -18,11 +19,16 @@ FAILURES: Mapping[FailureReason, str] = {
 }
 #: What to do. The other reasons need no advice.
 FAILURE_ADVICE: Mapping[FailureReason, str] = {
+    FailureReason.OWN_LIMIT: "The server itself is not full. See who else logs in as the monitoring role or to its "
+    "database (another daemon, a check that was left running), connect to another database, or raise the CONNECTION "
+    "LIMIT with ALTER ROLE or ALTER DATABASE.",
     FailureReason.EXHAUSTED: "A daemon that connected earlier can still poll a full server. From PostgreSQL 16 on, "
     "reserved_connections keeps slots free for a monitoring role.",
-    FailureReason.AUTHENTICATION: "Set user and password with --dsn, or with PGUSER and PGPASSWORD, or give a file "
-    "that holds the password with --password-file. The server's pg_hba.conf decides who may connect from where.",
-    FailureReason.NETWORK: "Set host and port with --dsn or PGHOST/PGPORT (default localhost:5432).",
+    FailureReason.AUTHENTICATION: "Set the role with -U or PGUSER, and the password with PGPASSWORD, ~/.pgpass, or a "
+    "file that --password-file names. `pgwatch-sessions config` shows where each comes from. The server's pg_hba.conf "
+    "decides who may connect from where.",
+    FailureReason.NETWORK: "Set host and port with -h and -p, --dsn, or PGHOST and PGPORT (default localhost:5432). "
+    "`pgwatch-sessions config` shows where each comes from.",
     FailureReason.TIMEOUT: "Check the host name, and whether a firewall drops the packets. Give a poll more time "
     "with --timeout.",
 }

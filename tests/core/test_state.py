@@ -95,10 +95,19 @@ def test_slots_are_those_that_ordinary_roles_can_use() -> None:
     assert state.summary.slots == (
         SlotUsage(LimitScope.SERVER, "db", 5, 4),
         SlotUsage(LimitScope.ROLE, "app", 4, 3),
-        SlotUsage(LimitScope.ROLE, "pgwatch_sessions", 2, 1),
         SlotUsage(LimitScope.DATABASE, "shop", 6, 3),
     )
     assert not state.summary.exhausted
+
+
+@pytest.mark.parametrize(("application", "listed"), [("pgwatch-sessions", False), ("orders", True)])
+def test_the_limit_of_our_own_role_is_no_limit_of_an_application(application: str, listed: bool) -> None:
+    """It is listed, and so forecast, only if another program logs in as our role. A second daemon is none."""
+    ours = session(1, client=Client("postgres", "pgwatch_sessions", application))
+    state, _ = after(snapshot(ours, server=LIMITED))
+    assert state.summary is not None
+    own = SlotUsage(LimitScope.ROLE, "pgwatch_sessions", 2, 2)
+    assert (own in state.summary.slots, own.limit in state.exhaustion) == (listed, listed)
 
 
 def test_a_server_is_exhausted_when_the_ordinary_slots_are_gone() -> None:

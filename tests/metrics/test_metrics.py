@@ -147,8 +147,9 @@ def test_a_server_that_refuses_for_lack_of_slots_is_exhausted() -> None:
     """A refusal by the limit of a role or a database proves nothing about the server."""
     refused = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.SERVER)
     assert samples(states_after(refused))[key("exhausted")] == 1
-    own_limit = Failure(reason=FailureReason.EXHAUSTED, exhausted_scope=LimitScope.ROLE)
-    assert key("exhausted") not in samples(states_after(own_limit))
+    own_limit = samples(states_after(Failure(reason=FailureReason.OWN_LIMIT, exhausted_scope=LimitScope.ROLE)))
+    assert key("exhausted") not in own_limit
+    assert own_limit[key("poll_failures_total", reason="own_limit")] == 1
 
 
 def test_a_client_with_hidden_sessions_has_no_numbers() -> None:

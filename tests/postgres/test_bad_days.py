@@ -237,15 +237,16 @@ async def test_a_full_server_is_seen_by_the_held_connection_and_refuses_a_new_on
 
 
 def test_a_limit_of_ours_is_not_the_servers(postgres: Postgres, database: Database) -> None:
-    """SQLSTATE 53300 is raised for a role's and a database's own limit as well."""
+    """SQLSTATE 53300 is raised for a role's and a database's own limit as well. The text says which one."""
     with role(postgres.dsn(), "narrow", connection_limit=1) as narrow, idle(postgres.dsn(user=narrow)):
         failure = failed(poll(postgres.dsn(user=narrow)))
-    assert (failure.reason, failure.exhausted_scope) == (FailureReason.EXHAUSTED, LimitScope.ROLE)
+    assert (failure.reason, failure.exhausted_scope) == (FailureReason.OWN_LIMIT, LimitScope.ROLE)
+    assert failure.detail == 'connecting: too many connections for role "narrow"'
     with psycopg.connect(postgres.dsn(), autocommit=True) as superuser:
         superuser.execute(f'ALTER DATABASE "{database.name}" CONNECTION LIMIT 0')
     with role(postgres.dsn(), "ordinary") as ordinary:
         failure = failed(poll(database.dsn(user=ordinary)))
-    assert (failure.reason, failure.exhausted_scope) == (FailureReason.EXHAUSTED, LimitScope.DATABASE)
+    assert (failure.reason, failure.exhausted_scope) == (FailureReason.OWN_LIMIT, LimitScope.DATABASE)
 
 
 async def test_refusals_without_end_are_failures_without_end() -> None:

@@ -122,7 +122,7 @@ REFUSALS: dict[str, tuple[Callable[[Secure], str], FailureReason, str]] = {
     "gone since the start": (
         lambda secure: secure.dsn(sslrootcert="gone.pem"),
         FailureReason.NETWORK,
-        "or what sslrootcert, sslcert or sslkey",
+        "there is no file where sslrootcert, sslcert or sslkey",
     ),
     "no certificate": (
         lambda secure: secure.dsn(sslrootcert="client.key"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pgwatch_sessions.core.judging.blocking import Blocking
 from pgwatch_sessions.core.limits import SlotUsage
-from pgwatch_sessions.core.model import Client, LimitScope, Session, Snapshot
+from pgwatch_sessions.core.model import OWN_APPLICATION, Client, LimitScope, Session, Snapshot
 from pgwatch_sessions.core.summaries.clients import ClientSummary, count_hidden, empty_summary, summarise
 from pgwatch_sessions.core.summaries.label_budget import LabelledClients
 
@@ -58,10 +58,20 @@ def _slot_usages(server: str, snapshot: Snapshot) -> Iterator[SlotUsage]:
     users.update([snapshot.own_user] if snapshot.own_user else [])
     databases = Counter(session.client.database for session in snapshot.sessions)
     databases.update([snapshot.own_database] if snapshot.own_database else [])
+    # The limit of our own role protects the server from us and limits no application, unless one uses the role too.
+    ours = None if _shares_our_role(snapshot) else snapshot.own_user
     # CONNECTION LIMIT 0 locks a role or database out on purpose. It has no slots to run out of, so leave it out.
     for name, slots in limits.role_limits:
-        if slots:
+        if slots and name != ours:
             yield SlotUsage(LimitScope.ROLE, name, slots, users[name])
     for name, slots in limits.database_limits:
         if slots:
             yield SlotUsage(LimitScope.DATABASE, name, slots, databases[name])
+
+
+def _shares_our_role(snapshot: Snapshot) -> bool:
+    """Return whether another program than ours is logged in as our role."""
+    return any(
+        session.client.user == snapshot.own_user and session.client.application != OWN_APPLICATION
+        for session in snapshot.sessions
+    )
