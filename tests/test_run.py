@@ -190,3 +190,13 @@ async def test_polling_continues_after_the_clock_was_set_back() -> None:
         scheduler.shutdown()
         with contextlib.suppress(asyncio.CancelledError):
             await timekeeper
+
+
+def test_a_server_from_another_programs_variable_is_logged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DATABASE_URL is watched if nothing else names a server, and one line of the log says so."""
+    for name in ("PGHOST", "PGPORT", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    with daemon(dsn=None, variables={"DATABASE_URL": database.dsn().replace("://", "+asyncpg://", 1)}) as watching:
+        assert watching.scrape_when_up().value("up") == 1
+        (chosen,) = watching.events("server_chosen")
+    assert chosen["message"].startswith("using the server that DATABASE_URL names, without +asyncpg; ")

@@ -16,7 +16,7 @@ from pgwatch_sessions.settings.secret_files import read_secret
 def watch_of(settings: Settings) -> Watch:
     """Return the arguments of the daemon."""
     return Watch(
-        targets=tuple(map(_target, settings.servers)),
+        targets=targets_of(settings),
         interval=settings.interval,
         timeout=settings.timeout,
         policy=settings.policy,
@@ -42,6 +42,11 @@ def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
         )
         for server in settings.servers
     }
+
+
+def targets_of(settings: Settings) -> tuple[Target, ...]:
+    """Return where each server is, and how to log in."""
+    return tuple(map(_target, settings.servers))
 
 
 def _target(server: ServerSettings) -> Target:

@@ -74,7 +74,7 @@ class LoadedSettings(NamedTuple):
     settings: Settings
     #: The place of each setting that was given, by its path. Those of the one server have no `servers` before them.
     places: Mapping[KeyPath, str]
-    #: The option that gave a part of the one server's DSN, by libpq's keyword.
+    #: If options gave parts of the one server's DSN: the place of each part, by libpq's keyword.
     dsn_parts: Mapping[str, str]
     #: What the user should know, one line each.
     notices: tuple[str, ...]

@@ -28,7 +28,7 @@ class ChosenServer(NamedTuple):
 
     #: None leaves everything to libpq's variables.
     dsn: Placed | None
-    #: The option that gave a part of the DSN, by libpq's keyword.
+    #: If options gave parts of the DSN: the place of each part, by libpq's keyword.
     parts: Mapping[str, str] = {}
     #: One line for the user if a variable that is not ours was used; else empty.
     notice: str = ""
@@ -66,7 +66,8 @@ def _combined(dsn: Placed | None, options: Mapping[str, str], *, conflicts: bool
         raise PlacedError(given[keyword], f"conflicts with {keyword} in the connection string of --dbname; give one")
     combined = {**_without_stale_parts(base, parts), **parts}
     place = ", ".join(given.values())
-    return ChosenServer(Placed(write_dsn(combined), f"{place}, {dsn.place}" if dsn else place), given)
+    places = dict.fromkeys(base, dsn.place if dsn else "") | given
+    return ChosenServer(Placed(write_dsn(combined), f"{place}, {dsn.place}" if dsn else place), places)
 
 
 def _without_stale_parts(base: Parameters, parts: Parameters) -> Parameters:

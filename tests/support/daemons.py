@@ -114,18 +114,25 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(*arguments: str, dsn: str | None = None, interval: str = "100ms", timeout: str = "5s") -> Iterator[Daemon]:
+def daemon(
+    *arguments: str,
+    dsn: str | None = None,
+    interval: str = "100ms",
+    timeout: str = "5s",
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
     """Run the daemon on a port of its own until the block ends, or the block has ended it.
 
+    `variables` are environment variables that are not settings.
     Leaving in order asserts that it did too: exit 0, and in its log no traceback and no word of a library's.
     """
-    variables = {"LISTEN": "127.0.0.1:0", "INTERVAL": interval, "TIMEOUT": timeout}
-    variables |= {"DSN": dsn} if dsn else {}
+    settings = {"LISTEN": "127.0.0.1:0", "INTERVAL": interval, "TIMEOUT": timeout}
+    settings |= {"DSN": dsn} if dsn else {}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         log.touch()
         command = (*PROGRAM, "run", *arguments)
-        with child_process(command, env=environment(**variables), log=log) as process:
+        with child_process(command, env={**environment(**settings), **(variables or {})}, log=log) as process:
             started = until(lambda: _started(process, log), within=20)
             yield Daemon(process=process, log=log, address=started["address"])
         assert process.poll() == 0, log.read_text()
