@@ -1,34 +1,22 @@
-"""The daemon: a scheduled job for each server, the HTTP server, and an orderly end."""
+"""The daemon: polls on schedule, the HTTP server, and an orderly end."""
 
 import asyncio
 import contextlib
-import functools
-import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
-from apscheduler.job import Job
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 from prometheus_client import CollectorRegistry
 
 from pgwatch_sessions import __version__
-from pgwatch_sessions.core.events import Event
-from pgwatch_sessions.core.judging.policy import Policy
-from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.metrics.collector import registry_of
-from pgwatch_sessions.poller import Poller, Record
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.metrics.table import ConfigReload
+from pgwatch_sessions.pollers import Pollers, Watch, polling
 from pgwatch_sessions.published_states import PublishedStates
-from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.shutdown import ended_by_signals
 from pgwatch_sessions.web.app import Guard, Health, States, metrics_app, web_app
 from pgwatch_sessions.web.http_server import serving, url
@@ -42,40 +30,45 @@ if TYPE_CHECKING:
 _MAX_MISSED_POLLS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """What to watch and how. Times are seconds."""
-
-    targets: tuple[Target, ...]
-    interval: float
-    timeout: float
-    policy: Policy
-    parse: Callable[[str | None], Statement]
-    #: The folder of the recordings; None to record nothing.
-    record_dir: Path | None = None
-    record_max_bytes: int = 0
-    #: Called with each event, after it was logged and the state that it belongs to was published.
-    on_event: Callable[[Event], None] | None = None
-
-
-async def run(
-    watch: Watch,
-    listener: socket.socket,
-    metrics_listener: socket.socket | None = None,
-    access: "Access | None" = None,
-) -> None:
-    """Watch until SIGTERM or SIGINT. An error that a job raises is an error in the program: it is raised here."""
-    async with running(watch, listener, metrics_listener, access) as daemon:
-        await daemon.end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A running daemon."""
 
-    published: PublishedStates
-    #: Done at SIGTERM or SIGINT; fails with the error that a job raised.
-    end: "asyncio.Future[None]"
+    def __init__(self, published: PublishedStates, pollers: Pollers, end: "asyncio.Future[None]") -> None:
+        self.published = published
+        #: Done at SIGTERM or SIGINT; fails with the error that a job raised.
+        self.end = end
+        #: The last attempt to load the configuration, for the metrics.
+        self.config_reload = ConfigReload(success=True, at=time.time())
+        self._pollers = pollers
+        self._ready = False
+
+    async def apply(self, watch: Watch) -> tuple[str, ...]:
+        """Go on with a new configuration, as `Pollers.apply` does."""
+        reconnected = await self._pollers.apply(watch)
+        self.config_reload = ConfigReload(success=True, at=time.time())
+        self.published.republish()
+        return reconnected
+
+    def keep(self) -> None:
+        """Go on with the present configuration, because the new one cannot be used."""
+        self.config_reload = replace(self.config_reload, success=False)
+        self.published.republish()
+
+    def health(self) -> Health:
+        """Judge our own loop only. A server that is down is a metric; a restart would lose connections that work."""
+        watch = self._pollers.watch
+        silence = self._pollers.silence()
+        if silence > _MAX_MISSED_POLLS * (watch.interval + watch.timeout):
+            return Health(ok=False, reason=f"no poll has ended for {silence:.0f} s")
+        return Health(ok=True, reason="ok")
+
+    def readiness(self) -> Health:
+        """Ready after the first poll of every server, and from then on, also if a server is added later."""
+        waiting = [state.server for state in self.published.states().values() if not state.polled]
+        self._ready = self._ready or not waiting
+        if self._ready:
+            return Health(ok=True, reason="ok")
+        return Health(ok=False, reason=f"no poll yet at: {', '.join(waiting)}")
 
 
 @contextlib.asynccontextmanager
@@ -91,19 +84,26 @@ async def running(
     """
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    with ended_by_signals(end), _recording(watch) as record:
-        async with _watching(watch, end, record) as (published, pollers):
+    published = PublishedStates(target.name for target in watch.targets)
+
+    def fail(error: BaseException) -> None:
+        if not end.done():
+            end.set_exception(error)
+
+    with ended_by_signals(end):
+        async with polling(watch, published, fail) as pollers:
+            daemon = Running(published, pollers, end)
             web = _Web(
-                registry=registry_of(lambda: published.states().values()),
+                registry=registry_of(lambda: published.states().values(), lambda: daemon.config_reload),
                 states=published.states,
-                health=lambda: _health(watch, pollers),
-                readiness=lambda: _readiness(published),
+                health=daemon.health,
+                readiness=daemon.readiness,
                 guard=access.guard if access else None,
             )
             async with _answering(web, access, listener, metrics_listener) as where:
-                fields = {"version": __version__, "servers": len(pollers), **where}
+                fields = {"version": __version__, "servers": len(watch.targets), **where}
                 log_line(log, "started", _started(watch, where), fields)
-                yield Running(published=published, end=end)
+                yield daemon
     log_line(log, "stopped", STOPPED)
 
 
@@ -142,99 +142,3 @@ async def _answering(
             await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
             where["metrics_address"] = url(metrics_listener, scheme=scheme)
         yield where
-
-
-@contextlib.contextmanager
-def _recording(watch: Watch) -> Iterator[Record | None]:
-    """Yield the function that records a poll, or None; complete the files at the end."""
-    if watch.record_dir is None:
-        yield None
-        return
-    recorder = Recorder(watch.record_dir, max_bytes=watch.record_max_bytes)
-    try:
-        yield lambda server, outcome, at: recorder.record(server, outcome, at=at)
-    finally:
-        with contextlib.suppress(OSError):  # every poll has been written already
-            recorder.close()
-
-
-@contextlib.asynccontextmanager
-async def _watching(
-    watch: Watch, end: "asyncio.Future[None]", record: Record | None
-) -> AsyncIterator[tuple[PublishedStates, Sequence[Poller]]]:
-    """Poll every server on schedule while inside, then close all connections. A job's error is set on `end`."""
-    published = PublishedStates(target.name for target in watch.targets)
-    pollers = [_poller(watch, target, published, record) for target in watch.targets]
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    scheduler.add_listener(functools.partial(_fail, end), EVENT_JOB_ERROR)
-    # The job is the awaited poll itself: a slow poll is never overtaken by the next, and delays no other server.
-    jobs = [
-        scheduler.add_job(
-            poller.poll,
-            IntervalTrigger(seconds=watch.interval, timezone=UTC),
-            next_run_time=datetime.now(UTC),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
-        for poller in pollers
-    ]
-    scheduler.start()
-    timekeeper = asyncio.create_task(keep_time(jobs, timedelta(seconds=watch.interval)))
-    try:
-        yield published, pollers
-    finally:
-        timekeeper.cancel()
-        scheduler.shutdown()
-        await asyncio.sleep(0)  # the scheduler cancels running polls in the next turn of the loop
-        await asyncio.gather(*(poller.close() for poller in pollers))
-
-
-def _poller(watch: Watch, target: Target, published: PublishedStates, record: Record | None) -> Poller:
-    connection = HeldConnection(
-        target, timeout=watch.timeout, parse=watch.parse, jitter=lambda limit: random.uniform(0, limit)
-    )
-    state = published.states()[target.name]
-    return Poller(
-        state,
-        connection,
-        policy=watch.policy,
-        publish=published.publish,
-        log=structlog.get_logger(),
-        record=record,
-        on_event=watch.on_event,
-    )
-
-
-async def keep_time(jobs: Sequence[Job], interval: timedelta) -> None:
-    """Bring forward every job whose next run is more than an interval away.
-
-    APScheduler schedules by the time of day. If the clock is set back by an hour, it would not poll for an hour.
-    """
-    while True:
-        await asyncio.sleep(interval.total_seconds())
-        now = datetime.now(UTC)
-        for job in jobs:
-            if job.next_run_time - now > interval:
-                job.modify(next_run_time=now)
-
-
-def _fail(end: "asyncio.Future[None]", event: JobExecutionEvent) -> None:
-    if not end.done() and not isinstance(event.exception, asyncio.CancelledError):
-        end.set_exception(event.exception)
-
-
-def _health(watch: Watch, pollers: Sequence[Poller]) -> Health:
-    """Judge our own loop only. A server that is down is a metric; a restart would lose the connections that work."""
-    patience = _MAX_MISSED_POLLS * (watch.interval + watch.timeout)
-    silence = time.monotonic() - min(poller.polled_at for poller in pollers)
-    if silence > patience:
-        return Health(ok=False, reason=f"no poll has ended for {silence:.0f} s")
-    return Health(ok=True, reason="ok")
-
-
-def _readiness(published: PublishedStates) -> Health:
-    waiting = [state.server for state in published.states().values() if not state.polled]
-    if waiting:
-        return Health(ok=False, reason=f"no poll yet at: {', '.join(waiting)}")
-    return Health(ok=True, reason="ok")

@@ -13,8 +13,8 @@ import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from pgwatch_sessions.daemon import keep_time
 from pgwatch_sessions.demo.postgres import Postgres
+from pgwatch_sessions.pollers import keep_time
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.support.daemons import Daemon, SessionCounts, daemon
 from tests.support.servers import Database, OwnPostgresFactory
@@ -175,7 +175,7 @@ async def test_polling_continues_after_the_clock_was_set_back() -> None:
     scheduler = AsyncIOScheduler(timezone=UTC)
     job = scheduler.add_job(polled.set, IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC))
     scheduler.start()
-    timekeeper = asyncio.create_task(keep_time([job], interval))
+    timekeeper = asyncio.create_task(keep_time(lambda: [job], lambda: interval))
     try:
         for _ in range(2):
             # If the clock goes back by an hour, the next run is an hour further away for the scheduler.

@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.listing import describe
-from pgwatch_sessions.settings.loading import LoadedSettings, load_with_places
+from pgwatch_sessions.settings.loading import LoadedSettings, load_with_places, stamps
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS
 from pgwatch_sessions.settings.quantities import read_count, read_duration
+from pgwatch_sessions.settings.stamps import Stamp
 
 EXIT_OK = 0
 #: `run` and `demo`: a fault of the program. `check` and `replay`: something was found.
@@ -105,8 +107,17 @@ def load_settings(options: argparse.Namespace) -> Settings:
 
 def load_all(options: argparse.Namespace) -> LoadedSettings:
     """Load the settings with their places and notices. Raises SettingsError with all errors."""
+    return load_with_places(_given(options))
+
+
+def stamps_of_sources(options: argparse.Namespace) -> Mapping[Path, Stamp]:
+    """Return the stamps of the files that `load_all` reads."""
+    return stamps(_given(options))
+
+
+def _given(options: argparse.Namespace) -> Mapping[str, object]:
     names = {*every_setting(), *_LOADING, *LOGIN_OPTIONS}
-    return load_with_places({name: value for name, value in vars(options).items() if name in names})
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def positive_duration(text: str) -> float:

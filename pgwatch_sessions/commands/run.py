@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pgwatch_sessions.commands.command import EXIT_FAULT, EXIT_OK, Command, CommandError, every_setting, load_all
+from pgwatch_sessions.commands.command import (
+    EXIT_FAULT,
+    EXIT_OK,
+    Command,
+    CommandError,
+    every_setting,
+    load_all,
+    stamps_of_sources,
+)
+from pgwatch_sessions.commands.reloading import Configuration
 from pgwatch_sessions.commands.wiring import watch_of
-from pgwatch_sessions.daemon import run
+from pgwatch_sessions.daemon import running
+from pgwatch_sessions.hangup import hangup_event
 from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings
@@ -22,20 +32,39 @@ if TYPE_CHECKING:
 
 
 def _run(options: argparse.Namespace) -> int:
-    loaded = load_all(options)
-    settings = loaded.settings
+    configuration = Configuration(lambda: load_all(options), lambda: stamps_of_sources(options))
+    settings = configuration.settings
     configure_logs(settings.log_format, settings.log_level, name_server=len(settings.servers) > 1)
-    for notice in loaded.notices:
+    for notice in configuration.notices:
         log_line(structlog.get_logger(), "server_chosen", Line("settings", Tone.NOTE, notice))
     access = _access_of(settings)
     listener = bind(settings.listen.host, settings.listen.port)
     metrics_listener = _metrics_listener(settings.metrics_listen)
     try:
-        asyncio.run(run(watch_of(settings), listener, metrics_listener, access))
+        asyncio.run(_serve(configuration, listener, metrics_listener, access))
     except Exception:  # noqa: BLE001  # whatever a poll raised ends the process
         traceback.print_exc()
         return EXIT_FAULT
     return EXIT_OK
+
+
+async def _serve(
+    configuration: Configuration,
+    listener: socket.socket,
+    metrics_listener: socket.socket | None,
+    access: "Access | None",
+) -> None:
+    """Run until SIGTERM or SIGINT. An error in a poll or in reloading is an error in the program: it is raised here."""
+    watch = watch_of(configuration.settings)
+    with hangup_event() as asked:
+        async with running(watch, listener, metrics_listener, access) as daemon:
+            reloading = asyncio.create_task(configuration.reload_when_asked(daemon, asked))
+            await asyncio.wait({daemon.end, reloading}, return_when=asyncio.FIRST_COMPLETED)
+            if reloading.done():
+                reloading.result()
+            reloading.cancel()
+            await asyncio.wait({reloading})
+            daemon.end.result()
 
 
 def _metrics_listener(address: Address | None) -> socket.socket | None:
@@ -56,6 +85,7 @@ def _access_of(settings: Settings) -> "Access | None":
 RUN = Command(
     name="run",
     purpose="run the daemon: poll the servers until SIGTERM or SIGINT",
+    description="Polls the servers until SIGTERM or SIGINT. On SIGHUP it reads its configuration again.",
     settings=every_setting(),
     run=_run,
     epilog="""\

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pgwatch_sessions.core.statements import Statement, parse_statement
-from pgwatch_sessions.daemon import Watch
+from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.settings.connection_parameters import has_password
 from pgwatch_sessions.settings.model import ServerSettings, Settings
-from pgwatch_sessions.settings.secret_files import read_secret
+from pgwatch_sessions.settings.secret_files import SecretFile
 
 
 def watch_of(settings: Settings) -> Watch:
@@ -54,7 +54,7 @@ def _target(server: ServerSettings) -> Target:
     return Target(
         name=server.name,
         dsn=dsn,
-        password=(lambda: read_secret(file)) if file else None,
+        password=SecretFile(file) if file else None,
         has_password=lambda: has_password(dsn, os.environ),
     )
 

@@ -20,7 +20,7 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.daemon import Running, Watch, running
+from pgwatch_sessions.daemon import Running, running
 from pgwatch_sessions.demo.comparison import comparison, measure
 from pgwatch_sessions.demo.narrator import explain, report, report_event, say
 from pgwatch_sessions.demo.postgres import Postgres, PostgresUnavailableError, running_postgres
@@ -35,6 +35,7 @@ from pgwatch_sessions.demo.service_process import (
 )
 from pgwatch_sessions.demo.traffic import Outcome, Traffic, get
 from pgwatch_sessions.logs import configure_logs
+from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.postgres.connection import Target
 from pgwatch_sessions.terminal import Colour
 from pgwatch_sessions.web.http_server import CannotListenError, bind, url

@@ -21,32 +21,47 @@ from prometheus_client.registry import Collector
 from pgwatch_sessions import __version__
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.histogram import Histogram
-from pgwatch_sessions.metrics.table import METRICS, PREFIX, MetricKind, MetricSpec
+from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS, ConfigReload, MetricKind, MetricSpec
 
 
 class StateCollector(Collector):
     """Makes every family from the states that are published at the time of the scrape."""
 
-    def __init__(self, published: Callable[[], Iterable[ServerState]]) -> None:
-        """Collect from the states that `published` returns, one for each server."""
+    def __init__(
+        self,
+        published: Callable[[], Iterable[ServerState]],
+        config_reload: Callable[[], ConfigReload] | None = None,
+    ) -> None:
+        """Collect from the states that `published` returns, one for each server, and from `config_reload`."""
         self._published = published
+        self._config_reload = config_reload
 
     def describe(self) -> Iterator[Metric]:
         """Yield the families without samples. The registry needs them to select by `name[]` and to find duplicates."""
         yield from (_family(spec, ()) for spec in METRICS)
+        yield from self._reload_families()
         yield _build_info()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families with their samples."""
         states = tuple(self._published())
         yield from (_family(spec, states) for spec in METRICS)
+        yield from self._reload_families()
         yield _build_info()
 
+    def _reload_families(self) -> Iterator[Metric]:
+        if self._config_reload is not None:
+            last = self._config_reload()
+            for spec in RELOAD_METRICS:
+                yield GaugeMetricFamily(f"{PREFIX}{spec.name}", spec.help, value=spec.value(last))
 
-def registry_of(published: Callable[[], Iterable[ServerState]]) -> CollectorRegistry:
+
+def registry_of(
+    published: Callable[[], Iterable[ServerState]], config_reload: Callable[[], ConfigReload] | None = None
+) -> CollectorRegistry:
     """Return a registry of our metrics and of those of this process."""
     registry = CollectorRegistry()
-    registry.register(StateCollector(published))
+    registry.register(StateCollector(published, config_reload))
     ProcessCollector(registry=registry)
     return registry
 

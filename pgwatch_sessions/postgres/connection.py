@@ -74,6 +74,15 @@ class HeldConnection:
         self._pending: PendingConnect | None = None
         self._open: _Open | None = None
         self._refusals = 0
+        #: The deadline that the session, pending or open, was given. It differs after `adjust`.
+        self._session_timeout = timeout
+
+    def adjust(self, *, timeout: float, parse: Callable[[str | None], Statement]) -> None:
+        """Poll with this deadline, and parse statements in this way, from the next poll on. The session stays."""
+        if self._open is not None and parse is not self._parse:
+            self._open.forget()
+        self._timeout = timeout
+        self._parse = parse
 
     async def poll(self) -> Snapshot | Failure:
         """Poll once; connect first if necessary.
@@ -89,6 +98,9 @@ class HeldConnection:
                     doing = "connecting"
                     self._open = await self._reconnect()
                     doing = "polling"
+                if self._session_timeout != self._timeout:
+                    await self._open.set_deadline(self._timeout)
+                    self._session_timeout = self._timeout
                 return await self._open.poll(self._parse)
         except asyncio.CancelledError:
             self.drop()  # the statement may still be running, and only a dropped connection ends it
@@ -116,6 +128,7 @@ class HeldConnection:
             if self._refusals:
                 await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), self._timeout / 4)))
             self._refusals += 1
+            self._session_timeout = self._timeout
             self._pending = PendingConnect(
                 lambda dialer: connect(self._target, self._timeout, dialer), handshake_seconds=self._timeout
             )
@@ -177,6 +190,14 @@ class _Open:
         self._seen = sessions_of(rows, self._seen, parse=parse)
         return snapshot_of(self._seen.values(), self._capacity_row, databases)
 
+    def forget(self) -> None:
+        """Make all sessions of the next poll anew, because statements are parsed in another way now."""
+        self._seen = {}
+
+    async def set_deadline(self, deadline: float) -> None:
+        """Let the server end each statement of this session before `deadline` seconds from now on."""
+        await self.connection.fetch(sql("deadline"), _server_limit(deadline))
+
 
 async def _prepare(connection: asyncpg.Connection) -> _Open:
     for name in ("text", "name"):
@@ -228,9 +249,13 @@ async def connect(target: Target, deadline: float, dialer: Dialer | None = None)
         raise ConnectionParametersError("the DSN, or a PG* variable, has an invalid host or port") from None
 
 
+def _server_limit(deadline: float) -> str:
+    return f"{max(1, round(_SERVER_SHARE * deadline * 1000))}ms"
+
+
 def _session_settings(deadline: float) -> dict[str, str]:
     """Return the settings of our own session: read only, bounded, and without temporary files."""
-    limit = f"{max(1, round(_SERVER_SHARE * deadline * 1000))}ms"
+    limit = _server_limit(deadline)
     return {
         "application_name": APPLICATION_NAME,
         # Names and statements are stored in the encodings of many databases. The server converts nothing to SQL_ASCII,

@@ -38,8 +38,9 @@ class Recorder:
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         """Do not touch the disk: the first poll creates the directory."""
-        self._directory = directory
-        self._max_bytes = max_bytes
+        self.directory = directory
+        #: It may be changed between polls.
+        self.max_bytes = max_bytes
         self._growing: dict[str, _Segment] = {}
         #: Bytes of the segments that have ended.
         self._sizes: dict[Path, int] = {}
@@ -66,6 +67,15 @@ class Recorder:
                 self._retire(server)
                 raise
 
+    def end(self, server: str) -> None:
+        """End the segment of a server that is not recorded any more; OSError if the system refuses."""
+        with self._lock:
+            if server in self._growing:
+                try:
+                    self._growing[server].file.close()
+                finally:
+                    self._retire(server)
+
     def close(self) -> None:
         """End every segment; OSError if the system refuses."""
         with self._lock, ExitStack() as files:
@@ -74,15 +84,15 @@ class Recorder:
             self._growing = {}
 
     def _begin(self, server: str, at: float) -> _Segment:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         growing = {segment.file.path for segment in self._growing.values()}
-        self._sizes = {path: size for path, size in _segments(self._directory).items() if path not in growing}
-        segment = _Segment(_new_file(self._directory, server, at), at)
+        self._sizes = {path: size for path, size in _segments(self.directory).items() if path not in growing}
+        segment = _Segment(_new_file(self.directory, server, at), at)
         self._growing[server] = segment
         return segment
 
     def _is_full(self, segment: _Segment, at: float) -> bool:
-        room = self._max_bytes / _SEGMENTS / len(self._growing)
+        room = self.max_bytes / _SEGMENTS / len(self._growing)
         return segment.file.size >= room or abs(at - segment.begun_at) >= _SEGMENT_SECONDS
 
     def _retire(self, server: str) -> None:
@@ -94,9 +104,9 @@ class Recorder:
 
     def _make_room(self, needed: int, file: RecordingFile) -> None:
         """Delete the oldest segments until this file can grow by so many bytes."""
-        if file.size + needed + END_BYTES > self._max_bytes:
+        if file.size + needed + END_BYTES > self.max_bytes:
             raise OSError(errno.EFBIG, "one poll takes more room than all recordings may (record_max_bytes)")
-        while self._used() + needed > self._max_bytes:
+        while self._used() + needed > self.max_bytes:
             if not self._sizes:
                 self._retire_another(file)
             oldest = min(self._sizes)

@@ -10,6 +10,7 @@ file that cannot be read, skip missing files, ignore duplicate keys and quote th
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -21,6 +22,7 @@ from pgwatch_sessions.settings.errors import KeyPath, PlacedError, SettingError,
 from pgwatch_sessions.settings.model import SCALARS, OneServerSettings, ServerSettings, Settings
 from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS, ChosenServer, choose_server
 from pgwatch_sessions.settings.sources import PREFIX, Layer, Placed, Wrong, read_sources, variable
+from pgwatch_sessions.settings.stamps import Stamp, source_stamps
 
 # It logs all values, passwords too, if the environment variable PYDANTIC_SETTINGS_DEBUG is set.
 logging.getLogger("pydantic_settings").disabled = True
@@ -125,6 +127,11 @@ def _chosen_server(
     except PlacedError as error:
         return ChosenServer(None), {error.place: Placed(Wrong(error.message), error.place)}
     return (chosen._replace(dsn=None) if chosen.dsn is dsn else chosen), {}
+
+
+def stamps(options: Mapping[str, object]) -> Mapping[Path, Stamp]:
+    """Return the stamps of the files that `load` reads with these options."""
+    return source_stamps(options, os.environ, _KNOWN)
 
 
 def to_yaml(settings: Settings) -> str:

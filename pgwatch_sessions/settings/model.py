@@ -167,6 +167,10 @@ class Settings(BaseSettings):
     record_max_bytes: Annotated[int, size("1MiB", "1024GiB")] = 64 * 2**20
     """Maximum size of all recordings. The oldest are deleted first."""
 
+    reload: Literal["signal", "watch"] = "signal"
+    """When a running daemon reads its configuration again: on SIGHUP (signal), or also when one of its files changes
+    (watch)."""
+
     log_format: Literal["auto", "json", "console"] = "auto"
     """Log format: json, console, or auto (console on a terminal, otherwise json)."""
 

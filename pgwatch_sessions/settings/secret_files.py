@@ -2,9 +2,21 @@
 
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 _MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A file whose secret is read whenever it is called. Two are equal if their paths are."""
+
+    path: Path
+
+    def __call__(self) -> str:
+        """Return the secret as `read_secret` does."""
+        return read_secret(self.path)
 
 
 def read_secret(path: Path) -> str:

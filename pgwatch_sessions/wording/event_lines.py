@@ -1,6 +1,6 @@
 """The line about each event: the daemon's log, its terminal, `replay` and the demo say it with the same words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pgwatch_sessions.core.events import (
     ClientsFolded,
@@ -94,6 +94,30 @@ def started_line(*, version: str, servers: Sequence[str], interval: float, page:
 def recording_failed_line(error: str) -> Line:
     """Return why a poll is not in the recording."""
     return Line("recording", Tone.BAD, printable(f"a poll could not be recorded: {error}; polling continues"))
+
+
+def config_refused_line(errors: Sequence[str]) -> Line:
+    """Return why a changed configuration is not used."""
+    text = f"the changed configuration cannot be used, so the former one stays in use: {'; '.join(errors)}"
+    return Line("refused", Tone.BAD, printable(text))
+
+
+#: What is said of each kind of change of the configuration.
+_CHANGES = {
+    "added": "added {}",
+    "removed": "removed {}",
+    "reconnected": "reconnected {}",
+    "settings": "changed {}",
+    "restart_to_change": "restart the daemon to change {}",
+}
+
+
+def config_reloaded_line(changed: Mapping[str, Sequence[str]]) -> Line:
+    """Return what a new configuration has changed: names of servers and settings, by the keys of `_CHANGES`."""
+    parts = [text.format(", ".join(changed[kind])) for kind, text in _CHANGES.items() if changed.get(kind)]
+    tone = Tone.WARN if changed.get("restart_to_change") else Tone.NOTE
+    text = f"the configuration was read again: {'; '.join(parts) or 'nothing has changed'}"
+    return Line("reloaded", tone, printable(text))
 
 
 def web_config_failed_line(errors: Sequence[str]) -> Line:

@@ -24,6 +24,8 @@ class LabelledClients:
         kept.update((client, at) for client in kept if client in counts)
         newcomers = sorted((client for client in counts if client not in kept), key=lambda c: (-counts[c], c))
         smallest = sorted(kept, key=lambda c: (counts.get(c, 0), kept[c], c))
+        while len(kept) > budget:  # it has become smaller
+            del kept[smallest.pop(0)]
         for newcomer in newcomers:
             if len(kept) >= budget:
                 if not smallest or counts[newcomer] <= 2 * counts.get(smallest[0], 0):

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.settings.errors import SettingError, SettingsError
+from pgwatch_sessions.settings.stamps import stamp
 from pgwatch_sessions.web.access.logins import Logins, TooManyLoginsError
-from pgwatch_sessions.web.access.web_config import WebConfig, load_web_config, stamp
+from pgwatch_sessions.web.access.web_config import WebConfig, load_web_config
 from pgwatch_sessions.wording.event_lines import web_config_failed_line, web_config_reloaded_line
 
 #: Probes have no password, and learn only whether the daemon is well.

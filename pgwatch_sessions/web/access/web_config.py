@@ -3,7 +3,6 @@
 All mistakes are reported together, each with its line but without the value, which may be a secret.
 """
 
-import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from pgwatch_sessions.settings.errors import SettingError, SettingsError, not_a_setting
 from pgwatch_sessions.settings.secret_files import explained
 from pgwatch_sessions.settings.sources import Layer, from_file
+from pgwatch_sessions.settings.stamps import Stamp, stamp
 from pgwatch_sessions.web.access.tls import TlsFilesError, check_file, tls_context
 
 _MAX_BYTES = 64 * 1024
@@ -43,8 +43,6 @@ _NOT_SUPPORTED = (
 
 #: For each mistake, the path of the setting in the file, and what is wrong.
 _Mistakes = Iterator[tuple[tuple[str, ...], str]]
-#: It changes when the file changes; None if the file cannot be reached.
-Stamp = tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +57,6 @@ class WebConfig:
     protections: frozenset[str]
     #: The stamps of all files, taken before they were read.
     stamps: Mapping[Path, Stamp]
-
-
-def stamp(path: Path) -> Stamp:
-    """Return the file's stamp."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  # faster than Path.stat, and called at each request
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def load_web_config(path: Path) -> WebConfig:

@@ -1,0 +1,234 @@
+"""The pollers of all servers: a scheduled job for each, and how a changed configuration reaches them while they run."""
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.job import Job
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from pgwatch_sessions.core.events import Event
+from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.poller import RECORDING_SECONDS, Poller, Record
+from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.published_states import PublishedStates
+from pgwatch_sessions.recording import Recorder
+
+#: The longest time between two comparisons of the jobs with the clock.
+_CLOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What to watch and how. Times are seconds."""
+
+    targets: tuple[Target, ...]
+    interval: float
+    timeout: float
+    policy: Policy
+    parse: Callable[[str | None], Statement]
+    #: The folder of the recordings; None to record nothing.
+    record_dir: Path | None = None
+    record_max_bytes: int = 0
+    #: Called with each event, after it was logged and the state that it belongs to was published.
+    on_event: Callable[[Event], None] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """One server that is being watched."""
+
+    target: Target
+    poller: Poller
+    job: Job
+
+
+class Pollers:
+    """Polls servers on schedule. `apply` decides which servers, and how."""
+
+    def __init__(self, watch: Watch, published: PublishedStates, scheduler: AsyncIOScheduler) -> None:
+        """Watch nothing yet. `watch` is applied by `apply`."""
+        self._watch = watch
+        self._published = published
+        self._scheduler = scheduler
+        self._watched: dict[str, _Watched] = {}
+        self._recorder: Recorder | None = None
+        self._applied_at = time.monotonic()
+
+    def __len__(self) -> int:
+        """Return the number of servers."""
+        return len(self._watched)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The scheduled jobs."""
+        return [each.job for each in self._watched.values()]
+
+    @property
+    def watch(self) -> Watch:
+        """What was applied last."""
+        return self._watch
+
+    def silence(self) -> float:
+        """Return for how many seconds some server has not been polled, counted from the last `apply` at the most."""
+        polled_at = min((each.poller.polled_at for each in self._watched.values()), default=self._applied_at)
+        return time.monotonic() - max(polled_at, self._applied_at)
+
+    async def apply(self, watch: Watch) -> tuple[str, ...]:
+        """Watch these servers in this way from now on. One call must end before the next begins.
+
+        Return the names of the servers that were reconnected.
+
+        A server is known by its name. One that stays keeps its connection, history and findings. If its target has
+        changed, it is reconnected and keeps the rest. One that is gone loses its series at once; its connection is
+        closed.
+        """
+        before, self._watch, self._applied_at = self._watch, watch, time.monotonic()
+        former = self._change_recorder(watch)
+        targets = {target.name: target for target in watch.targets}
+        gone = [self._watched.pop(name) for name in self._watched.keys() - targets.keys()]
+        for each in gone:
+            each.job.remove()
+            each.poller.end()
+        self._published.set_servers(targets)
+        for each in self._watched.values():
+            self._adjust(each, reschedule=watch.interval != before.interval)
+        moved = [each for name, each in self._watched.items() if each.target != targets[name]]
+        for name, target in targets.items():
+            if name not in self._watched:
+                self._watched[name] = self._start(target)
+        await asyncio.gather(
+            *(each.poller.close() for each in gone), *(self._move(each, targets[each.target.name]) for each in moved)
+        )
+        await self._end_recordings(former, gone)
+        return tuple(each.target.name for each in moved)
+
+    async def close(self) -> None:
+        """End all polls, close all connections, and complete the recordings."""
+        for each in self._watched.values():
+            each.poller.end()
+        await asyncio.gather(*(each.poller.close() for each in self._watched.values()))
+        if self._recorder is not None:
+            _quietly(self._recorder.close)
+
+    def _start(self, target: Target) -> _Watched:
+        poller = Poller(
+            self._published.states()[target.name],
+            self._connection(target),
+            policy=self._watch.policy,
+            publish=self._published.publish,
+            log=structlog.get_logger(server=target.name),
+            record=self._record(),
+            on_event=self._watch.on_event,
+        )
+        # The job is the awaited poll itself: a slow poll is never overtaken by the next, and delays no other server.
+        job = self._scheduler.add_job(
+            poller.poll,
+            self._trigger(),
+            next_run_time=datetime.now(UTC),
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+        return _Watched(target=target, poller=poller, job=job)
+
+    def _adjust(self, watched: _Watched, *, reschedule: bool) -> None:
+        watch = self._watch
+        watched.poller.adjust(policy=watch.policy, record=self._record(), timeout=watch.timeout, parse=watch.parse)
+        if reschedule:
+            watched.job.modify(trigger=self._trigger(), next_run_time=datetime.now(UTC))
+
+    async def _move(self, watched: _Watched, target: Target) -> None:
+        watched.target = target
+        await watched.poller.reconnect(self._connection(target))
+        watched.job.modify(next_run_time=datetime.now(UTC))
+
+    def _trigger(self) -> IntervalTrigger:
+        return IntervalTrigger(seconds=self._watch.interval, timezone=UTC)
+
+    def _connection(self, target: Target) -> HeldConnection:
+        return HeldConnection(
+            target,
+            timeout=self._watch.timeout,
+            parse=self._watch.parse,
+            jitter=lambda limit: random.uniform(0, limit),
+        )
+
+    def _record(self) -> Record | None:
+        recorder = self._recorder
+        return (lambda server, outcome, at: recorder.record(server, outcome, at=at)) if recorder else None
+
+    def _change_recorder(self, watch: Watch) -> Recorder | None:
+        """Record where `watch` says. Return the recorder that is not used any more."""
+        if self._recorder is not None and self._recorder.directory == watch.record_dir:
+            self._recorder.max_bytes = watch.record_max_bytes
+            return None
+        former = self._recorder
+        self._recorder = Recorder(watch.record_dir, max_bytes=watch.record_max_bytes) if watch.record_dir else None
+        return former
+
+    async def _end_recordings(self, former: Recorder | None, gone: Iterable[_Watched]) -> None:
+        """Complete the recordings that nothing is added to any more. Do not wait long for a slow disk."""
+        if former is not None:
+            await asyncio.gather(*(each.poller.written() for each in self._watched.values()))
+            endings = [former.close]
+        elif self._recorder is not None:
+            endings = [functools.partial(self._recorder.end, each.target.name) for each in gone]
+        else:
+            endings = []
+        if endings:
+            writes = [asyncio.create_task(asyncio.to_thread(_quietly, ending)) for ending in endings]
+            await asyncio.wait(writes, timeout=RECORDING_SECONDS)
+
+
+def _quietly(ending: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # every poll has been written already
+        ending()
+
+
+@contextlib.asynccontextmanager
+async def polling(
+    watch: Watch, published: PublishedStates, fail: Callable[[BaseException], None]
+) -> AsyncIterator[Pollers]:
+    """Poll while inside. `fail` is called with whatever a poll raises, which is an error in the program."""
+    scheduler = AsyncIOScheduler(timezone=UTC)
+
+    def on_error(event: JobExecutionEvent) -> None:
+        if not isinstance(event.exception, asyncio.CancelledError):
+            fail(event.exception)
+
+    scheduler.add_listener(on_error, EVENT_JOB_ERROR)
+    scheduler.start()
+    pollers = Pollers(watch, published, scheduler)
+    await pollers.apply(watch)
+    timekeeper = asyncio.create_task(keep_time(lambda: pollers.jobs, lambda: timedelta(seconds=pollers.watch.interval)))
+    try:
+        yield pollers
+    finally:
+        timekeeper.cancel()
+        scheduler.shutdown()
+        await asyncio.sleep(0)  # the scheduler shuts down in the next turn of the loop
+        await pollers.close()
+
+
+async def keep_time(jobs: Callable[[], Iterable[Job]], interval: Callable[[], timedelta]) -> None:
+    """Bring forward every job whose next run is more than an interval away.
+
+    APScheduler schedules by the time of day. If the clock is set back by an hour, it would not poll for an hour.
+    """
+    while True:
+        await asyncio.sleep(min(interval().total_seconds(), _CLOCK_SECONDS))
+        now = datetime.now(UTC)
+        for job in jobs():
+            if job.next_run_time - now > interval():
+                job.modify(next_run_time=now)
