@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwatch_sessions.metrics.table import METRICS, PREFIX
+from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS
 from tests.support.alert_rules import (
     ALERTS,
     RULE_FILES,
@@ -95,7 +95,8 @@ def test_rules_are_changed_in_many_ways() -> None:
 def test_rules_read_metrics_that_exist() -> None:
     """Every metric that a rule reads is exposed by the daemon or recorded by another rule."""
     recorded = {rule.name for rule in RULES if not rule.is_alert}
-    exposed = {f"{PREFIX}{spec.name}" for spec in METRICS} | {f"{PREFIX}build_info"}
+    names = (*(spec.name for spec in METRICS), *(spec.name for spec in RELOAD_METRICS), "build_info")
+    exposed = {f"{PREFIX}{name}" for name in names}
     for rule in RULES:
         metrics = metrics_in(rule.expr).union(*map(metrics_in_template, rule.content.get("annotations", {}).values()))
         assert metrics, rule.name

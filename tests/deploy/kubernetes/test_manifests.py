@@ -168,18 +168,21 @@ def test_the_memory_limit_and_request_are_sufficient(folder: Path) -> None:
     assert request >= 51
 
 
-def test_a_changed_configuration_creates_a_new_pod(tmp_path: Path) -> None:
-    """The ConfigMap's name depends on its content, and the pod mounts it by that name."""
+def test_a_changed_configuration_creates_no_new_pod(tmp_path: Path) -> None:
+    """The pod mounts the ConfigMap as a whole, by a name that does not change, and the daemon watches the file."""
     copied = Path(shutil.copytree(KUBERNETES, tmp_path / "kubernetes"))
     file = copied / "overlays" / "standalone" / "pgwatch-sessions.yaml"
     file.write_text(file.read_text() + "hold_limit: 2m\n")
-    names = []
+    pods = []
     for objects in (build_objects(STANDALONE), kustomize(file.parent)):
         (config,) = objects_of_kind("ConfigMap", objects)
-        volumes = {volume["name"]: volume for volume in pod_of(objects)["spec"]["volumes"]}
+        pods.append(pod_of(objects))
+        volumes = {volume["name"]: volume for volume in pods[-1]["spec"]["volumes"]}
         assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
-        names.append(config["metadata"]["name"])
-    assert len(set(names)) == 2
+    assert pods[0] == pods[1]
+    daemon = daemon_in(pods[0])
+    assert {"name": "PGWATCH_SESSIONS_RELOAD", "value": "watch"} in daemon["env"]
+    assert "subPath" not in next(mount for mount in daemon["volumeMounts"] if mount["name"] == "config")
 
 
 @every_folder

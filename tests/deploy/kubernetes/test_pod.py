@@ -84,7 +84,11 @@ def _mount(volume: Mapping[str, Any], objects: tuple[dict[str, Any], ...], at: P
     elif volume["configMap"]["name"] == "pgwatch-sessions-ca":
         trustme.CA().cert_pem.write_to_path(at / "ca.crt")
     else:
-        (config,) = [each for each in objects if each["metadata"]["name"] == volume["configMap"]["name"]]
+        (config,) = [
+            each
+            for each in objects_of_kind("ConfigMap", objects)
+            if each["metadata"]["name"] == volume["configMap"]["name"]
+        ]
         for key, text in config["data"].items():
             (at / key).write_text(text)
 

@@ -114,6 +114,11 @@ def test_systemd_does_not_restart_after_a_wrong_configuration() -> None:
     assert finished(*command, env=environment(INTERVALL="1")).returncode == EXIT_USAGE
 
 
+def test_a_reload_sends_the_signal_that_the_daemon_reloads_on() -> None:
+    """`systemctl reload` works, and never ends the daemon."""
+    assert unit_value("ExecReload") == "/bin/kill -HUP $MAINPID"
+
+
 def test_the_memory_limit_is_sufficient() -> None:
     """It is above the 75 MiB that 10,000 sessions need."""
     assert int(unit_value("MemoryMax").removesuffix("M")) >= 75 * 1.5
