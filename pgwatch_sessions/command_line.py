@@ -1,11 +1,9 @@
 """The command line: all commands, and their common options and errors."""
 
 import argparse
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.commands import check_health
@@ -13,6 +11,7 @@ from pgwatch_sessions.commands.check import CHECK, TERMINATE_SQL
 from pgwatch_sessions.commands.command import EXIT_USAGE, Command, CommandError, add_settings
 from pgwatch_sessions.commands.config import CONFIG
 from pgwatch_sessions.commands.demo import DEMO
+from pgwatch_sessions.commands.parser import Parser
 from pgwatch_sessions.commands.record import RECORD
 from pgwatch_sessions.commands.replay import REPLAY
 from pgwatch_sessions.commands.run import RUN
@@ -29,20 +28,6 @@ CHECK_HEALTH = Command(
 )
 COMMANDS = (RUN, CHECK, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
 _COMMAND_NAMES = tuple(command.name for command in COMMANDS)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and the way to the help. `-h` is psql's --host, so help is only --help."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments, add_help=False)
-        self.add_argument("--help", action="help", help="show this help and exit")
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and where the help is, and exit."""
-        _report(re.sub(r"^argument (\S+?)(?:/\S+)?: ", r"\1: ", message))
-        sys.stderr.write(f"Try `{self.prog} --help`.\n")
-        sys.exit(EXIT_USAGE)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,8 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     return EXIT_USAGE
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="pgwatch-sessions",
         description="Watches PostgreSQL sessions, detects connection leaks before the server runs out of connections, "
         "and names the source.",
@@ -97,11 +82,12 @@ def _parser() -> _Parser:
     return parser
 
 
-def _unknown(argument: str, known: Iterable[str]) -> str:
+def _unknown(argument: str, known: Collection[str]) -> str:
     """Return the message for an argument that the command does not have. A value after = may be a secret."""
     name = argument.partition("=")[0]
     if not name.startswith("-"):
-        return "unexpected argument; write each value after its option, and a connection string after -d"
+        hint = "; write a connection string after -d" if "-d" in known else ""
+        return f"unexpected argument, because each value follows its option{hint}"
     return f"unknown option {name}{_did_you_mean(name, known)}"
 
 

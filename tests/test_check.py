@@ -236,7 +236,7 @@ def test_a_wrong_password_is_exit_3(own_postgres: OwnPostgresFactory) -> None:
         ended = finished("check", "--for", "1h", env=environment(DSN=dsn))
     assert (ended.returncode, ended.stderr) == (3, "")
     assert "Cannot poll this server: it rejects our login (authentication: " in ended.stdout
-    assert "\nSet user and password with --dsn, or with PGUSER and PGPASSWORD, " in ended.stdout
+    assert "\nSet the role with -U or PGUSER, and the password with PGPASSWORD, " in ended.stdout
     assert "wr0ng-secret" not in ended.stdout
 
 
@@ -276,13 +276,13 @@ servers:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--polls", "0"], "argument --polls: must be at least 1"),
-        (["--for", "0"], "argument --for: must be longer than 0s"),
-        (["--for", "soon"], "argument --for: must be a duration"),
+        (["--polls", "0"], "--polls: must be at least 1"),
+        (["--for", "0"], "--for: must be longer than 0s"),
+        (["--for", "soon"], "--for: must be a duration"),
         (["--polls", "2", "--for", "3s"], "not allowed with argument"),
-        (["--fail-on", "nothing"], "argument --fail-on: invalid choice"),
+        (["--fail-on", "nothing"], "--fail-on: invalid choice"),
         (["--hold-limit", "0"], "--hold-limit: must be from 1s to 168h"),
-        (["extra"], "unrecognized arguments: extra"),
+        (["extra"], "unexpected argument, because each value follows its option; write a connection string after -d"),
     ],
 )
 def test_wrong_usage(arguments: list[str], complaint: str) -> None:

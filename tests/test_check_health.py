@@ -208,7 +208,7 @@ def test_wrong_usage_is_exit_2_and_help_says_what_it_does() -> None:
     assert finished("check-health", "--no-such").returncode == 2
     assert "\n    check-health" in finished("--help").stdout
     text = finished("check-health", "--help").stdout
-    assert text.startswith("usage: pgwatch-sessions check-health [-h]")
+    assert text.startswith("usage: pgwatch-sessions check-health [--help]")
     assert "exit codes:" in text
 
 

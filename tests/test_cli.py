@@ -33,9 +33,13 @@ def test_both_entries_are_the_same_program(program: tuple[str, ...]) -> None:
         (("-h", "db", "check"), "option -h before the command; write the command first", ""),
         (("run", "--hold-limt", "5s"), "unknown option --hold-limt; did you mean --hold-limit?", " run"),
         (("demo", "--interval", "1s"), "unknown option --interval", " demo"),
-        (("check", "-h"), "-h: expected one argument", " check"),
+        (("check", "-h"), "--host: expected one argument", " check"),
         (("check", "--polls", "none"), "--polls: must be a whole number", " check"),
-        (("check", f"postgresql://u:{SECRET}@db"), "unexpected argument; write each value after its option", " check"),
+        (
+            ("check", f"postgresql://u:{SECRET}@db"),
+            "unexpected argument, because each value follows its option",
+            " check",
+        ),
         (("record", "--pasword=" + SECRET, "--out", "x"), "unknown option --pasword; did you mean", " record"),
     ],
 )

@@ -190,7 +190,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     """The exit code is 2, and the usage is shown."""
     ended = finished("replay", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("usage: pgwatch-sessions")
+    assert ended.stderr.endswith("Try `pgwatch-sessions replay --help`.\n")
 
 
 def test_jumps_of_the_clock_are_events(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NoReturn
 
+from pgwatch_sessions.commands.parser import Parser
 from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
 from pgwatch_sessions.settings.sources import Placed, Wrong, option, read_sources, variable
 
@@ -49,14 +50,12 @@ _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command with the arguments that follow its name. Return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"pgwatch-sessions {NAME}",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
     )
-    parser.add_argument("--help", action="help", help="show this help and exit")
     add_options(parser)
     return run(parser.parse_args(arguments))
 

@@ -1,7 +1,8 @@
 -- What a person who sets up the monitoring wants to know of the server, of our role and of our session. One row.
 --
 -- The role `pg_use_reserved_connections` exists since PostgreSQL 16, as does the setting reserved_connections. To a role
--- without pg_read_all_stats, backend_type of other roles' sessions is NULL; application_name is not hidden.
+-- without pg_read_all_stats, backend_type of other roles' sessions is NULL; application_name is not hidden. Among those,
+-- clients have a database; background processes with a role have none.
 SELECT
     current_setting('server_version') AS version,
     current_setting('server_version_num')::int AS version_num,
