@@ -43,7 +43,8 @@ class Target:
     #: Called at each connect, so that a changed password is found. Raises OSError when it cannot be read.
     password: Callable[[], str] | None = field(default=None, repr=False)
     #: Whether the driver finds a password in the DSN, in PGPASSWORD or in libpq's password file.
-    has_password: Callable[[], bool] = lambda: True
+    #: It follows from the DSN, so two targets that differ in this only are the same.
+    has_password: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
 
 class HeldConnection:

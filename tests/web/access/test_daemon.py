@@ -90,7 +90,7 @@ def test_the_effective_configuration_loads_again(tmp_path: Path) -> None:
     """`config` shows both settings as they are written."""
     web_config = write_plain_config(tmp_path, users={"prometheus": hashed(SECRET)})
     shown = finished("config", env=environment(WEB_CONFIG=str(web_config), METRICS_LISTEN="[::1]:9489"))
-    assert f"web_config: {web_config}\n" in shown.stdout
+    assert f"web_config: {web_config}  # " in shown.stdout
     assert "metrics_listen: '[::1]:9489'\n" in shown.stdout
     file = tmp_path / "effective.yaml"
     file.write_text(shown.stdout)
