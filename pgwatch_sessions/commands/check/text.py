@@ -116,7 +116,7 @@ def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[st
     yield f"  {paint('runbook', Colour.BOLD)}  {advice.runbook}"
     if advice.stack:
         name, evidence, runbook = advice.stack
-        yield f"    for {name}, which {evidence} shows: {runbook}"
+        yield f"    for {name} (shown by {evidence}): {runbook}"
 
 
 def _session(session: Session) -> str:

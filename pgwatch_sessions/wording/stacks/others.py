@@ -1,7 +1,7 @@
 """The stacks of other languages, and PgBouncer.
 
-Measured with HikariCP 6.3 and pgjdbc 42.7, pgx 5 and lib/pq with database/sql, node-postgres 8 and Knex 3, on
-PostgreSQL 18. Read in documentation and issues: Rails, Npgsql, PgBouncer.
+Measured with HikariCP 6.3 and pgjdbc 42.7, pgx 5 and lib/pq with database/sql, node-postgres 8, Knex 3 and
+PgBouncer 1.18, on PostgreSQL 18. Read in documentation and issues: Rails and Npgsql.
 
 * pgjdbc sets the application_name `PostgreSQL JDBC Driver`. HikariCP asks for `SHOW TRANSACTION ISOLATION LEVEL`. The
   name of its pool does not reach the server. Hibernate 6 names tables `o1_0`.

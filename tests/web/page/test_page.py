@@ -137,6 +137,8 @@ def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
         f"The {MAX_SESSIONS} sessions held longest (not shown: {held - MAX_SESSIONS} more)",
         "10.0.0.7 port 40100",
         "alerts/runbooks/DatabaseConnectionLeak.md#transaction-held",
+        "for SQLAlchemy (shown by one of its statements):",
+        "alerts/runbooks/DatabaseConnectionLeak.md#sqlalchemy-and-fastapi",
         f"the server{LEAKED + 2}27",
         f"role app{LEAKED}20",
     ):
