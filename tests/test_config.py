@@ -18,6 +18,7 @@ from tests.support.situations import idle, role
 from tests.support.terminals import at_terminal
 from tests.support.waiting import until
 
+RECORDING = Path(__file__).parent / "recordings" / "healthy.jsonl.gz"
 SECRET = "s3cret-of-all"
 
 
@@ -204,3 +205,10 @@ def test_a_pooler_is_recognised(own_postgres: OwnPostgresFactory) -> None:
         lenient = finished("config", "--test", "--dsn", f"postgresql://postgres@127.0.0.1:{port}/postgres")
     assert lenient.returncode == 3
     assert lines_of(lenient.stdout)["pooler"][0] == "✗"
+
+
+def test_a_command_that_does_not_connect_ignores_other_programs_variables() -> None:
+    """`replay` reads a recording, so the server of DATABASE_URL is nothing to it."""
+    for url in (f"postgresql://app:{SECRET}@db/shop", "postgresql://db?channel_binding=require"):
+        ended = finished("replay", str(RECORDING), env={**environment(), "DATABASE_URL": url})
+        assert (ended.returncode, ended.stderr) == (0, "")

@@ -107,7 +107,7 @@ def load_settings(options: argparse.Namespace) -> Settings:
 
 def load_all(options: argparse.Namespace) -> LoadedSettings:
     """Load the settings with their places and notices. Raises SettingsError with all errors."""
-    return load_with_places(_given(options))
+    return load_with_places(_given(options), connects=hasattr(options, "dsn"))
 
 
 def stamps_of_sources(options: argparse.Namespace) -> Mapping[Path, Stamp]:

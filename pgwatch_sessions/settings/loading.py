@@ -87,8 +87,8 @@ def load(options: Mapping[str, object] | None = None) -> Settings:
     return load_with_places(options).settings
 
 
-def load_with_places(options: Mapping[str, object] | None = None) -> LoadedSettings:
-    """Return the settings with their places.
+def load_with_places(options: Mapping[str, object] | None = None, *, connects: bool = True) -> LoadedSettings:
+    """Return the settings with their places. Without `connects`, variables of other programs are not looked at.
 
     `options` are named as in `describe`, and may have `config`, `secrets_dir` and psql's `host`, `port`, `username` and
     `dbname`. Raises SettingsError with all errors.
@@ -96,7 +96,7 @@ def load_with_places(options: Mapping[str, object] | None = None) -> LoadedSetti
     login = {name: str(value) for name, value in (options or {}).items() if name in LOGIN_OPTIONS and value is not None}
     others = {name: value for name, value in (options or {}).items() if name not in LOGIN_OPTIONS}
     variables, file = read_sources(others, os.environ, _KNOWN)
-    chosen, errors = _chosen_server(variables, file, login)
+    chosen, errors = _chosen_server(variables, file, login, os.environ if connects else {})
     first = {_DSN: chosen.dsn} if chosen.dsn else {}
     sources: list[_VariablesSource | _FileSource] = [*map(_VariablesSource, (first | errors, *variables))]
     sources.append(_FileSource(file))
@@ -111,7 +111,7 @@ def load_with_places(options: Mapping[str, object] | None = None) -> LoadedSetti
 
 
 def _chosen_server(
-    variables: tuple[Mapping[str, Placed], ...], file: Layer, options: Mapping[str, str]
+    variables: tuple[Mapping[str, Placed], ...], file: Layer, options: Mapping[str, str], environ: Mapping[str, str]
 ) -> tuple[ChosenServer, dict[str, Placed]]:
     """Return the one server, and errors by their places."""
     dsn = next((source[_DSN] for source in variables if _DSN in source), None)
@@ -123,7 +123,7 @@ def _chosen_server(
     if dsn is not None and not isinstance(dsn.value, str):  # reported when all settings are checked
         return ChosenServer(None), {}
     try:
-        chosen = choose_server(dsn, options, os.environ)
+        chosen = choose_server(dsn, options, environ)
     except PlacedError as error:
         return ChosenServer(None), {error.place: Placed(Wrong(error.message), error.place)}
     return (chosen._replace(dsn=None) if chosen.dsn is dsn else chosen), {}

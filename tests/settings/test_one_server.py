@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pgwatch_sessions.commands.wiring import targets_of
 from pgwatch_sessions.settings.loading import load_with_places
 from tests.support.given_settings import SECRET, dsn_of, errors_of, loaded, written
 
@@ -151,3 +152,9 @@ def test_errors_of_a_service_name_file_and_section(text: str, error: str, tmp_pa
     assert found.startswith(error.format(file=file))
     (missing,) = errors_of({}, {"PGSERVICE": "orders", "PGSERVICEFILE": "/missing"})
     assert missing == "service file: cannot use /missing: no such file or directory"
+
+
+def test_the_same_settings_name_the_same_target() -> None:
+    """So a reload keeps the connection. Whether there is a password is looked up at each refusal."""
+    options = {"dsn": "postgresql://u@db/x"}
+    assert targets_of(loaded(options)) == targets_of(loaded(options))
