@@ -58,7 +58,7 @@ def test_the_text_shows_a_leak_from_its_opening_on() -> None:
     who = re.escape("orders (shop, app)")
     expected = [
         r"up          the server can be polled: 7 of 37 connections in use",
-        rf"notice      {who}: 1 session idle in transaction at /reports for 5 s; it may still end",
+        rf"notice      {who}: 1 session idle in transaction at /reports for 5 s; it may still end by itself",
         rf"(warning|critical) +{who}: \d sessions idle in transaction at /reports, .*; would have paged",
     ]
     places = [next(i for i, line in enumerate(lines) if re.search(rf"  shop-db  {text}$", line)) for text in expected]
@@ -91,7 +91,9 @@ def test_events_as_json() -> None:
         >= {
             "at": "2026-11-21T06:27:26.964101+00:00",
             "server": "shop-db",
-            "message": "orders (shop, app): 1 session idle in transaction at /reports for 5 s; it may still end",
+            "message": (
+                "orders (shop, app): 1 session idle in transaction at /reports for 5 s; it may still end by itself"
+            ),
             "kind": "transaction_held",
             "severity": "notice",
             "database": "shop",

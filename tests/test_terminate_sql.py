@@ -79,4 +79,4 @@ def test_what_cannot_be_seen_is_exit_3(own_postgres: OwnPostgresFactory) -> None
     with role(server.dsn(), "plain"), idle_in_transaction(server.dsn(application_name="orders-api")):
         hidden = finished("terminate-sql", "--dsn", server.dsn(user="plain"), *LIMIT)
     assert hidden.returncode == 3
-    assert "1 session is hidden from the monitoring role" in hidden.stderr
+    assert "1 of 1 session is hidden from the monitoring role" in hidden.stderr

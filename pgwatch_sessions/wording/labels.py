@@ -25,7 +25,7 @@ VERDICTS: Mapping[Verdict, str] = {
 VERDICT_PHRASES: Mapping[Verdict, str] = {
     Verdict.OK: "is ok",
     Verdict.LEAKING: "is leaking",
-    Verdict.SATURATED: "is too small for its load",
+    Verdict.SATURATED: "has too few connections for its load",
     Verdict.BLOCKED: "is blocked",
     Verdict.SLOW: "has slow statements",
     Verdict.UNKNOWN: "cannot be judged",

@@ -7,6 +7,8 @@ from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.harm import harm_parts
 from pgwatch_sessions.wording.labels import HOW_HELD, VERDICT_PHRASES, client_name, printable
 
+#: Completes the name of a server.
+FULL = "refuses connections: all slots for ordinary roles are in use"
 #: Completes what hides sessions: a missing privilege, or a server that does not answer.
 UNSEEN = "leaks among them cannot be seen"
 
@@ -38,7 +40,8 @@ def finding_text(finding: Finding, *, at: float) -> str:
     ]
     if number == 1:
         parts[:2] = [f"{parts[0]} for {held}"]
-    may_end = "" if finding.is_leak else f"; {'it' if number == 1 else 'they'} may still end"
+    themselves = "it may still end by itself" if number == 1 else "they may still end by themselves"
+    may_end = "" if finding.is_leak else f"; {themselves}"
     return ", ".join(parts) + may_end
 
 

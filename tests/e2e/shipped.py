@@ -13,10 +13,10 @@ from tests.support.waiting import until
 #: Parts of annotations that come from queries; at least one alert of the name must have each of them.
 FROM_PROMETHEUS = {
     "DatabaseConnectionLeak": (
-        r"All sites of .+ together leak \d+\.\d sessions per minute\.",
-        r", since 20\d\d-",
-        r"A connection limit will be reached in \d",
-        r"reached in 0s",
+        r"All sites of .+: \d+\.\d more per minute\.",
+        r"Leaking since 20\d\d-",
+        r"Out of connections in \d",
+        r"Out of connections in 0s",
     ),
     "DatabaseConnectionsExhausted": (
         r"Most connections belong to .+ \(\d+\),? ?.*\.",
@@ -28,7 +28,7 @@ FROM_PROMETHEUS = {
     "DatabaseSessionsBlocked": (r", for up to \d",),
     "DatabaseTransactionHoldsVacuum": (r"in a transaction open for \d",),
     "PgwatchSessionsBlind": (
-        r"Polls of ledger fail: network\.",
+        r"ledger cannot be polled: network\.",
         r"Grant pg_monitor",
         r"has not polled archive for \d",
         r"No daemon reports .+; the last report was \d",

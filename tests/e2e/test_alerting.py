@@ -9,8 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pgwatch_sessions.core.findings import LeakKind
+from pgwatch_sessions.core.model import Client
 from pgwatch_sessions.demo import service_process
 from pgwatch_sessions.demo.postgres import SUPERUSER
+from pgwatch_sessions.wording.labels import HOW_HELD, client_name
 from tests.e2e import alertmanager, prometheus
 from tests.e2e.answers import fill_query
 from tests.e2e.leak_steps import (
@@ -113,13 +116,16 @@ def leak_slowly(scene: Scene) -> None:
     wait_for_log_event(scene, "leak_changed", since=begin, severity="warning")
     page = wait_for_page(scene, "firing", since=begin, severity="warning")
     assert page.receiver == "attention"
-    assert page.annotations["summary"] == f"{APPLICATION} leaks connections to {ORDERS} at {SITE}"
-    assert f"user {service_process.ROLE}, database {service_process.DATABASE}" in page.annotations["description"]
+    client = client_name(Client(service_process.DATABASE, service_process.ROLE, APPLICATION))
+    summary = page.annotations["summary"]
+    assert summary.startswith(f"{client}: ")
+    assert summary.endswith(f" {HOW_HELD[LeakKind.TRANSACTION_HELD]} at {SITE} on {ORDERS}")
     assert page.annotations["runbook_url"] == RUNBOOK
     assert httpx.get(page.annotations["page_url"]).status_code == 200
     assert scene.pages.all("firing", {**LEAK, "severity": "critical"}) == []
     other_leak = scene.pages.first("firing", {"application": LEAKER, "site": LEAKY_SITE})
-    assert other_leak.annotations["summary"] == f"{LEAKER} leaks connections to {BILLING} at {LEAKY_SITE}"
+    assert other_leak.annotations["summary"].startswith(f"{LEAKER} (")
+    assert other_leak.annotations["summary"].endswith(f" at {LEAKY_SITE} on {BILLING}")
     scene.timeline.report(
         f"firing at the webhook /{other_leak.receiver}: {other_leak.annotations['summary']}", at=other_leak.at
     )

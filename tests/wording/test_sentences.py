@@ -50,7 +50,7 @@ def test_moments_are_utc_and_counts_agree_with_their_noun() -> None:
         ),
         (
             finding(HELD, is_leak=False, rate_per_minute=0.0, exhaustion_seconds=float("inf")),
-            "1 session idle in transaction at SELECT orders for 5 min; it may still end",
+            "1 session idle in transaction at SELECT orders for 5 min; it may still end by itself",
         ),
         (
             finding(

@@ -11,7 +11,7 @@ from pgwatch_sessions.wording.amounts import counted, until
 from pgwatch_sessions.wording.failures import FAILURES
 from pgwatch_sessions.wording.labels import VERDICTS
 from pgwatch_sessions.wording.lines import Tone
-from pgwatch_sessions.wording.sentences import hidden_text
+from pgwatch_sessions.wording.sentences import FULL, hidden_text
 
 #: Problems named in the headline.
 MAX_PROBLEMS = 3
@@ -64,8 +64,7 @@ def _outages(states: Collection[ServerState]) -> Iterator[_Problem]:
     """Yield the servers that cannot be polled, or at which nobody can connect."""
     for state in states:
         if state.is_full:
-            text = f"{state.server} refuses connections: all slots for ordinary roles are in use"
-            yield _Problem(_Rank.FULL, text, Tone.BAD)
+            yield _Problem(_Rank.FULL, f"{state.server} {FULL}", Tone.BAD)
         elif state.failure:
             text = f"{state.server} cannot be polled: {FAILURES[state.failure.reason]}"
             yield _Problem(_Rank.CANNOT_BE_POLLED, text, Tone.BAD)
