@@ -43,10 +43,7 @@ class Target:
     #: Called at each connect, so that a changed password is found. Raises OSError when it cannot be read.
     password: Callable[[], str] | None = field(default=None, repr=False)
     #: Whether the driver finds a password in the DSN, in PGPASSWORD or in libpq's password file.
-<<<<<<< HEAD
     #: It follows from the DSN, so two targets that differ in this only are the same.
-=======
->>>>>>> 6f15898 (Keep connections on reload, and look at DATABASE_URL only in commands that connect)
     has_password: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
 
