@@ -15,6 +15,15 @@ COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-install-project
 COPY README.md LICENSE ./
+COPY alerts alerts
+COPY config config
+COPY deploy/alertmanager deploy/alertmanager
+COPY deploy/ci deploy/ci
+COPY deploy/prometheus deploy/prometheus
+COPY deploy/sql deploy/sql
+COPY deploy/systemd deploy/systemd
+COPY grafana/dashboards grafana/dashboards
+COPY grafana/provisioning grafana/provisioning
 COPY pgwatch_sessions pgwatch_sessions
 RUN --mount=type=cache,target=/var/cache/uv \
     /opt/uv/bin/uv sync --locked --no-dev --no-editable

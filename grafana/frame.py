@@ -14,8 +14,8 @@ TAG = "pgwatch-sessions"
 FLEET, SERVER, LEAK = "pgwatch-sessions-fleet", "pgwatch-sessions-server", "pgwatch-sessions-leak"
 
 PAGE = "http://localhost:9488"
-#: Where the pages of alerts/runbooks are published; the alert rules have the same address.
-RUNBOOKS = "https://runbooks.example/pgwatch-sessions"
+#: Every daemon serves the runbooks.
+RUNBOOKS = f"{PAGE}/runbooks"
 
 #: Variables that every link between dashboards passes on unchanged.
 _KEPT_VARIABLES = "${datasource:queryparam}&${page:queryparam}&${runbooks:queryparam}&${__url_time_range}"
@@ -75,7 +75,7 @@ def build_dashboard(
             .keep_time(True)
         )
         .link(page_link().icon("external link"))
-        .link(link("Runbooks", "${runbooks:raw}", new_tab=True).icon("doc"))
+        .link(link("Runbooks", "${runbooks:raw}/", new_tab=True).icon("doc"))
         .annotation(_PrebuiltAnnotation(_alerts()))
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
@@ -127,7 +127,7 @@ def page_link() -> builders.DashboardLink:
 
 def finding_links() -> list[dashboard.DashboardLink]:
     """Return links from a finding to the daemon's page and to the runbook."""
-    runbook = link("Runbook", "${runbooks:raw}/DatabaseConnectionLeak.md", new_tab=True)
+    runbook = link("Runbook", "${runbooks:raw}/DatabaseConnectionLeak", new_tab=True)
     return [page_link().build(), runbook.build()]
 
 

@@ -55,7 +55,7 @@ _WHAT_TO_DO = """\
 1. Read the finding on **[the daemon's page](${page:raw}/)**: it has the likely cause, and SQL to paste.
    As JSON: [leaks](${page:raw}/api/v1/leaks?server=${server:percentencode}&application=${application:percentencode}),
    [sessions](${page:raw}/api/v1/sessions?server=${server:percentencode}&application=${application:percentencode}).
-2. Follow the [runbook](${runbooks:raw}/DatabaseConnectionLeak.md).
+2. Follow the [runbook](${runbooks:raw}/DatabaseConnectionLeak).
 3. If *Limit reached in* is below one hour, or other sessions are blocked: terminate the held sessions with the guarded
    `pg_terminate_backend` from the page. `pg_cancel_backend` has no effect on an idle session. Then restart the process,
    because its pool may not recover.

@@ -9,16 +9,18 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pgwatch_sessions.assets.catalogue import runbook_names
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.metrics.exposition import choose_format, render
 from pgwatch_sessions.web import json_api
 from pgwatch_sessions.web.page.content_security_policy import CONTENT_SECURITY_POLICY
 from pgwatch_sessions.web.page.page import Link, page_of
 from pgwatch_sessions.web.render_cache import RenderCache
+from pgwatch_sessions.wording.runbooks import SERVED
 
 #: Returns the published states by server: the same object until the next poll of any server.
 States = Callable[[], Mapping[str, ServerState]]
@@ -74,10 +76,11 @@ def web_app(
         )
         for name, meaning in _DOCUMENT_MEANINGS.items()
     )
-    addresses = (metrics, *documents, *probes)
+    runbooks = _Address(path=SERVED, meaning="what to do about each alert", answer=_runbook_list)
+    addresses = (metrics, *documents, runbooks, *probes)
     links = tuple(Link(path=each.path, meaning=each.meaning) for each in addresses)
     page = _Address(path="/", meaning="the page", answer=_page(states, whole, version=version, links=links))
-    return _application((page, *addresses), guard)
+    return _application((page, *addresses), guard, further=_runbook_routes())
 
 
 def metrics_app(
@@ -104,10 +107,11 @@ def _metrics_and_probes(
     )
 
 
-def _application(addresses: Sequence[_Address], guard: Guard | None) -> ASGIApp:
+def _application(addresses: Sequence[_Address], guard: Guard | None, *, further: Sequence[Route] = ()) -> ASGIApp:
+    """Return the application. It answers `further` routes too, but names them nowhere."""
     known = ", ".join(each.path for each in addresses)
     app = Starlette(
-        routes=[Route(each.path, each.answer) for each in addresses],
+        routes=[*(Route(each.path, each.answer) for each in addresses), *further],
         exception_handlers={
             404: _short(404, f"Nothing here. Known addresses: {known}"),
             405: _short(405, f"Only GET and HEAD are allowed. Known addresses: {known}"),
@@ -175,6 +179,27 @@ def _document(
         return _rendered(body, "application/json")
 
     return answer
+
+
+def _runbook_routes() -> tuple[Route, ...]:
+    return Route(SERVED.rstrip("/"), _runbook_list), Route(f"{SERVED}{{name}}", _runbook)
+
+
+async def _runbook_list(request: Request) -> Response:
+    from pgwatch_sessions.web.page.templates import render_runbook_list  # noqa: PLC0415  # loads Jinja2
+
+    folder = "" if request.scope["path"].endswith("/") else SERVED.strip("/") + "/"
+    return HTMLResponse(render_runbook_list(runbook_names(), folder=folder))
+
+
+async def _runbook(request: Request) -> Response:
+    name = request.path_params["name"].removesuffix(".md")  # the name of the file, which old links have
+    if name not in runbook_names():
+        text = f"No runbook has this name. Runbooks: {', '.join(runbook_names())}\n"
+        return PlainTextResponse(text, status_code=404)
+    from pgwatch_sessions.web.runbooks import runbook_page  # noqa: PLC0415  # loads markdown-it-py, which few need
+
+    return HTMLResponse(runbook_page(name))
 
 
 def _rendered(body: bytes | None, media_type: str) -> Response:

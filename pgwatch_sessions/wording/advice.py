@@ -11,11 +11,12 @@ from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.model import Session
 from pgwatch_sessions.wording.causes import cause_of
 from pgwatch_sessions.wording.remedies import remedies_of
+from pgwatch_sessions.wording.runbooks import SERVED
 from pgwatch_sessions.wording.stacks.recognition import recognise
 from pgwatch_sessions.wording.termination import termination_sql
 
-#: Relative to the project's root.
-RUNBOOK = "alerts/runbooks/DatabaseConnectionLeak.md"
+#: Where the daemon serves it.
+RUNBOOK = f"{SERVED}DatabaseConnectionLeak"
 
 
 class StackAdvice(NamedTuple):
@@ -37,7 +38,7 @@ class Advice:
     steps: tuple[str, ...]
     #: One SQL statement that terminates all held sessions, the longest held first; None if there are none.
     terminate: str | None
-    #: The page of the project that tells more, with its anchor.
+    #: Where the daemon tells more: the path of a runbook, with its anchor. `published` makes it an address.
     runbook: str
     #: The driver, pool or framework that cause and steps are written for; None if nothing shows it.
     stack: StackAdvice | None

@@ -1,12 +1,11 @@
 import re
-import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from pgwatch_sessions.assets.catalogue import read_runbook
 from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS
+from pgwatch_sessions.wording.runbooks import SERVED, published
 from tests.support.alert_rules import (
     ALERTS,
     RULE_FILES,
@@ -21,8 +20,6 @@ from tests.support.alert_rules import (
 )
 from tests.support.rule_mutants import failing_alone, mutants, survivors
 
-#: A placeholder: users replace it once with the address where they publish the runbooks.
-RUNBOOKS = "https://runbooks.example/pgwatch-sessions/"
 DAEMON_LABELS = "instance, job, pod, container, endpoint, service, node"
 RULES = tuple(rules())
 ALERT_RULES = tuple(rule for rule in RULES if rule.is_alert)
@@ -113,27 +110,9 @@ def test_every_alert_has_a_severity_a_text_and_a_runbook() -> None:
         assert not re.search(r"%[^+]?q", "".join(annotations.values())), (
             "use %+q: PromQL does not accept all that %q writes"
         )
-        assert annotations["runbook_url"] == f"{RUNBOOKS}{rule.name}.md"
-        page = ALERTS / "runbooks" / f"{rule.name}.md"
-        assert page.read_text().startswith(f"# {rule.name}\n")
-
-
-@needs_promtool
-def test_one_sed_command_changes_the_page_address_of_every_alert(tmp_path: Path) -> None:
-    """The `sed` command in docs/web.md, for TLS or if the page has another address than the metrics."""
-    [line] = re.findall(r"`(sed -i [^`]+)`", (ALERTS.parent / "docs/web.md").read_text())
-    rules_file = tmp_path / "alert_rules.yml"
-    shutil.copy(ALERTS / "alert_rules.yml", rules_file)
-    subprocess.run(shlex.split(line), cwd=tmp_path, check=True)
-    assert run_tool("promtool", "check", "rules", rules_file).returncode == 0
-    pages = [
-        rule["annotations"]["page_url"]
-        for group in load_yaml(rules_file)["groups"]
-        for rule in group["rules"]
-        if "page_url" in rule.get("annotations", {})
-    ]
-    assert len(pages) == sum("page_url" in rule.content["annotations"] for rule in ALERT_RULES)
-    assert all("https://db-monitor.example:9488/" in page and "http://" not in page for page in pages)
+        assert f"{SERVED}{rule.name} {{{{- else }}}}" in annotations["runbook_url"]
+        assert published(f"{SERVED}{rule.name}") in annotations["runbook_url"]
+        assert read_runbook(rule.name).startswith(f"# {rule.name}\n")
 
 
 def test_every_threshold_has_its_reason_above_it() -> None:

@@ -52,7 +52,6 @@ from tests.support.servers import OwnPostgresFactory
 from tests.support.situations import idle_in_transaction
 from tests.support.waiting import until
 
-RUNBOOK = "https://runbooks.example/pgwatch-sessions/DatabaseConnectionLeak.md"
 LEAKED = 5
 #: Panels that are empty before the first finding.
 PANELS_OF_FINDINGS = {
@@ -120,8 +119,8 @@ def leak_slowly(scene: Scene) -> None:
     summary = page.annotations["summary"]
     assert summary.startswith(f"{client}: ")
     assert summary.endswith(f" {HOW_HELD[LeakKind.TRANSACTION_HELD]} at {SITE} on {ORDERS}")
-    assert page.annotations["runbook_url"] == RUNBOOK
     assert httpx.get(page.annotations["page_url"]).status_code == 200
+    assert "<title>DatabaseConnectionLeak " in httpx.get(page.annotations["runbook_url"]).text
     assert scene.pages.all("firing", {**LEAK, "severity": "critical"}) == []
     other_leak = scene.pages.first("firing", {"application": LEAKER, "site": LEAKY_SITE})
     assert other_leak.annotations["summary"].startswith(f"{LEAKER} (")

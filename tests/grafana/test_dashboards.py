@@ -12,11 +12,13 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.frame import RUNBOOKS
+from grafana.frame import PAGE, RUNBOOKS
 from grafana.generate import DASHBOARDS, encode
 from grafana.queries import VERDICT_CODES
+from pgwatch_sessions.assets.catalogue import runbook_names
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
+from pgwatch_sessions.wording.runbooks import SERVED
 from tests.support.dashboard_expressions import (
     FOLDER,
     VARIABLE,
@@ -105,8 +107,8 @@ def test_every_query_uses_the_selected_data_source(name: str) -> None:
 
 
 def test_tables_of_findings_link_to_the_page_and_the_runbook() -> None:
-    """Every linked runbook exists, and the runbooks' address is the one in the alerts."""
-    leak = "${runbooks:raw}/DatabaseConnectionLeak.md"
+    """Every linked runbook is one that the daemon serves, and by default the links lead to a daemon."""
+    leak = "${runbooks:raw}/DatabaseConnectionLeak"
     for name, title in (("fleet", "Who leaks"), ("leak", "Findings")):
         [panel] = [panel for panel in load_dashboards()[name]["panels"] if panel["title"] == title]
         sites = [
@@ -115,11 +117,8 @@ def test_tables_of_findings_link_to_the_page_and_the_runbook() -> None:
         links = [each["value"] for properties in sites for each in properties if each["id"] == "links"]
         assert [link["url"] for each in links for link in each] == ["${page:raw}/", leak]
     text = json.dumps(load_dashboards())
-    runbooks = FOLDER.parents[1] / "alerts" / "runbooks"
-    assert {
-        page for page in re.findall(r"\$\{runbooks:raw\}/([\w.]+)", text) if not (runbooks / page).exists()
-    } == set()
-    assert f"runbook_url: {RUNBOOKS}/DatabaseConnectionLeak.md" in (runbooks.parent / "alert_rules.yml").read_text()
+    assert set(re.findall(r"\$\{runbooks:raw\}/([\w.]+)", text)) - set(runbook_names()) == set()
+    assert f"{PAGE}{SERVED.rstrip('/')}" == RUNBOOKS
 
 
 @every_dashboard

@@ -14,7 +14,7 @@ from pgwatch_sessions.web.app import Health, web_app
 from pgwatch_sessions.web.http_server import Bounds, bind, serving, url
 
 #: Every address but the page.
-PATHS = ("/metrics", "/api/v1/leaks", "/api/v1/sessions", "/api/v1/diagnosis", "/healthz", "/readyz")
+PATHS = ("/metrics", "/api/v1/leaks", "/api/v1/sessions", "/api/v1/diagnosis", "/runbooks/", "/healthz", "/readyz")
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
 QUICK = Bounds(deadline=0.3)
 #: What a test gives to what should come at once, on a machine that has other work.

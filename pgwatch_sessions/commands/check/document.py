@@ -11,6 +11,7 @@ from pgwatch_sessions.recording.times import text_of
 from pgwatch_sessions.wording.advice import advice_of
 from pgwatch_sessions.wording.events import client_fields, finding_fields
 from pgwatch_sessions.wording.not_judged import not_judged_fields
+from pgwatch_sessions.wording.runbooks import published
 from pgwatch_sessions.wording.sentences import finding_sentence
 
 
@@ -68,6 +69,6 @@ def _finding(finding: Finding, result: CheckResult) -> dict[str, Any]:
         "cause": advice.cause,
         "steps": advice.steps,
         "terminate": advice.terminate,
-        "runbook": advice.runbook,
-        "stack": advice.stack._asdict() if advice.stack else None,
+        "runbook": published(advice.runbook),
+        "stack": advice.stack._replace(runbook=published(advice.stack.runbook))._asdict() if advice.stack else None,
     }

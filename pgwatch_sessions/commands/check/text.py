@@ -17,6 +17,7 @@ from pgwatch_sessions.wording.events import grant_statement
 from pgwatch_sessions.wording.failures import FAILURE_ADVICE, failure_text
 from pgwatch_sessions.wording.labels import client_name, limit_name, printable
 from pgwatch_sessions.wording.not_judged import not_judged_text
+from pgwatch_sessions.wording.runbooks import published
 from pgwatch_sessions.wording.sentences import diagnosis_text, finding_sentence, hidden_text
 
 #: Clients in the table, sessions of one finding, and clients that are not judged, that are listed.
@@ -113,10 +114,10 @@ def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[st
     if advice.terminate:
         yield f"  {paint('to terminate the sessions, run in psql', Colour.BOLD)}"
         yield from (f"    {line}" for line in advice.terminate.splitlines())
-    yield f"  {paint('runbook', Colour.BOLD)}  {advice.runbook}"
+    yield f"  {paint('runbook', Colour.BOLD)}  {published(advice.runbook)}"
     if advice.stack:
         name, evidence, runbook = advice.stack
-        yield f"    for {name} (shown by {evidence}): {runbook}"
+        yield f"    for {name} (shown by {evidence}): {published(runbook)}"
 
 
 def _session(session: Session) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from pgwatch_sessions import __version__
+from pgwatch_sessions.assets.catalogue import GROUPS, assets_of
 from tests.deploy.image.building import LABELS, PROJECT, Base
 from tests.deploy.image.layers import Image, read_image
 from tests.deploy.image.machine import Machine
@@ -127,18 +128,19 @@ def test_our_package_is_installed_not_linked(contents: Image) -> None:
         path for path in contents.entries if path.match("site-packages/pgwatch_sessions-*.dist-info/METADATA")
     ]
     assert metadata.parent.name == f"pgwatch_sessions-{__version__}.dist-info"
-    for name in ("postgres/sessions.sql", "web/page/page.html", "web/page/style.css"):
+    for name in ("postgres/sessions.sql", "web/page/page.html", "assets/alerts/runbooks/PgwatchSessionsDown.md"):
         assert any(path.match(f"site-packages/pgwatch_sessions/{name}") for path in contents.entries), name
 
 
 def test_a_build_reads_only_what_it_copies(containers: Machine, tmp_path: Path) -> None:
-    """The build context contains only our package and five more files."""
+    """The build context contains only our package, the files that travel with it, and five more files."""
     everything, layout = tmp_path / "Dockerfile", tmp_path / "context"
     everything.write_text("FROM scratch\nCOPY . /\n")
     containers.buildah("bud", "--format=docker", f"--file={everything}", "--tag=localhost/context:test", PROJECT)
     containers.buildah("push", "--quiet", "--format=v2s2", "localhost/context:test", f"dir:{layout}")
     sent = {str(entry.path) for entry in read_image(layout).files()}
     package = {path for path in sent if path.startswith("/pgwatch_sessions/")}
+    assets = {f"/{asset.path}" for group in GROUPS for asset in assets_of(group)}
     further_files = {"/pyproject.toml", "/uv.lock", "/README.md", "/LICENSE", "/deploy/image/collect.py"}
-    assert sent - package == further_files
-    assert {Path(path).suffix for path in package} == {".py", ".sql", ".typed", ".html", ".css"}
+    assert sent - package == further_files | assets
+    assert {Path(path).suffix for path in package} == {".py", ".sql", ".typed", ".html", ".css", ".js"}

@@ -86,7 +86,7 @@ def parsed(*states: ServerState, refreshing: bool = True) -> Parsed:
     """Return the page of these servers after checking that it links to no other site."""
     read = parsed_page(prepared(*states, refreshing=refreshing))
     assert all(
-        re.match(r"#leak-|\?refresh=off$|\.$|metrics$", attributes["href"] or "")
+        re.match(r"#leak-|\?refresh=off$|\.$|metrics$|runbooks/\w+#[\w-]+$", attributes["href"] or "")
         for _, attributes in read.elements
         if "href" in attributes
     )
@@ -136,9 +136,7 @@ def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
         "Now: terminate the sessions",
         f"The {MAX_SESSIONS} sessions held longest (not shown: {held - MAX_SESSIONS} more)",
         "10.0.0.7 port 40100",
-        "alerts/runbooks/DatabaseConnectionLeak.md#transaction-held",
-        "for SQLAlchemy (shown by one of its statements):",
-        "alerts/runbooks/DatabaseConnectionLeak.md#sqlalchemy-and-fastapi",
+        "for SQLAlchemy (shown by one of its statements)",
         f"the server{LEAKED + 2}27",
         f"role app{LEAKED}20",
     ):
