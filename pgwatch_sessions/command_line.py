@@ -7,13 +7,16 @@ from difflib import get_close_matches
 
 from pgwatch_sessions import __version__
 from pgwatch_sessions.commands import check_health
+from pgwatch_sessions.commands.assets import ASSETS
 from pgwatch_sessions.commands.check import CHECK, TERMINATE_SQL
 from pgwatch_sessions.commands.command import EXIT_USAGE, Command, CommandError, add_settings
+from pgwatch_sessions.commands.completion import COMPLETION
 from pgwatch_sessions.commands.config import CONFIG
 from pgwatch_sessions.commands.demo import DEMO
 from pgwatch_sessions.commands.parser import Parser
 from pgwatch_sessions.commands.record import RECORD
 from pgwatch_sessions.commands.replay import REPLAY
+from pgwatch_sessions.commands.role_sql import ROLE_SQL
 from pgwatch_sessions.commands.run import RUN
 from pgwatch_sessions.settings.errors import SettingsError
 from pgwatch_sessions.web.http_server import CannotListenError
@@ -26,7 +29,7 @@ CHECK_HEALTH = Command(
     add_options=check_health.add_options,
     run=check_health.run,
 )
-COMMANDS = (RUN, CHECK, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, CHECK_HEALTH)
+COMMANDS = (RUN, CHECK, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, ASSETS, ROLE_SQL, COMPLETION, CHECK_HEALTH)
 _COMMAND_NAMES = tuple(command.name for command in COMMANDS)
 
 
@@ -78,7 +81,7 @@ def _parser() -> Parser:
         if command.settings:
             add_settings(subparser, command.settings)
         known = [option for action in subparser._actions for option in action.option_strings]  # noqa: SLF001  # not public
-        subparser.set_defaults(command=command, fail=subparser.error, known=known)
+        subparser.set_defaults(command=command, fail=subparser.error, known=known, parser=parser)
     return parser
 
 
