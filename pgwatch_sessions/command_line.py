@@ -18,6 +18,7 @@ from pgwatch_sessions.commands.record import RECORD
 from pgwatch_sessions.commands.replay import REPLAY
 from pgwatch_sessions.commands.role_sql import ROLE_SQL
 from pgwatch_sessions.commands.run import RUN
+from pgwatch_sessions.commands.top import TOP
 from pgwatch_sessions.settings.errors import SettingsError
 from pgwatch_sessions.web.http_server import CannotListenError
 
@@ -29,7 +30,9 @@ CHECK_HEALTH = Command(
     add_options=check_health.add_options,
     run=check_health.run,
 )
-COMMANDS = (RUN, CHECK, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, ASSETS, ROLE_SQL, COMPLETION, CHECK_HEALTH)
+COMMANDS = (
+    RUN, CHECK, TOP, TERMINATE_SQL, RECORD, REPLAY, DEMO, CONFIG, ASSETS, ROLE_SQL, COMPLETION, CHECK_HEALTH,
+)  # fmt: skip
 _COMMAND_NAMES = tuple(command.name for command in COMMANDS)
 
 

@@ -74,17 +74,17 @@ def folded(text: str, stream: TextIO, *, indent: str) -> Iterator[str]:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table, the header first. Cells are never wrapped or cut; numbers are aligned right."""
-    widths = [max(map(_columns, column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(header, *rows, strict=True)]
     numeric = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(header)
     for row in (header, *rows):
         cells = [
-            " " * (width - _columns(cell)) + cell if is_numeric else cell + " " * (width - _columns(cell))
+            " " * (width - columns_of(cell)) + cell if is_numeric else cell + " " * (width - columns_of(cell))
             for cell, width, is_numeric in zip(row, widths, numeric, strict=True)
         ]
         yield _GAP.join(cells).rstrip()
 
 
-def _columns(text: str) -> int:
+def columns_of(text: str) -> int:
     """Return the width of the text on a terminal. Wide East Asian characters take two columns."""
     return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
 

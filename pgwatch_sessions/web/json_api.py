@@ -12,8 +12,10 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.recording.times import text_of
+from pgwatch_sessions.web.page.headline import headline_of
 from pgwatch_sessions.web.ranked_findings import FindingDetails, add_details, rank_findings, seconds_in_state
 from pgwatch_sessions.wording.events import client_fields, finding_fields, finite_or_none
+from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.not_judged import not_judged_fields
 from pgwatch_sessions.wording.sentences import finding_sentence
 
@@ -118,7 +120,11 @@ def diagnosis(states: States, selection: Selection) -> Fields:
             }
         )
         room -= len(clients[:room])
-    return {"servers": servers, "truncated": any(server["truncated"] for server in servers)}
+    return {
+        "headline": headline_of(tuple(states.values())).text,
+        "servers": servers,
+        "truncated": any(server["truncated"] for server in servers),
+    }
 
 
 #: By the last part of the address.
@@ -144,7 +150,9 @@ def _poll_outcome(state: ServerState) -> Fields:
     return {
         "server": state.server,
         "up": (failure is None) if state.polled else None,
-        "failure": {"reason": str(failure.reason), "detail": failure.detail} if failure else None,
+        "failure": {"reason": str(failure.reason), "detail": failure.detail, "message": failure_text(failure)}
+        if failure
+        else None,
         "taken_at": _time(state.last_summary.snapshot.taken_at) if state.last_summary else None,
     }
 

@@ -49,6 +49,8 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
     assert leak == {
         "server": "orders-db",
         "up": True,
+        "message": "orders (shop, app): 14 sessions idle in transaction at /orders/{id}, the longest for 6 min, "
+        "2.4 more per minute, out of connections in 100 s",
         "kind": "transaction_held",
         "message": finding_sentence(leaking().findings[0], at=END),
         "severity": "critical",
@@ -125,7 +127,12 @@ def test_the_sessions_of_a_server_are_those_of_its_last_poll() -> None:
 def test_after_a_failed_poll_sessions_disappear_and_leaks_stay() -> None:
     """The sessions of a leak may still be there."""
     state = leaking(REFUSED)
-    failure = {"reason": "exhausted", "detail": "FATAL: sorry, too many clients already"}
+    failure = {
+        "reason": "exhausted",
+        "detail": "FATAL: sorry, too many clients already",
+        "message": "it has no free connection slot and refuses new connections "
+        "(exhausted: FATAL: sorry, too many clients already)",
+    }
     (server,) = document("sessions", state)["servers"]
     assert (server["up"], server["failure"], server["sessions"], server["session_count"]) == (False, failure, [], None)
     assert TIME.fullmatch(server["taken_at"])
