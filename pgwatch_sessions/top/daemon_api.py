@@ -68,8 +68,8 @@ class DaemonApi:
     def _document(self, connection: HTTPConnection, name: str, parameters: Mapping[str, str]) -> Document:
         query = f"?{urlencode(parameters)}" if parameters else ""
         connection.request("GET", f"{self._path}/api/v1/{name}{query}", headers=self._headers)
-        response = connection.getresponse()
-        body = response.read(_MAX_BYTES)
+        with connection.getresponse() as response:
+            body = response.read(_MAX_BYTES)
         if response.status == 401:
             wrong = "rejects this login" if "Authorization" in self._headers else "requires a login"
             raise LoginError(f"{self.url} {wrong} (401); give a file with one line NAME:PASSWORD with --login-file")

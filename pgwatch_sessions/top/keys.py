@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import NamedTuple
 
-from pgwatch_sessions.top.selection import Order, Page, Selection, follow, items
+from pgwatch_sessions.top.selection import Order, Page, Selection, follow, items, row_of
 from pgwatch_sessions.top.view import FindingView, View
 
 #: The keys as Textual names them, and what they do, for the help.
@@ -76,21 +76,24 @@ def _move(selection: Selection, by: int, view: View) -> Selection:
     if selection.page is not Page.MAIN:
         return replace(selection, scroll=max(0, selection.scroll + by))
     rows = [item.id for item in items(selection, view)]
-    if selection.row not in rows:
-        return selection
-    return replace(selection, row=rows[min(max(0, rows.index(selection.row) + by), len(rows) - 1)])
+    position = rows.index(selection.row) if selection.row in rows else 0
+    position = min(max(0, position + by), len(rows) - 1)
+    return replace(selection, row=rows[position] if position > 0 else None)
 
 
 def _other_section(selection: Selection, view: View) -> Pressed:
     listed = items(selection, view)
     kinds = {item.id: isinstance(item, FindingView) for item in listed}
-    here = kinds.get(selection.row) if selection.row is not None else None
-    row = next((item.id for item in listed if kinds[item.id] is not here), selection.row)
-    return Pressed(replace(selection, row=row) if selection.page is Page.MAIN else selection)
+    row = row_of(selection, view)
+    here = kinds.get(row) if row is not None else None
+    row = next((item.id for item in listed if kinds[item.id] is not here), row)
+    first = bool(listed) and row == listed[0].id
+    return Pressed(replace(selection, row=None if first else row) if selection.page is Page.MAIN else selection)
 
 
 def _open(selection: Selection, view: View) -> Pressed:
-    item = next((item for item in items(selection, view) if item.id == selection.row), None)
+    row = row_of(selection, view)
+    item = next((item for item in items(selection, view) if item.id == row), None)
     if selection.page is not Page.MAIN or item is None:
         return Pressed(selection)
     if isinstance(item, FindingView):

@@ -1,6 +1,5 @@
 """Lines of a screen as values: coloured texts that fit into its columns."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -51,20 +50,37 @@ def _cut(text: str, columns: int) -> str:
     return text
 
 
-def paragraph(text: str, columns: int, *, indent: str = "", hanging: str | None = None) -> Iterator[str]:
-    """Yield the lines of a paragraph, broken at spaces; the lines after the first are indented by `hanging`."""
-    yield from textwrap.wrap(
-        text,
-        max(20, columns),
-        initial_indent=indent,
-        subsequent_indent=indent if hanging is None else hanging,
-        break_on_hyphens=False,
-    ) or [indent]
+def clipped(line: Line, columns: int) -> Line:
+    """Return the line without what does not fit."""
+    if columns_of(line.text) <= columns:
+        return line
+    spans = []
+    for span in line.spans:
+        spans.append(Span(_cut(span.text, columns), span.colour))
+        columns -= columns_of(spans[-1].text)
+    return Line(tuple(spans), line.selected)
+
+
+def paragraph(text: str, columns: int, *, indent: str = "") -> Iterator[str]:
+    """Yield the indented lines of a paragraph, broken at spaces. A word that is too long is broken anywhere."""
+    room = max(1, columns - len(indent))
+    shown = ""
+    for word in text.split():
+        if shown and columns_of(shown) + 1 + columns_of(word) > room:
+            yield indent + shown
+            shown = ""
+        shown = f"{shown} {word}" if shown else word
+        while columns_of(shown) > room:
+            part = _cut(shown, room) or shown[0]
+            yield indent + part
+            shown = shown[len(part) :]
+    yield indent + shown
 
 
 def bar(used: int, capacity: int, columns: int) -> str:
-    """Return a bar that is full when all of the capacity is used."""
-    full = min(columns, round(columns * used / capacity)) if capacity > 0 else columns
+    """Return a bar that is full only if all is used, and empty only if nothing is."""
+    share = used / capacity if capacity > 0 else 1.0
+    full = columns if share >= 1 else min(max(round(columns * share), used > 0), columns - 1)
     return f"[{'#' * full}{'.' * (columns - full)}]"
 
 

@@ -74,7 +74,10 @@ def _server_lines(server: ServerView | None, view: View, selection: Selection, c
     if server.failure:
         yield from (line(text, Colour.RED) for text in paragraph(f"Cannot poll: {server.failure}", columns))
     if server.hidden:
-        yield line(fit(hidden_text(server.hidden), columns).rstrip(), Colour.YELLOW)
+        yield line(
+            fit(hidden_text(server.hidden, sum(client.sessions for client in server.clients)), columns).rstrip(),
+            Colour.YELLOW,
+        )
     if server.folded:
         yield line(fit(folded_text(server.folded), columns).rstrip(), Colour.YELLOW)
     yield from (_limit(limit, server.limits[:_MAX_LIMITS], columns) for limit in server.limits[:_MAX_LIMITS])

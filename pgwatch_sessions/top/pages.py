@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from pgwatch_sessions.terminal import Colour
 from pgwatch_sessions.top.keys import KEYS
-from pgwatch_sessions.top.lines import Line, Span, fit, line, paragraph
+from pgwatch_sessions.top.lines import Line, Span, clipped, fit, line, paragraph
 from pgwatch_sessions.top.main_page import colour_of, main_page
-from pgwatch_sessions.top.selection import Order, Page, Selection
+from pgwatch_sessions.top.selection import Order, Page, Selection, row_of
 from pgwatch_sessions.top.trends import Trends
 from pgwatch_sessions.top.view import FindingView, SessionView, View
 from pgwatch_sessions.wording.amounts import counted, duration
@@ -22,7 +22,13 @@ _COLUMNS_OF_KEYS = 20
 def screen(view: View, selection: Selection, trends: Trends, *, columns: int, rows: int) -> list[Line]:
     """Return the lines of the screen."""
     if selection.page is Page.MAIN:
-        return main_page(view, selection, trends, columns=columns, rows=rows)
+        lines = main_page(view, replace(selection, row=row_of(selection, view)), trends, columns=columns, rows=rows)
+    else:
+        lines = _page(view, selection, columns=columns, rows=rows)
+    return [clipped(each, columns) for each in lines]
+
+
+def _page(view: View, selection: Selection, *, columns: int, rows: int) -> list[Line]:
     lines = list(_PAGES[selection.page](view, selection, columns))
     first = _last_scroll(selection, lines, rows)
     shown = lines[first : first + rows - 1]

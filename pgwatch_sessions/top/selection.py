@@ -38,6 +38,7 @@ class Selection:
 
     #: None until there is a view.
     server: str | None = None
+    #: None for the first row, whichever that is at the moment.
     row: ItemId | None = None
     order: Order = Order.PROBLEMS
     #: Only findings and clients whose text contains this are listed.
@@ -63,7 +64,7 @@ _SORT_KEYS: Mapping[Order, Callable[[ClientView], tuple[object, ...]]] = {
 
 
 def follow(selection: Selection, view: View) -> Selection:
-    """Return the selection for a new view: a server and a row that exist, and the opened finding as it is now."""
+    """Return the selection for a new view: a server that exists, a row that exists, the opened finding as it is now."""
     servers = [server.name for server in view.servers]
     server = selection.server
     if server not in servers:
@@ -72,8 +73,13 @@ def follow(selection: Selection, view: View) -> Selection:
     current = {finding.id: finding for finding in view.findings}
     finding = selection.finding and current.get(selection.finding.id, selection.finding)
     selection = replace(selection, server=server, finding=finding)
-    rows = [item.id for item in items(selection, view)]
-    return replace(selection, row=selection.row if selection.row in rows else next(iter(rows), None))
+    is_listed = any(item.id == selection.row for item in items(selection, view))
+    return replace(selection, row=selection.row if is_listed else None)
+
+
+def row_of(selection: Selection, view: View) -> ItemId | None:
+    """Return the selected row; None if there is no row."""
+    return selection.row or next((item.id for item in items(selection, view)), None)
 
 
 def server_of(selection: Selection, view: View) -> ServerView | None:

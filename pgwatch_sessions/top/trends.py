@@ -28,17 +28,24 @@ NO_TRENDS: Trends = {}
 
 
 def remember(trends: Trends, view: View) -> Trends:
-    """Return the samples of the last five minutes, with those of this view added. Clients that are gone are dropped."""
-    remembered: dict[ClientId, tuple[Sample, ...]] = {}
+    """Return the samples of the last five minutes, with those of this view added.
+
+    Clients that are gone are dropped, but those of a server stay while it cannot be polled.
+    """
+    unseen = {server.name for server in view.servers if not server.up}
+    remembered = {client: samples for client, samples in trends.items() if client.server in unseen}
     for server in view.servers:
-        for client in server.clients[:_MAX_CLIENTS]:
-            samples = trends.get(client.id, ())
-            at = server.polled_at
-            if at is not None and server.up and not (samples and 0 <= at - samples[-1].at < _BETWEEN):
-                kept = (sample for sample in samples if at - WINDOW < sample.at < at)
-                samples = (*kept, Sample(at, client.sessions, client.in_transaction))
-            remembered[client.id] = samples
+        if server.up and server.polled_at is not None:
+            for client in server.clients[:_MAX_CLIENTS]:
+                sample = Sample(server.polled_at, client.sessions, client.in_transaction)
+                remembered[client.id] = _added(trends.get(client.id, ()), sample)
     return remembered
+
+
+def _added(samples: tuple[Sample, ...], sample: Sample) -> tuple[Sample, ...]:
+    if samples and 0 <= sample.at - samples[-1].at < _BETWEEN:
+        return samples
+    return (*(each for each in samples if sample.at - WINDOW < each.at < sample.at), sample)
 
 
 def sparkline(samples: Sequence[tuple[float, int | None]], *, columns: int) -> str:

@@ -12,7 +12,7 @@ from tests.support.servers import Database
 from tests.support.situations import idle_in_transaction
 from tests.support.terminals import at_terminal
 
-LEAKED = "SELECT 's3cret' /*route='/orders/{{id}}'*/"
+LEAKED = "SELECT 's3cret' /*route='/orders/{id}'*/"
 #: As fast as a test wants it.
 QUICK = ("--hold-limit", "1s", "--interval", "200ms")
 _COLOUR = re.compile(rb"\x1b\[[\d;]*\b(?:3[0-7]|4[0-7]|38;|48;|9[0-7])")

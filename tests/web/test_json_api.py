@@ -49,8 +49,6 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
     assert leak == {
         "server": "orders-db",
         "up": True,
-        "message": "orders (shop, app): 14 sessions idle in transaction at /orders/{id}, the longest for 6 min, "
-        "2.4 more per minute, out of connections in 100 s",
         "kind": "transaction_held",
         "message": finding_sentence(leaking().findings[0], at=END),
         "severity": "critical",

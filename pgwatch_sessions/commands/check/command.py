@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.commands.check.client_filter import ClientFilter, refuse_missing
 from pgwatch_sessions.commands.check.document import document_of
+from pgwatch_sessions.commands.check.following import Following, follow_servers
 from pgwatch_sessions.commands.check.polling import poll_servers
 from pgwatch_sessions.commands.check.result import CheckResult, result_of
 from pgwatch_sessions.commands.check.text import report_lines
@@ -35,12 +36,16 @@ def _check(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     polls = math.ceil(options.for_seconds / options.poll_interval) + 1 if options.for_seconds else options.polls
     clients = ClientFilter(application=options.application, database=options.database)
+    fail_on = Severity(options.fail_on)
+    if options.follow:
+        following = Following(sys.stdout, clients, as_json=options.format == "json")
+        states = asyncio.run(_follow(settings, polls, options.poll_interval, following))
+        return max(result_of(state, clients).exit_code(fail_on) for state in states)
     with Progress(sys.stderr) as progress:
-        states = asyncio.run(_poll(settings, polls, options.poll_interval, progress))
+        states = asyncio.run(_poll(settings, polls or _POLLS, options.poll_interval, progress))
     if not options.allow_missing:
         refuse_missing(clients, states, remedy=_MISSING)
     results = [result_of(state, clients) for state in states]
-    fail_on = Severity(options.fail_on)
     code = max(result.exit_code(fail_on) for result in results)
     lines = _lines(results, options.format, fail_on=fail_on, code=code, hold_limit=settings.hold_limit)
     sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -57,6 +62,14 @@ async def _poll(settings: Settings, polls: int, interval: float, progress: Progr
     )
 
 
+async def _follow(
+    settings: Settings, polls: int | None, interval: float, following: Following
+) -> Sequence[ServerState]:
+    return await follow_servers(
+        connections_of(settings), polls=polls, interval=interval, policy=settings.policy, following=following
+    )
+
+
 def _lines(
     results: Sequence[CheckResult], output_format: str, *, fail_on: Severity, code: int, hold_limit: float
 ) -> Iterator[str]:
@@ -69,7 +82,10 @@ def _lines(
 def _add_options(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--polls", metavar="N", type=positive_count, default=_POLLS, help=f"number of polls. Default: {_POLLS}."
+        "--polls",
+        metavar="N",
+        type=positive_count,
+        help=f"number of polls. Default: {_POLLS}, or with --follow no limit.",
     )
     length.add_argument(
         "--for",
@@ -85,6 +101,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=positive_duration,
         default=_INTERVAL,
         help=f"time between polls. Default: {_INTERVAL:.0f}s.",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="instead of a report, print one line for each event as it comes, until Ctrl-C, or the end of --for",
     )
     parser.add_argument("--application", metavar="PATTERN", help="check only clients with this application_name")
     parser.add_argument("--database", metavar="PATTERN", help="check only clients of this database")
@@ -103,7 +124,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("text", "json"),
         default="text",
-        help="text (the default), or one JSON document",
+        help="text (the default), or one JSON document; with --follow, one JSON object for each event",
     )
 
 
@@ -123,6 +144,7 @@ transaction for longer than the hold limit. PATTERN is a shell pattern such as '
 examples:
   pgwatch-sessions check --dsn postgresql://pgwatch_sessions@db/postgres
   pgwatch-sessions check --hold-limit 5s --for 10s --application 'orders-*'
+  pgwatch-sessions check --follow | tee events.log
   pgwatch-sessions check --fail-on critical --format json | jq '.servers[].findings'
 
 exit codes:
