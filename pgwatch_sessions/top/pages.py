@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pgwatch_sessions.terminal import Colour
+from pgwatch_sessions.terminal import Colour, columns_of
 from pgwatch_sessions.top.keys import KEYS
 from pgwatch_sessions.top.lines import Line, Span, clipped, fit, line, paragraph
 from pgwatch_sessions.top.main_page import colour_of, main_page
@@ -12,6 +12,7 @@ from pgwatch_sessions.top.trends import Trends
 from pgwatch_sessions.top.view import FindingView, SessionView, View
 from pgwatch_sessions.wording.amounts import counted, duration
 from pgwatch_sessions.wording.labels import client_name
+from pgwatch_sessions.wording.termination import PRIVILEGE
 
 #: Sessions above the advice; the others are below it.
 _FIRST_SESSIONS = 5
@@ -93,15 +94,20 @@ def _statement(_: View, selection: Selection, columns: int) -> Iterator[Line]:
     if selection.finding is not None:
         yield from _sql(selection.finding, columns)
         yield line()
-        text = "Sent to the clipboard. If your terminal does not take it (OSC 52), copy the lines above by hand."
-        yield from map(line, paragraph(text, columns))
-        yield from map(line, paragraph("Run it in psql to end these sessions. Nothing was ended yet.", columns))
+        for text in (
+            (
+                "Sent to the clipboard. If your terminal does not take it (OSC 52), copy the lines above by hand, or use "
+                "`pgwatch-sessions terminate-sql`."
+            ),
+            f"Run it in psql to end these sessions; nothing was ended yet. {PRIVILEGE}",
+        ):
+            yield from map(line, paragraph(text, columns))
 
 
 def _sql(finding: FindingView, columns: int) -> Iterator[Line]:
-    """Yield the statement without indentation, so that it can be copied; it is broken only at spaces."""
+    """Yield the statement without a margin, so that it can be copied; lines that are too long are broken at spaces."""
     for text in finding.terminate:
-        yield from map(line, paragraph(text, columns))
+        yield from map(line, [text] if columns_of(text) <= columns else paragraph(text, columns))
 
 
 def _client(view: View, selection: Selection, columns: int) -> Iterator[Line]:

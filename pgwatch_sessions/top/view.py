@@ -59,7 +59,7 @@ class FindingView:
     sessions: tuple[SessionView, ...]
     cause: str
     steps: tuple[str, ...]
-    #: Lines of SQL that end the sessions.
+    #: The lines of one SQL statement that ends the sessions; empty if there are none.
     terminate: tuple[str, ...]
     runbook: str
 
@@ -195,7 +195,7 @@ def _finding(fields: Document) -> FindingView:
         sessions=tuple(_session(each, each["held_seconds"]) for each in fields["sessions"]),
         cause=_text(advice["cause"]),
         steps=tuple(map(_text, advice["steps"])),
-        terminate=tuple(map(_text, advice["terminate"])),
+        terminate=tuple(map(_text, (advice["terminate"] or "").splitlines())),
         runbook=_text(advice["runbook"]),
     )
 

@@ -127,12 +127,11 @@ def test_scrolling_ends_with_the_page() -> None:
     assert "more line" not in drawn(shown, last)
 
 
-def test_the_statement_is_not_indented() -> None:
-    """So it can be copied by hand, together with what follows its line breaks."""
+def test_the_statement_is_shown_as_it_is_copied() -> None:
+    """Without a margin, so that it can be copied by hand."""
     shown = view(leaking())
-    lines = drawn(shown, Selection(page=Page.STATEMENT, finding=shown.findings[0])).splitlines()
-    assert lines[0].startswith("SELECT pg_terminate_backend(pid)")
-    assert not any(line.startswith(" ") for line in lines)
+    text = drawn(shown, Selection(page=Page.STATEMENT, finding=shown.findings[0]), rows=60)
+    assert text.startswith("\n".join(shown.findings[0].terminate) + "\n\nSent to the clipboard")
 
 
 def test_an_opened_client_has_its_sessions() -> None:

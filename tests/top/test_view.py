@@ -19,7 +19,7 @@ def test_a_view_has_the_finding_with_its_advice_and_sessions() -> None:
     assert finding.sessions[0].seconds == END - NOW
     assert finding.cause
     assert finding.steps
-    assert "pg_terminate_backend" in finding.terminate[0]
+    assert "\n".join(finding.terminate) == document("leaks", leaking())["leaks"][0]["advice"]["terminate"]
     assert replace(finding, session_count=0).label == "recovering"
 
 
