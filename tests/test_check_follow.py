@@ -76,4 +76,4 @@ def test_a_server_that_cannot_be_reached_is_said_once() -> None:
     """The exit code is 3, and polls go on."""
     ended = finished("check", "--follow", "--dsn", "postgresql://nobody@127.0.0.1:1/x", "--polls", "3", *QUICK)
     assert ended.returncode == 3
-    assert len([line for line in ended.stdout.splitlines() if "127.0.0.1:1  down" in line]) == 1
+    assert len([line for line in ended.stdout.splitlines() if "127.0.0.1:1  down " in line]) == 1

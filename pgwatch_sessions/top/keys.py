@@ -18,6 +18,7 @@ KEYS = (
     ("y or c", "copy the statement that ends the finding's sessions, and show it. It is never run"),
     ("/", "list only findings and clients that contain a text"),
     ("s", "sort the clients by the next order"),
+    ("u", "list the sessions that are not judged, and why"),
     ("n, b", "go to the next server, or back"),
     ("p or Space", "pause, and go on"),
     ("?", "show this help"),
@@ -142,10 +143,15 @@ def _pause(selection: Selection, _: View) -> Pressed:
     return Pressed(replace(selection, paused=not selection.paused))
 
 
-def _help(selection: Selection, view: View) -> Pressed:
-    if selection.page is Page.HELP:
-        return _back(selection, view)
-    return Pressed(replace(selection, page=Page.HELP, finding=None, client=None, scroll=0))
+def _page(page: Page) -> Callable[[Selection, View], Pressed]:
+    """Return the action that opens a page, and closes it if it is open."""
+
+    def toggle(selection: Selection, view: View) -> Pressed:
+        if selection.page is page:
+            return _back(selection, view)
+        return Pressed(replace(selection, page=page, finding=None, client=None, scroll=0))
+
+    return toggle
 
 
 def _quit(selection: Selection, view: View) -> Pressed:
@@ -176,7 +182,8 @@ _ACTIONS: Mapping[str, Callable[[Selection, View], Pressed]] = {
     "b": _server(-1),
     "p": _pause,
     "space": _pause,
-    "question_mark": _help,
-    "f1": _help,
+    "u": _page(Page.NOT_JUDGED),
+    "question_mark": _page(Page.HELP),
+    "f1": _page(Page.HELP),
     "q": _quit,
 }

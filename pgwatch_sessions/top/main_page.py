@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pgwatch_sessions.core.findings import Severity, Verdict
-from pgwatch_sessions.terminal import SEVERITY_COLOURS, Colour
+from pgwatch_sessions.terminal import SEVERITY_COLOURS, TONE_COLOURS, Colour
 from pgwatch_sessions.top.lines import Line, Span, bar, fit, line, paragraph, window
 from pgwatch_sessions.top.selection import Item, Selection, clients, findings, server_of
 from pgwatch_sessions.top.trends import Trends, sparkline
@@ -14,6 +13,8 @@ from pgwatch_sessions.wording.sentences import folded_text, hidden_text
 
 #: Limits that are shown: the server's own, and the fullest.
 _MAX_LIMITS = 4
+#: Sentences on what is not judged.
+_MAX_NOT_JUDGED = 2
 #: Lines of one finding, and of the headline. The opened finding shows all of its sentence.
 _MAX_SENTENCE = 3
 _MAX_HEADLINE = 2
@@ -38,8 +39,10 @@ def main_page(view: View, selection: Selection, trends: Trends, *, columns: int,
     # The findings come first, but leave the clients a few lines.
     reserved = min(len(listed), 3) + 2
     section = _findings_section(heights, _index(found, selection), max(2, room - reserved), columns)
-    others = _clients_section(listed, selection, trends, columns=columns, rows=room - len(section))
-    lines = [*top, *section, *others][: rows - 1]
+    unjudged = _not_judged(server, columns) if room - len(section) > reserved + _MAX_NOT_JUDGED else []
+    rest = room - len(section) - len(unjudged)
+    others = _clients_section(listed, selection, trends, columns=columns, rows=rest)
+    lines = [*top, *section, *unjudged, *others][: rows - 1]
     return [*lines, *[line()] * (rows - 1 - len(lines)), footer]
 
 
@@ -47,17 +50,7 @@ def _headline(view: View, columns: int) -> Iterator[Line]:
     lines = list(paragraph(view.headline, columns))
     if len(lines) > _MAX_HEADLINE:
         lines[_MAX_HEADLINE - 1] = fit(" ".join(lines[_MAX_HEADLINE - 1 :]), columns)
-    yield from (line(text, _colour_of(view)) for text in lines[:_MAX_HEADLINE])
-
-
-def _colour_of(view: View) -> Colour:
-    """Return the colour of the worst that is known."""
-    severities = {finding.severity for finding in view.findings if finding.session_count}
-    if Severity.CRITICAL in severities or any(server.up is False for server in view.servers):
-        return Colour.RED
-    if any(server.verdict != Verdict.OK for server in view.servers) or Severity.WARNING in severities:
-        return Colour.YELLOW
-    return Colour.GREEN
+    yield from (line(text, TONE_COLOURS.get(view.tone)) for text in lines[:_MAX_HEADLINE])
 
 
 def _server_lines(server: ServerView | None, view: View, selection: Selection, columns: int) -> Iterator[Line]:
@@ -75,7 +68,7 @@ def _server_lines(server: ServerView | None, view: View, selection: Selection, c
         yield from (line(text, Colour.RED) for text in paragraph(f"Cannot poll: {server.failure}", columns))
     if server.hidden:
         yield line(
-            fit(hidden_text(server.hidden, sum(client.sessions for client in server.clients)), columns).rstrip(),
+            fit(hidden_text(server.hidden, server.sessions), columns).rstrip(),
             Colour.YELLOW,
         )
     if server.folded:
@@ -124,6 +117,14 @@ def _findings_section(found: Sequence[Sequence[Line]], selected: int | None, row
     title = f"Findings: {len(found)}" if found else "No finding"
     more = f", {shown.start + 1} to {shown.stop} shown" if len(shown) < len(found) else ""
     return [line(fit(title + more, columns), Colour.BOLD), *(each for index in shown for each in found[index])]
+
+
+def _not_judged(server: ServerView | None, columns: int) -> list[Line]:
+    """Return the first sentences on what is not judged; a page of its own has all."""
+    texts = server.not_judged if server else ()
+    all_of_them = f" ({len(texts)}; u shows all)" if len(texts) > _MAX_NOT_JUDGED else " (u shows why)"
+    title = [line(fit(f"Not judged{all_of_them}", columns), Colour.BOLD)] if texts else []
+    return [*title, *(line(f"  {fit(text, columns - 2)}") for text in texts[:_MAX_NOT_JUDGED])]
 
 
 def _clients_section(

@@ -7,7 +7,7 @@ from pgwatch_sessions.terminal import Colour, columns_of
 from pgwatch_sessions.top.keys import KEYS
 from pgwatch_sessions.top.lines import Line, Span, clipped, fit, line, paragraph
 from pgwatch_sessions.top.main_page import colour_of, main_page
-from pgwatch_sessions.top.selection import Order, Page, Selection, row_of
+from pgwatch_sessions.top.selection import Order, Page, Selection, row_of, server_of
 from pgwatch_sessions.top.trends import Trends
 from pgwatch_sessions.top.view import FindingView, SessionView, View
 from pgwatch_sessions.wording.amounts import counted, duration
@@ -96,8 +96,8 @@ def _statement(_: View, selection: Selection, columns: int) -> Iterator[Line]:
         yield line()
         for text in (
             (
-                "Sent to the clipboard. If your terminal does not take it (OSC 52), copy the lines above by hand, or use "
-                "`pgwatch-sessions terminate-sql`."
+                "Sent to the clipboard. If your terminal does not take it (OSC 52), copy the lines above by hand, or "
+                "use `pgwatch-sessions terminate-sql`."
             ),
             f"Run it in psql to end these sessions; nothing was ended yet. {PRIVILEGE}",
         ):
@@ -129,6 +129,16 @@ def _sessions(sessions: Sequence[SessionView], columns: int) -> Iterator[Line]:
         yield line(fit(head + session.statement, columns))
 
 
+def _not_judged(view: View, selection: Selection, columns: int) -> Iterator[Line]:
+    server = server_of(selection, view)
+    yield line("Sessions that are not judged, and why", Colour.BOLD)
+    for text in server.not_judged if server else ():
+        yield line()
+        yield from map(line, paragraph(text, columns))
+    if not (server and server.not_judged):
+        yield line("None.")
+
+
 def _help(_: View, __: Selection, columns: int) -> Iterator[Line]:
     yield line("Keys", Colour.BOLD)
     for keys, meaning in KEYS:
@@ -149,5 +159,6 @@ _PAGES: Mapping[Page, Callable[[View, Selection, int], Iterator[Line]]] = {
     Page.FINDING: _finding,
     Page.CLIENT: _client,
     Page.STATEMENT: _statement,
+    Page.NOT_JUDGED: _not_judged,
     Page.HELP: _help,
 }

@@ -29,6 +29,7 @@ class Page(StrEnum):
     FINDING = "finding"
     CLIENT = "client"
     STATEMENT = "statement"
+    NOT_JUDGED = "not judged"
     HELP = "help"
 
 

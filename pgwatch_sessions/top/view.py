@@ -13,6 +13,7 @@ from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Limi
 from pgwatch_sessions.recording.times import seconds_of
 from pgwatch_sessions.wording.amounts import until_full
 from pgwatch_sessions.wording.labels import limit_name, printable
+from pgwatch_sessions.wording.lines import Tone
 
 Document = Mapping[str, Any]
 
@@ -109,6 +110,13 @@ class ServerView:
     #: The server's own limit first, then the fullest.
     limits: tuple[LimitView, ...]
     clients: tuple[ClientView, ...]
+    #: One sentence for each client with sessions that are not judged, and why.
+    not_judged: tuple[str, ...]
+
+    @property
+    def sessions(self) -> int:
+        """All sessions of all clients."""
+        return sum(client.sessions for client in self.clients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +125,7 @@ class View:
 
     #: What is wrong now, in the words of the page.
     headline: str
+    tone: Tone
     servers: tuple[ServerView, ...]
     #: Of all servers, the worst first.
     findings: tuple[FindingView, ...]
@@ -134,7 +143,8 @@ def view_of(
 ) -> View:
     """Return the view that these documents describe. KeyError, TypeError or ValueError if one has another form."""
     return View(
-        headline=_text(diagnosis["headline"]),
+        headline=_text(diagnosis["headline"]["text"]),
+        tone=Tone(diagnosis["headline"]["tone"]),
         servers=tuple(map(_server, diagnosis["servers"])),
         findings=tuple(map(_finding, leaks["leaks"])),
         opened=opened,
@@ -155,6 +165,7 @@ def _server(fields: Document) -> ServerView:
         folded=fields["folded_clients"] or 0,
         limits=tuple(map(_limit, sorted(fields["limits"], key=_limit_order))),
         clients=tuple(_client(fields["server"], each) for each in fields["clients"]),
+        not_judged=tuple(_text(each["text"]) for each in fields["not_judged"]),
     )
 
 

@@ -120,8 +120,9 @@ def diagnosis(states: States, selection: Selection) -> Fields:
             }
         )
         room -= len(clients[:room])
+    headline = headline_of(tuple(states.values()))
     return {
-        "headline": headline_of(tuple(states.values())).text,
+        "headline": {"text": headline.text, "tone": str(headline.tone)},
         "servers": servers,
         "truncated": any(server["truncated"] for server in servers),
     }

@@ -90,6 +90,15 @@ def test_hidden_sessions_are_said_and_not_counted() -> None:
     assert "1 hidden" in text
 
 
+def test_what_is_not_judged_is_listed() -> None:
+    """Two sentences on the first page, all of them with u."""
+    shown = view(leaking())
+    texts = tuple(f"psql ({number}): a console" for number in range(3))
+    shown = replace(shown, servers=tuple(replace(server, not_judged=texts) for server in shown.servers))
+    assert "\nNot judged (3; u shows all)\n  psql (0): a console\n  psql (1): a console\n\n" in drawn(shown)
+    assert all(text in drawn(shown, Selection(page=Page.NOT_JUDGED)) for text in texts)
+
+
 def test_many_findings_scroll_and_leave_room_for_clients() -> None:
     """The selected one is always among those that are shown."""
     shown = view(leaking())

@@ -43,6 +43,15 @@ def test_counts_are_not_known_while_sessions_are_hidden() -> None:
     assert (client.active, client.idle, client.in_transaction) == (None, None, None)
 
 
+def test_what_is_not_judged_is_said() -> None:
+    """With the reason, as the page and `check` say it."""
+    console = session(1, SessionState.IDLE_IN_TRANSACTION, since=NOW - 360, client=ORDERS._replace(application="psql"))
+    (server,) = view(after(snapshot(console, server=SERVER))).servers
+    assert [text.partition(", reported")[0] for text in server.not_judged] == [
+        "psql (shop, app), 6 min idle in transaction: a console"
+    ]
+
+
 def test_a_failed_poll_is_told_and_has_no_clients() -> None:
     """The time is that of the last successful poll."""
     (server,) = view(leaking(REFUSED)).servers

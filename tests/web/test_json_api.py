@@ -8,6 +8,7 @@ import pytest
 from pgwatch_sessions.core.model import Client, Failure, FailureReason, SessionState
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.web.json_api import DOCUMENTS, MAX_LISTED, MAX_OF_FINDING, MAX_STATEMENT, Selection, to_json
+from pgwatch_sessions.web.page.headline import headline_of
 from pgwatch_sessions.wording.sentences import finding_sentence
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking
 from tests.support.values import NOW, session, snapshot
@@ -154,7 +155,9 @@ def test_before_the_first_poll_a_server_is_neither_up_nor_down() -> None:
 
 def test_the_diagnosis_has_verdicts_and_limits() -> None:
     """A limit that is never reached has no number of seconds."""
-    (server,) = document("diagnosis", leaking())["servers"]
+    read = document("diagnosis", leaking())
+    assert read["headline"] == headline_of([leaking()])._asdict()
+    (server,) = read["servers"]
     check(server)
     assert server["diagnosis"] == "leaking"
     assert "/orders/{id}" in server["reason"]
