@@ -40,10 +40,12 @@ def configure_logs(
     stream: TextIO | None = None,
     *,
     name_server: bool = False,
+    events: bool = True,
 ) -> None:
     """Write the events of structlog and of the standard library to a stream, by default standard error.
 
-    With `name_server`, lines for people have the name of the server.
+    With `name_server`, lines for people have the name of the server. Without `events`, only what libraries log is
+    written.
     """
     stream = sys.stderr if stream is None else stream
     lowest = logging.getLevelNamesMapping()[level.upper()]
@@ -56,7 +58,7 @@ def configure_logs(
     )
     structlog.configure(
         processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        wrapper_class=structlog.make_filtering_bound_logger(lowest if events else logging.CRITICAL),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )

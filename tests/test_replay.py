@@ -144,7 +144,8 @@ def test_bad_lines_are_reported_and_the_rest_is_judged() -> None:
     )
     hidden = "sessions are hidden from the monitoring role: leaks among them cannot be seen"
     assert re.search(
-        rf"lab  hidden      2 of \d {hidden}\. Run: GRANT pg_monitor TO <monitoring role>;\n", ended.stdout
+        rf"lab  hidden      2 of \d {hidden}\. As a superuser, run: GRANT pg_monitor TO <monitoring role>;\n",
+        ended.stdout,
     )
     assert "lab  clock       the clock stepped back by 11 s\n" in ended.stdout
     assert "lab: 3 polls, 1 of them failed (1 exhausted); " in ended.stdout

@@ -10,6 +10,7 @@ from pgwatch_sessions.wording.event_lines import event_line, is_other_finding, i
 
 _COLUMNS = 100
 _AFTER_TIME = " " * 10
+_AFTER_LABEL = " " * 22
 
 
 def say(text: str, colour: Colour | None = None) -> None:
@@ -36,4 +37,8 @@ def report_event(event: Event) -> None:
         case LeakChanged(finding, before) if not is_other_finding(finding, before):
             return
     if sys.stdout is not None and not is_said_by_another(event):
-        say(laid_out(event_line(event, at=time.time()), time.strftime("%H:%M:%S"), paint_for(sys.stdout)))
+        line = event_line(event, at=time.time())
+        first, *more = textwrap.wrap(line.text, _COLUMNS - len(_AFTER_LABEL))
+        say(laid_out(line._replace(text=first), time.strftime("%H:%M:%S"), paint_for(sys.stdout)))
+        for text in more:
+            say(_AFTER_LABEL + text)

@@ -99,7 +99,7 @@ class DemoFailedError(Exception):
 
 def run_demo(*, once: bool) -> int:
     """Run the demo, until Ctrl-C or only once; return the exit code."""
-    configure_logs("auto", "error")
+    configure_logs("auto", "error", events=False)
     say("Starting PostgreSQL and the service ...")
     try:
         with running_postgres(settings={"max_connections": "30"}) as server:

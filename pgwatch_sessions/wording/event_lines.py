@@ -65,7 +65,9 @@ def _server_line(event: ServerEvent) -> Line:
         case ServerDown(failure):
             return Line("down", Tone.BAD, down_text(failure))
         case PrivilegeMissing(role, hidden, sessions):
-            return Line("hidden", Tone.WARN, f"{hidden_text(hidden, sessions)}. Run: {grant_statement(role)}")
+            return Line(
+                "hidden", Tone.WARN, f"{hidden_text(hidden, sessions)}. As a superuser, run: {grant_statement(role)}"
+            )
         case ClientsFolded(folded):
             return Line("folded", Tone.WARN, f"{folded_text(folded)}: {FOLDED_CLIENTS_REMEDY}")
 

@@ -67,7 +67,7 @@ LINES: list[tuple[Event, str, Tone, str]] = [
     (
         PrivilegeMissing("watch", 12, 14), "hidden", Tone.WARN,
         ("12 of 14 sessions are hidden from the monitoring role: leaks among them cannot be seen. "
-        'Run: GRANT pg_monitor TO "watch";'),
+        'As a superuser, run: GRANT pg_monitor TO "watch";'),
     ),
     (
         ClientsFolded(3), "folded", Tone.WARN,

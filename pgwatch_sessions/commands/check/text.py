@@ -96,7 +96,7 @@ def _in_state(client: ClientSummary, state: SessionState) -> str:
     number, age = client.states[state], client.state_age_max.get(state)
     if not number:
         return "-"
-    return str(number) if age is None else f"{number}, {duration(age)}"
+    return str(number) if age is None or round(age) < 1 else f"{number}, {duration(age)}"
 
 
 def _finding(finding: Finding, result: CheckResult, paint: Paint) -> Iterator[str]:
