@@ -91,6 +91,10 @@ scenarios: $(SYNCED) ## simulate leaks and healthy services, and print how well 
 dashboards: $(SYNCED) ## write the Grafana dashboards from their code
 	@.venv/bin/python -m grafana.generate
 
+.PHONY: screenshots
+screenshots: $(SYNCED) ## take pictures of the page and of top in build/screenshots (needs Chromium)
+	@.venv/bin/python -m tests.screenshots $(ARGS)
+
 .PHONY: bench
 bench: $(SYNCED) ## measure what polls, scrapes and rules cost
 	@.venv/bin/python -m tests.bench $(ARGS)

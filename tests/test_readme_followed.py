@@ -44,7 +44,7 @@ def run_in_shell(script: str, env: Mapping[str, str]) -> subprocess.CompletedPro
 
 
 def test_the_readme_leads_to_metrics_of_ones_own_server(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """The role is created and has a password, every test of the connection passes, `check` finds nothing, `run` serves."""
+    """The role is made and has a password, every test of the connection passes, `check` finds nothing, `run` serves."""
     server = own_postgres(hba=["host all pgwatch_sessions all scram-sha-256"])
     psql = server.server.cluster.bin_folder
     if not (psql / "psql").exists():

@@ -1,22 +1,23 @@
-"""`python -m tests.screenshots [FOLDER]`: write pictures of the page, of `top` and of the log while a service leaks.
+"""`python -m tests.screenshots [FOLDER]`: write pictures of the page and of `top` while a service leaks.
 
-Needs Chromium.
+Needs Chromium. The pictures in docs/images are made with this.
 """
 
 import argparse
-import shutil
-import subprocess
+import asyncio
+import base64
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pgwatch_sessions.top.daemon_api import DaemonApi
+from pgwatch_sessions.top.sources import RunningDaemon
 from tests.screenshots.scene import leaking_service
+from tests.support.browser import CHROMIUM, Tab, browser_tab
 from tests.support.daemons import Daemon, daemon
-from tests.support.waiting import until
+from tests.support.top_app import shown
 
-#: Width and height in pixels of each picture of the page.
-_SIZES = {"page": (1100, 1000), "page-phone": (400, 2400)}
 _SETTINGS = """\
 hold_limit: 10s
 growth_window: 1m
@@ -24,61 +25,76 @@ servers:
   - name: shop-db
     dsn: %s
 """
+#: Width and height in pixels of each picture of the page. A height of None is that of the whole page.
+_PAGES: Mapping[str, tuple[int, int | None]] = {
+    "page": (1100, 940),
+    "page-whole": (1100, None),
+    "page-phone": (400, None),
+}
+#: The same, of each picture of the terminal.
+_TERMINAL = (1100, 520)
 
 
 def main() -> int:
-    """Write all pictures."""
+    """Write all pictures, and print where they are."""
     parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("build", "screenshots"))
     folder: Path = parser.parse_args().folder
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+    if CHROMIUM is None:
         sys.stderr.write("error: Chromium is missing; on Debian and Ubuntu: apt install chromium\n")
         return 2
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        leaking_service() as server,
-        tempfile.NamedTemporaryFile("w", suffix=".yaml") as settings,
-    ):
-        settings.write(_SETTINGS % server.dsn())
-        settings.flush()
-        with daemon("--config", settings.name, interval="1s") as watching:
-            _until_critical(watching)
-            _pictures_of_page(browser, watching, folder)
+    with tempfile.TemporaryDirectory() as temporary, leaking_service() as server:
+        settings = Path(temporary, "pgwatch-sessions.yaml")
+        settings.write_text(_SETTINGS % server.dsn())
+        with daemon("--config", str(settings), interval="1s") as watching:
+            drawings = asyncio.run(_of_top(watching))
+            with browser_tab(Path(temporary, "profile"), "--hide-scrollbars") as tab:
+                for name, picture in (*_of_page(tab, watching), *_as_pictures(tab, drawings, Path(temporary))):
+                    file = folder / f"{name}.png"
+                    file.write_bytes(picture)
+                    sys.stdout.write(f"{file}\n")
     return 0
 
 
-def _until_critical(watching: Daemon) -> None:
-    def criticals() -> Sequence[Mapping[str, object]]:
-        return [event for event in watching.events("leak_changed") if event["severity"] == "critical"]
-
-    until(criticals, within=60)
-
-
-def _pictures_of_page(browser: str, watching: Daemon, folder: Path) -> None:
-    for name, (width, height) in _SIZES.items():
-        picture = folder / f"{name}.png"
-        take(browser, f"{watching.address}/?refresh=off", picture, width=width, height=height)
-        sys.stdout.write(f"{picture}\n")
+def _of_page(tab: Tab, watching: Daemon) -> Iterator[tuple[str, bytes]]:
+    for name, (width, height) in _PAGES.items():
+        _resize(tab, width, height or 800)
+        tab.open(f"{watching.address}/?refresh=off")
+        if height is None:
+            _resize(tab, width, tab.evaluate("document.documentElement.scrollHeight"))
+        yield name, _picture(tab)
 
 
-def take(browser: str, address: str, picture: Path, *, width: int, height: int) -> None:
-    """Take a picture of a page as a browser with a window of this size shows it."""
-    with tempfile.TemporaryDirectory() as profile:
-        options = (
-            "--headless",
-            "--no-sandbox",  # root may not use the sandbox
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--hide-scrollbars",
-            f"--user-data-dir={profile}",
-            f"--window-size={width},{height}",
-            f"--screenshot={picture.resolve()}",
-        )
-        subprocess.run([browser, *options, address], check=True, capture_output=True, timeout=60)
+def _as_pictures(tab: Tab, drawings: Mapping[str, str], folder: Path) -> Iterator[tuple[str, bytes]]:
+    for name, drawing in drawings.items():
+        file = folder / f"{name}.svg"
+        file.write_text(drawing)
+        _resize(tab, *_TERMINAL)
+        tab.open(file.as_uri())
+        yield name, _picture(tab)
+
+
+def _resize(tab: Tab, width: int, height: int) -> None:
+    tab.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+
+def _picture(tab: Tab) -> bytes:
+    return base64.b64decode(tab.send("Page.captureScreenshot", format="png")["data"])
+
+
+async def _of_top(watching: Daemon) -> Mapping[str, str]:
+    """Return drawings in SVG, as soon as the leak is critical."""
+    async with (
+        asyncio.timeout(90),
+        shown(RunningDaemon(DaemonApi(watching.address)), columns=110, rows=24, interval=1.0) as top,
+    ):
+        while "CRITICAL" not in top.text():
+            await top.pilot.pause(0.5)
+        overview = top.picture("pgwatch-sessions top")
+        await top.pilot.press("enter")
+        await top.until(lambda text: "likely cause" in text)
+        return {"top": overview, "top-finding": top.picture("pgwatch-sessions top")}
 
 
 if __name__ == "__main__":
