@@ -74,8 +74,7 @@ def test_tables_and_code_are_rendered() -> None:
     """A wide table scrolls, and every block of code is one."""
     page = runbook_page("DatabaseConnectionLeak").decode()
     assert page.count('<div class="wide" tabindex="0"><table>') == page.count("</table></div>") > 0
-    fences = re.findall(r"^ *```\w+$", read_runbook("DatabaseConnectionLeak"), re.MULTILINE)
-    assert page.count("<pre><code") == len(fences) > 10
+    assert page.count("<pre><code") == read_runbook("DatabaseConnectionLeak").count("```") / 2 > 10
     assert "```" not in page
 
 
