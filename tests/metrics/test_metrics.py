@@ -178,11 +178,11 @@ def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site(
     """They disappear when the finding closes, not when a poll fails."""
     for outcomes in ((LEAKING,), (LEAKING, REFUSED)):
         read = samples(states_after(*outcomes))
-        assert read[key("leaked_sessions", **LEAK, severity="notice", site="SELECT orders")] == 3
+        assert read[key("leaked_sessions", **LEAK, severity="critical", site="SELECT orders")] == 3
         assert read[key("leaks_opened_total", **LEAK)] == 1
         assert read[key("leaks_closed_total", **LEAK)] == 0
         assert read[key("sessions_leaked_total", **LEAK)] == 3
-    moved = [snapshot(session(1), server=SERVER, at=NOW + seconds) for seconds in (10, 80)]
+    moved = [snapshot(session(1), server=SERVER, at=NOW + seconds) for seconds in (10, 140)]
     read = samples(states_after(LEAKING, *moved))
     assert not {labels for name, labels in read if name == "leaked_sessions"}
     assert read[key("leaks_closed_total", **LEAK)] == 1
