@@ -23,6 +23,7 @@ class RestartableDaemon:
     def __init__(self, configuration: Path, log: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.log = log
+        self.configuration = configuration
         self._command = (*PROGRAM, "run", "--config", str(configuration), "--listen", self.address)
         self._run = contextlib.ExitStack()
         self._process: ChildProcess | None = None
@@ -45,6 +46,11 @@ class RestartableDaemon:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=10)
         self._run.close()
+
+    def reload(self) -> None:
+        """Tell the process to read its configuration again."""
+        assert self._process
+        os.kill(self._process.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         """Stop the process in order. AssertionError if it fails, or if the log has a traceback."""

@@ -87,6 +87,7 @@ def test_a_leak_is_notified_and_resolved_and_every_expression_has_data(
             kill_daemons(scene)
             texts += firing_alerts(scene)
             restart_daemons(scene)
+            refuse_configuration(scene)
             deploy_final_fix(scene)
             wait_until_every_alert_fired(scene)
             scene.timeline.end()
@@ -201,6 +202,22 @@ def restart_daemons(scene: Scene) -> None:
     scene.timeline.report("both daemons report the leak as critical again, and nothing was resolved")
     down = scene.pages.first("resolved", {"alertname": "PgwatchSessionsDown", "severity": "critical"}, within=30)
     scene.timeline.report("resolved: PgwatchSessionsDown (critical)", at=down.at)
+
+
+def refuse_configuration(scene: Scene) -> None:
+    """Break the configuration file: the daemon keeps the former one, and an alert fires until the file is mended."""
+    daemon = scene.daemons[0]
+    scene.timeline.begin("refused", "the configuration file has a mistake")
+    text = daemon.configuration.read_text()
+    alert = f'ALERTS{{alertname="PgwatchSessionsConfigReloadFailed",alertstate="firing",instance="{daemon.address}"}}'
+    daemon.configuration.write_text(f"hold_limt: 1s\n{text}")
+    daemon.reload()
+    until(lambda: scene.prometheus.query(alert), within=40)
+    scene.timeline.report("firing in Prometheus: PgwatchSessionsConfigReloadFailed")
+    daemon.configuration.write_text(text)
+    daemon.reload()
+    until(lambda: not scene.prometheus.query(alert), within=40)
+    scene.timeline.report("the mended file is taken in, and the alert is over")
 
 
 def deploy_final_fix(scene: Scene) -> None:
