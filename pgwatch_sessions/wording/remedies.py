@@ -4,7 +4,7 @@ Measured: terminating a session frees its slot on the server. What it does to th
 pool, see `stacks/`. Cancelling has no effect on a session that is idle in transaction.
 """
 
-from pgwatch_sessions.core.findings import Finding, LeakKind
+from pgwatch_sessions.core.findings import Finding, LeakKind, Severity
 from pgwatch_sessions.core.model import NONE, OTHER
 from pgwatch_sessions.wording.causes import describe_site
 from pgwatch_sessions.wording.labels import quoted_name
@@ -32,6 +32,8 @@ def _terminate(finding: Finding) -> str:
         return f"Now: ask the person who runs it to commit, roll back or disconnect, or terminate the session. {how}"
     if finding.is_leak:
         return f"Now: terminate the sessions. {how}"
+    if finding.severity is Severity.CRITICAL:
+        return f"Now: terminate the sessions. They may end by themselves, but until then others cannot work. {how}"
     unblocks = " Terminating them unblocks the waiting sessions." if finding.harm.blocked else ""
     return f"Now: check again in a few minutes, because the sessions may end by themselves.{unblocks} {how}"
 

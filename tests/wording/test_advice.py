@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from pgwatch_sessions.core.findings import Finding, Harm, LeakKind
+from pgwatch_sessions.core.findings import Finding, Harm, LeakKind, Severity
 from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import NONE, Client, Session, SessionId, SessionState
@@ -123,6 +123,7 @@ def test_the_cause_leaves_out_what_cannot_be(found: Finding, words: Words, absen
         (finding(held()), UNKNOWN, "ends these sessions only: it checks pid and backend_start."),
         (finding(held()), UNKNOWN, "It needs the role of these sessions, or `pg_signal_backend`"),
         (finding(held()), UNKNOWN, "pg_cancel_backend has no effect, because no statement is running."),
+        (finding(held(), is_leak=False, severity=Severity.CRITICAL), UNKNOWN, "until then others cannot work."),
         (finding(held(), is_leak=False), UNKNOWN, "Now: check again in a few minutes, because the sessions may end"),
         (harmful(blocked=3), UNKNOWN, "Terminating them unblocks the waiting sessions."),
         (harmful(xid_age_max=5), UNKNOWN, "Uncommitted changes are rolled back."),
