@@ -1,6 +1,7 @@
 """The log, `check`, the page, the JSON documents, the metrics and a replay say the same about the same minutes."""
 
 import contextlib
+import html
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ import psycopg
 import yaml
 
 from tests.support.daemons import daemon, logged
+from tests.support.programs import finished
 from tests.support.servers import OwnPostgres, OwnPostgresFactory
-from tests.support.situations import active, idle, idle_in_transaction
+from tests.support.situations import active, idle, idle_in_transaction, role
 from tests.support.voices import (
     Said,
     Voice,
@@ -169,6 +171,48 @@ def test_one_poll_of_a_full_server_is_enough(own_postgres: OwnPostgresFactory) -
     assert document["exit_code"] == 1
     assert [(each["used"], each["capacity"]) for each in document["servers"][0]["slots"]] == [(36, 37)]
     assert voice.findings == {each for each in EXPECTED.findings if each.server == "outage"}
+
+
+def test_all_voices_tell_the_present(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
+    """The outage comes first while it lasts, then the leak recovers; what is hidden is never called healthy."""
+    server = own_postgres(settings={"max_connections": "40"})
+    file = tmp_path / "two.yaml"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(role(server.dsn(), "nobody"))
+        targets = [{"name": "shop", "dsn": server.dsn()}, {"name": "blind", "dsn": server.dsn(user="nobody")}]
+        file.write_text(yaml.dump({"servers": targets}))
+        held = stack.enter_context(contextlib.ExitStack())
+        held.enter_context(full(server.dsn(application_name="reports")))
+        watching = stack.enter_context(daemon("--config", str(file), *JUDGED, interval="200ms"))
+
+        def headline() -> str:
+            document = watching.get("/api/v1/diagnosis").raise_for_status().json()
+            text: str = document["headline"]["text"]
+            return text
+
+        until(lambda: "critical" in {each.severity for each in of_api(watching).findings}, within=30)
+        assert headline().endswith("sessions are hidden from the monitoring role: leaks among them cannot be seen")
+
+        server.stop()
+        until(lambda: headline().startswith("shop cannot be polled: it cannot be reached; blind cannot be polled: "))
+        assert "reports holds connections at /reports on shop" in headline()
+        assert f'<h1 class="bad">{html.escape(headline())}</h1>' in watching.get("/").text
+        down = watching.events("server_down")
+        assert {(event["server"], event["level"]) for event in down} == {("shop", "error"), ("blind", "error")}
+        code = finished("check", "--config", str(file), *JUDGED, "--polls", "1").returncode
+        assert (code, watching.scrape().all("up")) == (3, [0, 0])
+
+        with contextlib.suppress(psycopg.OperationalError):  # the server has ended their sessions
+            held.close()
+        server.start()
+        recovering = until(lambda: [each for each in watching.events("leak_changed") if each["state"] == "recovering"])
+        assert (recovering[0]["level"], recovering[0]["session_count"]) == ("info", 0)
+        assert of_metrics(watching) == frozenset()
+        assert "reports" not in headline()
+        closed = until(lambda: watching.events("leak_closed"))
+        assert [each["event"] for each in watching.events("leak_opened")] == ["leak_opened"]
+        assert (closed[0]["site"], len(closed)) == (recovering[0]["site"], 1)
+        assert "Nothing is leaking" not in watching.get("/").text
 
 
 def _facts(events: Iterable[Mapping[str, Any]], server: str) -> Sequence[Mapping[str, Any]]:
