@@ -1,6 +1,6 @@
 """Which verdicts are right at which time, for each client and for the server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Severity, Verdict
@@ -8,11 +8,12 @@ from pgwatch_sessions.core.model import Client
 from tests.scenarios.playing import Played
 from tests.scenarios.scripts import Script
 from tests.scenarios.services import Service
-from tests.scenarios.story import Says, Story
+from tests.scenarios.story import Says, Story, Truth
 
 #: Seconds in which nothing is known yet, and seconds that may pass until the end of a leak is noticed.
 WARM_UP = 60.0
 _OVER = 180.0
+_MINUTE = 60.0
 
 
 class Expected(NamedTuple):
@@ -30,8 +31,9 @@ def expectations(played: Played) -> tuple[Expected, ...]:
     named = [Expected(*says) for says in story.diagnosis]
     found: list[Expected] = []
     for client in (*clients_of(story), None):
-        for plain in _plain(played, client):
-            found += _without(plain, [says for says in story.diagnosis if says.client == client])
+        plain = _by_queue(played, client) if client in story.queueing else _plain(played, client)
+        for each in plain:
+            found += _without(each, [says for says in story.diagnosis if says.client == client])
     return (*named, *found)
 
 
@@ -43,14 +45,18 @@ def clients_of(story: Story) -> tuple[Client, ...]:
 
 def _plain(played: Played, client: Client | None) -> Iterator[Expected]:
     truths = [truth for truth in played.story.leaks if client is None or truth.client == client]
-    if not truths:
+    if client is None and played.story.queueing:
+        return  # the server may take over the verdict of the client whose requests wait, or not
+    if not truths or not played.ledger:
         yield Expected(client, 0, float("inf"), (Verdict.OK,))
         return
     clients = {truth.client for truth in truths}
     leaked = sorted(entry.at for entry in played.ledger if entry.client in clients)
-    second = leaked[1] if len(leaked) > 1 else leaked[0]
+    if not leaked:
+        yield Expected(client, 0, float("inf"), (Verdict.OK,))
+        return
     found = min(
-        max(leaked[0] + truth.found_within, second + truth.warned_within)
+        max(leaked[0] + truth.found_within, enough_at(truth, leaked) + truth.warned_within)
         if truth.severity is not Severity.NOTICE
         else float("inf")
         for truth in truths
@@ -60,6 +66,25 @@ def _plain(played: Played, client: Client | None) -> Iterator[Expected]:
     yield Expected(client, 0, leaked[0], (Verdict.OK,))
     yield Expected(client, found, over, (Verdict.LEAKING,))
     yield Expected(client, over + _OVER, float("inf"), (Verdict.OK,))
+
+
+def _by_queue(played: Played, client: Client | None) -> Iterator[Expected]:
+    """Saturated after a minute in which requests waited at each poll, ok after three minutes in which none did."""
+    minute = round(_MINUTE / played.story.interval)
+    waited = [client in seen.queueing for seen in played.seen]
+    for i, seen in enumerate(played.seen):
+        if all(waited[max(0, i - minute) : i + 1]):
+            verdicts: tuple[Verdict, ...] = (Verdict.SATURATED,)
+        elif any(waited[max(0, i - 3 * minute) : i + 1]):
+            verdicts = (Verdict.SATURATED, Verdict.OK)
+        else:
+            verdicts = (Verdict.OK,)
+        yield Expected(client, seen.at, seen.at + played.story.interval / 2, verdicts)
+
+
+def enough_at(truth: Truth, leaked: Sequence[float]) -> float:
+    """Return when there were enough leaked sessions for a warning."""
+    return leaked[min(truth.enough, len(leaked)) - 1]
 
 
 def _without(whole: Expected, holes: list[Says]) -> Iterator[Expected]:

@@ -8,8 +8,8 @@ from statistics import median
 from pgwatch_sessions.core.events import LeakChanged, LeakOpened
 from pgwatch_sessions.core.findings import Finding, Severity, Verdict
 from pgwatch_sessions.core.model import Client
-from tests.scenarios.expectations import WARM_UP, expectations
-from tests.scenarios.playing import Played
+from tests.scenarios.expectations import WARM_UP, clients_of, enough_at, expectations
+from tests.scenarios.playing import Played, Seen
 from tests.scenarios.story import Truth
 
 RATE_TOLERANCE = 0.2
@@ -18,6 +18,8 @@ DIAGNOSIS_RIGHT = 0.95
 #: Leaked sessions that are needed to judge a rate, and the part around half-way in which the forecast is judged.
 _ENOUGH = 10
 _HALF_WAY = 0.05
+#: Seconds before exhaustion at which the forecast is judged again.
+_BEFORE = 600.0
 #: Seconds within which findings close after all leaked sessions are gone.
 CLOSED_WITHIN = 120.0
 
@@ -31,24 +33,43 @@ class Found:
     warned_after: float | None
     #: None if the server does not show the site, or nothing was found.
     site_right: bool | None
+    #: When it was first critical.
+    critical_after: float | None
+    #: Whether a finding or a warning was due before the end of the story.
+    due: bool
     #: Relative error; None if it is not judged or not reported.
     rate_error: float | None
     opened: int
-    second_leak: float
+    #: When there were enough leaked sessions for a warning.
+    enough_after: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The results for one story."""
+    """The results for one story. It can be sent from one process to another."""
 
-    played: Played
+    name: str
+    family: str
+    healthy: bool
+    #: What was drawn at random for the story.
+    drawn: str
+    minutes: float
+    #: Hours that the clients of the story ran, added up.
+    client_hours: float
+    #: The classic rules that fired at any time, for a leak after its first session.
+    classic: frozenset[str]
     found: tuple[Found, ...]
     #: Warnings about clients that do not leak.
     false_warnings: tuple[Finding, ...]
     #: The same, of polls that were judged alone.
     false_warnings_alone: tuple[Finding, ...]
-    #: Relative error of the forecast half-way to exhaustion; None if it is not judged or not reported.
-    forecast_error: float | None
+    #: Whether some single poll shows a warning about a client that leaks then.
+    found_alone: bool
+    #: Relative errors of the forecast half-way to exhaustion, and ten minutes before it; infinite if there was none.
+    #: Empty if the story has nothing to forecast.
+    forecast_errors: tuple[float, ...]
+    #: Polls that forecast exhaustion although nothing grows any more.
+    false_forecasts: tuple[float, ...]
     #: Number of verdicts judged, and of right ones.
     verdicts: int
     verdicts_right: int
@@ -62,14 +83,24 @@ class Judgement:
 
 def judge(played: Played) -> Judgement:
     """Judge a played story."""
-    found = tuple(_found(played, truth) for truth in played.story.leaks)
+    found = tuple(found for truth in played.story.leaks if (found := _found(played, truth)))
     verdicts, right, wrong = _verdicts(played)
+    story = played.story
+    first = min((entry.at for entry in played.ledger), default=0.0)
     return Judgement(
-        played=played,
+        name=story.name,
+        family=story.family,
+        healthy=story.healthy,
+        drawn=story.drawn,
+        minutes=story.minutes,
+        client_hours=story.minutes / 60 * len(clients_of(story)),
+        classic=frozenset(rule for seen in played.seen if seen.at >= first for rule in seen.classic),
         found=found,
         false_warnings=tuple(_false_warnings(played, _reported(played))),
         false_warnings_alone=tuple(_false_warnings(played, _alone(played))),
-        forecast_error=_forecast_error(played),
+        found_alone=_found_alone(played),
+        forecast_errors=tuple(_forecast_errors(played)),
+        false_forecasts=tuple(_false_forecasts(played)),
         verdicts=verdicts,
         verdicts_right=right,
         flaps=_flaps(played),
@@ -93,11 +124,21 @@ def _alone(played: Played) -> Iterator[tuple[float, Finding]]:
     return ((seen.at, finding) for seen in played.seen for finding in seen.alone)
 
 
-def _found(played: Played, truth: Truth) -> Found:
+def _found_alone(played: Played) -> bool:
+    return any(
+        finding.severity is not Severity.NOTICE and finding.key.client in seen.leaking
+        for seen in played.seen
+        for finding in seen.alone
+    )
+
+
+def _found(played: Played, truth: Truth) -> Found | None:
     leaked = sorted(
         entry.at for entry in played.ledger if entry.client == truth.client and truth.site in {None, entry.site}
     )
-    first = leaked[0]
+    if not leaked:
+        return None  # chance has it that nothing leaked
+    first, enough = leaked[0], enough_at(truth, leaked)
     # A finding with the right client and a wrong site still counts as found: the site is judged separately.
     ours = [(at, f) for at, f in _reported(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
     at_site = [(at, f) for at, f in ours if about(f, truth)]
@@ -108,9 +149,11 @@ def _found(played: Played, truth: Truth) -> Found:
         after=judged[0][0] - first if judged else None,
         warned_after=warnings[0] - first if warnings else None,
         site_right=bool(at_site) if ours and truth.site is not None else None,
+        critical_after=next((at - first for at, f in judged if f.severity is Severity.CRITICAL), None),
+        due=max(first + truth.found_within, enough + truth.warned_within) < played.seen[-1].at,
         rate_error=_rate_error(played, truth, leaked) if truth.has_rate else None,
         opened=sum(about(finding, truth) for _, finding in played.opened),
-        second_leak=(leaked[1] if len(leaked) > 1 else first) - first,
+        enough_after=enough - first,
     )
 
 
@@ -127,17 +170,30 @@ def _rate_error(played: Played, truth: Truth, leaked: list[float]) -> float | No
     return median(errors) if errors else None
 
 
-def _forecast_error(played: Played) -> float | None:
+def _forecast_errors(played: Played) -> Iterator[float]:
     if not played.story.forecast or not played.ledger or not played.exhausted_at:
-        return None
+        return
     full, first = min(played.exhausted_at.values()), played.ledger[0].at
-    half_way, near = (full + first) / 2, (full - first) * _HALF_WAY
-    errors = [
-        abs(min(seen.exhaustion.values(), default=float("inf")) - (full - seen.at)) / (full - seen.at)
-        for seen in played.seen
-        if abs(seen.at - half_way) < near
-    ]
-    return median(errors) if errors else None
+    near = (full - first) * _HALF_WAY
+    for judged_at in ((full + first) / 2, full - _BEFORE):
+        errors = [
+            abs(_nearest(seen) - (full - seen.at)) / (full - seen.at)
+            for seen in played.seen
+            if abs(seen.at - judged_at) < near
+        ]
+        if errors and judged_at > (full + first) / 2 - near:
+            yield median(errors)
+
+
+def _nearest(seen: Seen) -> float:
+    return min(seen.exhaustion.values(), default=float("inf"))
+
+
+def _false_forecasts(played: Played) -> Iterator[float]:
+    horizon = played.story.policy.horizon
+    for seen in played.seen:
+        if any(begin <= seen.at < end for begin, end in played.story.flat) and _nearest(seen) < horizon:
+            yield seen.at
 
 
 def _false_warnings(played: Played, reported: Iterable[tuple[float, Finding]]) -> Iterator[Finding]:
@@ -170,6 +226,8 @@ def _flaps(played: Played) -> int:
 
 def _left_open(played: Played) -> Iterator[Finding]:
     for truth in played.story.leaks:
+        if truth.comes_back:
+            continue  # it may come back for a long time
         gone = max((seen.at for seen in played.seen if truth.client in seen.leaking), default=0.0)
         gone = max([gone, *(entry.at for entry in played.ledger if entry.client == truth.client)])
         last = played.seen[-1]
@@ -179,10 +237,11 @@ def _left_open(played: Played) -> Iterator[Finding]:
 
 def _verdicts(played: Played) -> tuple[int, int, tuple[str, ...]]:
     expected = expectations(played)
+    starts = (played.story.watched_from, *played.story.monitor_restarts)
     judged = right = 0
     wrong: dict[tuple[Client | None, Verdict | None], list[float]] = {}
     for seen in played.seen:
-        if seen.failed or any(0 <= seen.at - start < WARM_UP for start in (0.0, *played.story.monitor_restarts)):
+        if seen.failed or any(0 <= seen.at - start < WARM_UP for start in starts):
             continue
         for expectation in expected:
             if not expectation.begin <= seen.at < expectation.end:

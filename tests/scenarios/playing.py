@@ -36,6 +36,8 @@ class Seen(NamedTuple):
     leaking: frozenset[Client]
     #: What this poll alone shows; empty if it was not judged alone.
     alone: tuple[Finding, ...]
+    #: Clients whose requests wait for a connection of their own pool.
+    queueing: frozenset[Client]
 
     def absent(self, client: Client | None) -> bool:
         """Return whether a client has no session now."""
@@ -88,6 +90,7 @@ def play(story: Story, *, policy: Policy | None = None, seed: int = 0) -> Played
                 classic=classic_rules(snapshot) if snapshot else frozenset(),
                 leaking=world.leaking(),
                 alone=_judged_alone(poll, policy or story.policy) if number % _ALONE_EVERY == 0 else (),
+                queueing=world.queueing(),
             )
         )
     return Played(

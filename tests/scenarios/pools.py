@@ -3,6 +3,8 @@
 from collections import deque
 from dataclasses import dataclass
 
+from pgwatch_sessions.core.client_names import client_of
+from pgwatch_sessions.core.model import Client
 from tests.scenarios.backends import Backend, Origin
 from tests.scenarios.chance import Duration, about
 from tests.scenarios.engine import Process, Simulation, Wait
@@ -23,12 +25,15 @@ class Pool:
     #: Maximum of idle connections, and of all connections.
     size: int
     most: int
-    #: Hand out the connection that was returned last.
+    #: Hand out the connection that was returned last, or any of the idle ones; otherwise the one returned first.
     last_in_first_out: bool = False
+    picks_any: bool = False
     #: Connections opened at the start, and the minimum after that.
     least: int = 0
     #: Statement sent whenever a connection is returned.
     reset: str | None = None
+    #: Statements that are sent when a connection is opened, before it is used for the first time.
+    setup: tuple[str, ...] = ()
     #: Requests run in a transaction, which COMMIT or ROLLBACK ends.
     transactions: bool = True
     #: asyncpg ends BEGIN, COMMIT and ROLLBACK with a semicolon.
@@ -85,6 +90,19 @@ def node_postgres(most: int = 10) -> Pool:
     return Pool(size=most, most=most, last_in_first_out=True, transactions=False, keeps_snapshot=False, idle_timeout=10)
 
 
+def database_sql(most: int = 10, *, idle: int = 2, lifetime: float | None = None) -> Pool:
+    """database/sql of Go: no reset, last in first out, keeps only so many idle connections."""
+    return Pool(size=idle, most=most, last_in_first_out=True, transactions=False, lifetime=lifetime)
+
+
+def hikari(most: int = 10, *, least: int | None = None) -> Pool:
+    """HikariCP with autocommit: no reset, any idle connection; of full size from the start, renewed after 30 min."""
+    return Pool(
+        size=most, most=most, least=most if least is None else least, picks_any=True, transactions=False,
+        lifetime=1800, idle_timeout=600, setup=("SET application_name = 'orders'",),
+    )  # fmt: skip
+
+
 def django(threads: int = 8, *, max_age: float | None = None) -> Pool:
     """Django's persistent connections: one per thread, AUTOCOMMIT, no reset."""
     return Pool(size=threads, most=threads, transactions=False, keeps_snapshot=False, lifetime=max_age)
@@ -132,11 +150,21 @@ class RunningPool:
         """The number of idle connections."""
         return len(self._idle)
 
+    @property
+    def queue(self) -> int:
+        """The number of requests that wait for a connection."""
+        return sum(wait.process is not None for wait in self._waiting)
+
+    @property
+    def client(self) -> Client:
+        """Whose pool it is."""
+        return client_of(*self.origin[:3], None)
+
     def acquire(self) -> Process[Backend]:
         """Take a connection. Raises PoolTimedOut, or ConnectionRefused by the server."""
         while True:
             while self._idle:
-                backend, _ = self._idle.pop() if self.pool.last_in_first_out else self._idle.popleft()
+                backend = self._take_idle()
                 if backend.alive:  # a pre-ping would notice
                     self._out.add(backend)
                     return backend
@@ -197,6 +225,12 @@ class RunningPool:
         self._idle.clear()
         self._out.clear()
 
+    def _take_idle(self) -> Backend:
+        if self.pool.picks_any:
+            self._idle.rotate(-self._simulation.random.randrange(len(self._idle)))
+        backend, _ = self._idle.pop() if self.pool.last_in_first_out else self._idle.popleft()
+        return backend
+
     def _age(self, backend: Backend) -> float:
         return self._server.clock() - backend.born
 
@@ -213,6 +247,8 @@ class RunningPool:
             self._server.close(backend)
             raise PoolTimedOut
         backend.keeps_snapshot = self.pool.keeps_snapshot
+        for sql in self.pool.setup:
+            backend.end(sql)
         return backend
 
     def _open_idle(self) -> Process[None]:

@@ -20,6 +20,8 @@ class Keeps(Enum):
     CONNECTION = auto()
     #: A new engine, whose pool keeps the connection.
     ENGINE = auto()
+    #: The transaction, while the thread that keeps it goes on with its next requests in it.
+    THREAD = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Leak:
     collected_after: Duration = between(3, 11)  # noqa: RUF009  a function
     #: A collected AsyncSession closes its connection instead of returning it.
     collected_ends: bool = False
+    #: With Keeps.THREAD: seconds between two requests of that thread.
+    goes_on_after: Duration = between(1, 12)  # noqa: RUF009  a function
     #: The pool believes that the connection is closed (after a cancelled request), and opens others.
     pool_forgets: bool = False
 
@@ -50,7 +54,11 @@ class Request:
     thinks: Duration | None = None
     #: Number of statements, each followed by `thinks`.
     repeats: int = 1
+    #: `thinks` is so long that somebody wants to know: each one is recorded like a leaked session, with its end.
+    too_long: bool = False
     writes: bool = False
+    #: Runs in BEGIN and COMMIT even if the pool's connections are in autocommit.
+    explicit: bool = False
     #: A row `table:key` or relation `table` that the statement locks until the end of its transaction.
     locks: str | None = None
     shared: bool = False

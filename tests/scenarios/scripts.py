@@ -36,9 +36,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Work outside the database."""
+    """Work outside the database. `too_long` records it as a hold that somebody wants to know of."""
 
     seconds: Duration
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,10 @@ class Script:
 
     def _go_through(self, world: World, backend: Backend) -> Process[None]:
         for step in _flat(self.steps):
-            yield from _do(step, world, backend)
+            if isinstance(step, Think):
+                yield self._think(step, world, backend)
+            else:
+                yield from _do(step, world, backend)
         if self.leaks:
             world.leaked(backend, self.client, self.site)
         if not self.stays and not self.leaks:
@@ -124,8 +128,14 @@ class Script:
         if self.stays and not backend.alive:
             raise ConnectionLost
 
+    def _think(self, step: Think, world: World, backend: Backend) -> float:
+        seconds = step.seconds(world.simulation.random)
+        if step.too_long:
+            world.leaked(backend, self.client, self.site, seconds=seconds)
+        return seconds
 
-def _do(step: Doing, world: World, backend: Backend) -> Process[None]:
+
+def _do(step: Run | Begin | End, world: World, backend: Backend) -> Process[None]:
     random = world.simulation.random
     match step:
         case Run():
@@ -138,8 +148,6 @@ def _do(step: Doing, world: World, backend: Backend) -> Process[None]:
                 shared=step.shared,
                 gives_up=step.gives_up,
             )
-        case Think():
-            yield step.seconds(random)
         case Begin():
             backend.begin(step.text)
         case End():

@@ -1,5 +1,6 @@
 """Applications that serve requests: instances with several processes, each with its own pool, and deploys."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -13,6 +14,7 @@ from tests.scenarios.requests import LIST_ORDERS, PAY_ORDER, READ_ORDER, Keeps, 
 from tests.scenarios.server import ConnectionRefused
 from tests.scenarios.world import World
 
+_IN_TRANSACTION = frozenset({Keeps.TRANSACTION, Keeps.ABORTED, Keeps.BEGUN, Keeps.THREAD})
 _DRAIN = 10.0
 _ROLL = 15.0
 #: Seconds between two checks for a changed rate, if requests are rarer.
@@ -157,10 +159,10 @@ class _Running:
 
     def _work(self, pool: RunningPool, backend: Backend, request: Request, leak: Leak | None) -> Process[None]:
         random, server = self.world.simulation.random, self.world.server
-        in_transaction = pool.pool.transactions
+        in_transaction = pool.pool.transactions or request.explicit
         if leak:
             in_transaction = in_transaction and leak.keeps is not Keeps.CONNECTION
-            in_transaction = in_transaction or leak.keeps in {Keeps.TRANSACTION, Keeps.ABORTED, Keeps.BEGUN}
+            in_transaction = in_transaction or leak.keeps in _IN_TRANSACTION
         if in_transaction:
             backend.begin(pool.pool.word("BEGIN"))
         if leak and leak.keeps is Keeps.BEGUN:
@@ -179,8 +181,12 @@ class _Running:
             if leak or not succeeded:
                 return
             if request.thinks:
-                yield request.thinks(random)
-        if in_transaction and (request.writes or pool.pool.reset):  # asyncpg's transaction block always commits
+                seconds = request.thinks(random)
+                if request.too_long:
+                    self.world.leaked(backend, self.service.client, request.site, seconds=seconds)
+                yield seconds
+        # asyncpg's transaction block always commits.
+        if in_transaction and (request.writes or request.explicit or pool.pool.reset):
             backend.end(pool.pool.word("COMMIT"))
 
     def _forget(self, pool: RunningPool, backend: Backend, request: Request, leak: Leak) -> Process[None]:
@@ -191,6 +197,8 @@ class _Running:
             pool.forget()
         if random.random() >= leak.collected:
             self.world.leaked(backend, self.service.client, request.site)
+            if leak.keeps is Keeps.THREAD:
+                yield from self._go_on(backend, leak)
             return
         yield leak.collected_after(random)
         while not self.service.traffic(simulation.now):
@@ -199,6 +207,15 @@ class _Running:
             pool.discard(backend)
         else:
             pool.release(backend)
+
+    def _go_on(self, backend: Backend, leak: Leak) -> Process[None]:
+        """Serve the thread's next requests with the session and the transaction that it keeps."""
+        random = self.world.simulation.random
+        with suppress(ConnectionLost):
+            while backend.alive:
+                yield leak.goes_on_after(random)
+                (request,) = random.choices(self._ordinary, self._shares)
+                yield from self.world.server.run(backend, request.sql, request.takes(random), writes=request.writes)
 
     def _new_instance(self) -> _Instance:
         service = self.service

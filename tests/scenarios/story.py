@@ -33,9 +33,16 @@ class Truth:
     kinds: frozenset[LeakKind] = frozenset({LeakKind.TRANSACTION_HELD})
     #: The severity that it must reach at least.
     severity: Severity = Severity.WARNING
-    #: Seconds from the first leaked session to a finding, and from the second to a warning.
+    #: Seconds from the first leaked session to a finding, and from the second, or from that many, to a warning.
     found_within: float = 600.0
     warned_within: float = 300.0
+    enough: int = 2
+    #: Seconds from the first leaked session to a critical finding. None: critical is neither required nor forbidden.
+    critical_within: float | None = None
+    #: Never critical: it ends by itself, and nothing runs out.
+    calm: bool = False
+    #: Its holds end and come back. It is one finding, also in the pauses.
+    comes_back: bool = False
     #: Whether a rate must be reported, correct within a fifth.
     has_rate: bool = True
     #: Number of findings that may be opened for it.
@@ -77,6 +84,14 @@ class Story:
     excused: frozenset[Client] = frozenset()
     #: Whether the forecast is checked: growth towards a limit that no pool stops.
     forecast: bool = False
+    #: (from, to) in which nothing grows any more, so that no limit may be forecast to be reached within the horizon.
+    flat: tuple[tuple[float, float], ...] = ()
+    #: Clients that are saturated as long as their requests wait for a connection, and ok when none does.
+    queueing: frozenset[Client] = frozenset()
+    #: When the monitor is started. Nothing is polled before.
+    watched_from: float = 0.0
+    #: What was drawn at random, for a person.
+    drawn: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -97,7 +112,7 @@ class Poll(NamedTuple):
 
 
 def begin(story: Story, *, seed: int = 0) -> World:
-    """Create the world of a story."""
+    """Create the world of a story. Its name seeds its random numbers."""
     world = World(crc32(story.name.encode()) + seed, story.server)
     for when, by in story.clock_steps:
         world.simulation.at(when, partial(world.server.step_clock, by))
@@ -114,6 +129,8 @@ def polls(story: Story, world: World) -> Iterator[Poll]:
     for i in range(1, number + 1):
         # A small offset, because requests and polls do not coincide in reality.
         at = i * story.interval + 0.003
+        if at < story.watched_from:
+            continue
         world.simulation.run_until(at)
         failed = next((reason for begin, end, reason in story.blind if begin <= at < end), None)
         yield Poll(at, Failure(reason=failed) if failed else world.server.poll())

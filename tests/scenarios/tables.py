@@ -4,15 +4,13 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
 
-from pgwatch_sessions.core.findings import Severity
 from tests.scenarios.classic import RULES
-from tests.scenarios.expectations import clients_of
 from tests.scenarios.judging import Judgement
-from tests.scenarios.verdicts import complaints
+from tests.scenarios.verdicts import complaints, missed
 
 _COLUMNS = (
     "family", "stories", "right", "leaks", "found", "delay s", "false /1000 h", "site", "rate err", "forecast err",
-    "diagnosis", "flaps",
+    "false forecasts", "diagnosis", "flaps",
 )  # fmt: skip
 
 
@@ -27,42 +25,50 @@ def figures_table(judgements: Iterable[Judgement]) -> str:
 def classic_table(judgements: Iterable[Judgement]) -> str:
     """Return how many leaks and healthy stories the classic rules and ours report."""
     all_of_them = tuple(judgements)
-    leaks = [j for j in all_of_them if not j.played.story.healthy]
-    healthy = [j for j in all_of_them if j.played.story.healthy]
+    leaks = [j for j in all_of_them if not j.healthy]
+    healthy = [j for j in all_of_them if j.healthy]
     ours = sum(_found(each) for each in leaks), sum(bool(each.false_warnings) for each in healthy)
-    alone = sum(map(_found_alone, leaks)), sum(bool(each.false_warnings_alone) for each in healthy)
+    alone = sum(each.found_alone for each in leaks), sum(bool(each.false_warnings_alone) for each in healthy)
     rows = [
         ("pgwatch_sessions", ours[0], len(leaks), ours[1], len(healthy)),
         ("pgwatch_sessions, one poll", alone[0], len(leaks), alone[1], len(healthy)),
     ]
     rows += [
-        (rule, sum(_fires(rule, j) for j in leaks), len(leaks), sum(_fires(rule, j) for j in healthy), len(healthy))
+        (rule, sum(rule in j.classic for j in leaks), len(leaks), sum(rule in j.classic for j in healthy), len(healthy))
         for rule in RULES
     ]
     return _table(("rule", "found", "of leaks", "false", "of healthy"), [tuple(map(str, row)) for row in rows])
 
 
+def random_table(judgements: Iterable[Judgement]) -> str:
+    """Return the figures that matter of many random stories: recall, false pages, wrong verdicts and forecasts."""
+    all_of_them = tuple(judgements)
+    due = [found for judgement in all_of_them for found in judgement.found if found.due]
+    in_time = [found for found in due if not missed(found)]
+    false = sum(len(each.false_warnings) for each in all_of_them)
+    hours = sum(each.client_hours for each in all_of_them)
+    errors = sorted(error for each in all_of_them for error in each.forecast_errors)
+    verdicts = sum(each.verdicts for each in all_of_them)
+    flat = sum(bool(each.false_forecasts) for each in all_of_them)
+    rows = (
+        ("leaks found in time, at the severity that they need", f"{len(in_time)} of {len(due)}"),
+        ("recall", _share(len(in_time), len(due))),
+        ("false pages", str(false)),
+        ("false pages per 1,000 hours of a service", f"{false / hours * 1000:.1f}" if hours else "-"),
+        ("verdicts right", _share(sum(each.verdicts_right for each in all_of_them), verdicts)),
+        ("stories with a forecast of what never comes", str(flat)),
+        ("median error of forecasts", f"{median(errors):.0%}" if errors else "-"),
+        ("findings opened too often", str(sum(each.flaps for each in all_of_them))),
+    )
+    return _table(("of random stories", ""), rows)
+
+
 def _place(judgement: Judgement) -> tuple[bool, str]:
-    story = judgement.played.story
-    return story.healthy, ("healthy: " if story.healthy else "leak: ") + story.family
+    return judgement.healthy, ("healthy: " if judgement.healthy else "leak: ") + judgement.family
 
 
 def _found(judgement: Judgement) -> bool:
     return all(found.after is not None for found in judgement.found)
-
-
-def _found_alone(judgement: Judgement) -> bool:
-    """Return whether some single poll of the story shows a warning about a client that leaks then."""
-    return any(
-        finding.severity is not Severity.NOTICE and finding.key.client in seen.leaking
-        for seen in judgement.played.seen
-        for finding in seen.alone
-    )
-
-
-def _fires(rule: str, judgement: Judgement) -> bool:
-    first = min((entry.at for entry in judgement.played.ledger), default=0.0)
-    return any(rule in seen.classic for seen in judgement.played.seen if seen.at >= first)
 
 
 def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
@@ -70,8 +76,8 @@ def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
     delays = [each.after for each in found if each.after is not None]
     sites = [each.site_right for each in found if each.site_right is not None]
     rates = [each.rate_error for each in found if each.rate_error is not None]
-    forecasts = [each.forecast_error for each in judgements if each.forecast_error is not None]
-    hours = sum(each.played.story.minutes / 60 * len(clients_of(each.played.story)) for each in judgements)
+    forecasts = [error for each in judgements for error in each.forecast_errors]
+    hours = sum(each.client_hours for each in judgements)
     verdicts = sum(each.verdicts for each in judgements)
     return (
         name,
@@ -84,6 +90,7 @@ def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
         _share(sum(sites), len(sites)),
         f"{median(rates):.0%}" if rates else "-",
         f"{median(forecasts):.0%}" if forecasts else "-",
+        str(sum(bool(each.false_forecasts) for each in judgements)),
         _share(sum(each.verdicts_right for each in judgements), verdicts),
         str(sum(each.flaps for each in judgements)),
     )

@@ -23,28 +23,45 @@ def _all(judgement: Judgement) -> Iterator[str]:
         yield f"{judgement.flaps} findings too many"
     for finding in judgement.left_open:
         yield f"left open: {finding.key.site!r}"
-    if judgement.played.story.forecast:
-        error = judgement.forecast_error
-        if error is None or error > FORECAST_TOLERANCE:
-            yield f"forecast wrong by {'?' if error is None else f'{error:.0%}'}"
+    if any(error > FORECAST_TOLERANCE for error in judgement.forecast_errors):
+        yield f"forecast wrong by {' and '.join(f'{error:.0%}' for error in judgement.forecast_errors)}"
+    if judgement.false_forecasts:
+        at = judgement.false_forecasts
+        yield f"{len(at)} polls forecast exhaustion from {at[0]:.0f} to {at[-1]:.0f} s, although nothing grows"
     if judgement.verdicts_right < DIAGNOSIS_RIGHT * judgement.verdicts:
         share = judgement.verdicts_right / judgement.verdicts
         yield f"diagnosis right in {share:.0%}: " + "; ".join(judgement.wrong)
 
 
-def _about(found: Found) -> Iterator[str]:
+def missed(found: Found) -> str:
+    """Say how a leak was missed, or found too late; return an empty text if it was found in time."""
     truth = found.truth
     if found.after is None:
-        yield "not found"
-        return
+        return "not found" if found.due else ""
     if found.after > truth.found_within:
-        yield f"found after {found.after:.0f} s, later than {truth.found_within:.0f} s"
-    if truth.severity.rank >= Severity.WARNING.rank:
-        deadline = found.second_leak + truth.warned_within
-        if found.warned_after is None:
-            yield "no warning"
-        elif found.warned_after > deadline:
-            yield f"warning after {found.warned_after:.0f} s, later than {deadline:.0f} s"
+        return f"found after {found.after:.0f} s, later than {truth.found_within:.0f} s"
+    if truth.severity.rank < Severity.WARNING.rank:
+        return ""
+    deadline = found.enough_after + truth.warned_within
+    if found.warned_after is None:
+        return "no warning" if found.due else ""
+    if found.warned_after > deadline:
+        return f"warning after {found.warned_after:.0f} s, later than {deadline:.0f} s"
+    return ""
+
+
+def _about(found: Found) -> Iterator[str]:
+    truth = found.truth
+    if missed(found):
+        yield missed(found)
+    if found.after is None:
+        return
+    critical = found.critical_after
+    if truth.critical_within is not None and (critical is None or critical > truth.critical_within):
+        after = "never critical" if critical is None else f"critical after {critical:.0f} s"
+        yield f"{after}, instead of within {truth.critical_within:.0f} s"
+    if truth.calm and critical is not None:
+        yield f"critical after {critical:.0f} s, although nothing runs out"
     if found.site_right is False:
         yield "wrong site"
     if truth.has_rate and (found.rate_error is None or found.rate_error > RATE_TOLERANCE):

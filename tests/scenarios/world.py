@@ -10,12 +10,14 @@ from tests.scenarios.server import Postgres, RunningPostgres
 
 
 class Leaked(NamedTuple):
-    """A record of one leaked session."""
+    """A record of one leaked session, or of one hold that was too long."""
 
     at: float
     id: SessionId
     client: Client
     site: str
+    #: When the hold ends by itself. Infinite for a leaked session.
+    until: float = float("inf")
 
 
 class World:
@@ -27,13 +29,20 @@ class World:
         self.pools: list[RunningPool] = []
         self.ledger: list[Leaked] = []
 
-    def leaked(self, backend: Backend, client: Client, site: str) -> None:
-        """Record that this session will never be used again."""
-        self.ledger.append(Leaked(self.simulation.now, backend.id, client, site))
+    def leaked(self, backend: Backend, client: Client, site: str, *, seconds: float = float("inf")) -> None:
+        """Record that this session will not be used again for so many seconds, or never."""
+        now = self.simulation.now
+        self.ledger.append(Leaked(now, backend.id, client, site, now + seconds))
 
     def leaking(self) -> frozenset[Client]:
         """Return the clients with a leaked session that still exists."""
-        backends = self.server.backends
+        backends, now = self.server.backends, self.simulation.now
         return frozenset(
-            entry.client for entry in self.ledger if entry.id.pid in backends and backends[entry.id.pid].id == entry.id
+            entry.client
+            for entry in self.ledger
+            if now < entry.until and entry.id.pid in backends and backends[entry.id.pid].id == entry.id
         )
+
+    def queueing(self) -> frozenset[Client]:
+        """Return the clients whose requests wait for a connection of their own pool."""
+        return frozenset(pool.client for pool in self.pools if pool.queue)
