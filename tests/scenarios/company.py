@@ -34,6 +34,6 @@ def _service(draws: Draws, place: int, *, minutes: float, calm: bool) -> Service
         pool=pool,
         instances=((0, draws.whole("instances", 1, 2)),),
         requests=(*SHOP, Request(sql=READ_METRICS.sql, takes=about(draws.magnitude("slowest s", 0.02, 2)), share=0.2)),
-        traffic=steady(2.0) if calm else draw_traffic(draws, minutes=minutes, most=8.0),
+        traffic=steady(1.0) if calm else draw_traffic(draws, minutes=minutes, most=5.0),
         deploys=(draws.between("deploy min", 5, minutes) * 60,) if draws.happens("deploys", 0.3) and not calm else (),
     )

@@ -139,7 +139,7 @@ def pool_without_reset(draws: Draws, most: int) -> Pool:
     return replace(pool, setup=draw_setup(draws))
 
 
-def draw_traffic(draws: Draws, *, minutes: float, least: float = 0.2, most: float = 30.0) -> Rate:
+def draw_traffic(draws: Draws, *, minutes: float, least: float = 0.2, most: float = 12.0) -> Rate:
     """Draw requests per second over the time of a story: steady, rising, falling, in bursts, or shaped like a day."""
     seconds, busy = minutes * 60, draws.magnitude("requests/s", 2 * least, most)
     quiet = max(least, busy * draws.between("quiet part", 0.01, 0.3))

@@ -29,11 +29,12 @@ class Simulation:
         self.now = 0.0
         self.random = Random(seed)
         self._order = count()
-        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
+        #: Times, the order of events of the same time, and what goes on then: a process, or an action.
+        self._agenda: list[tuple[float, int, Process[Any] | None, Callable[[], object] | None]] = []
 
     def at(self, time: float, action: Callable[[], object]) -> None:
         """Schedule an action for a time, or for now if that time is over."""
-        heappush(self._agenda, (max(time, self.now), next(self._order), action))
+        heappush(self._agenda, (max(time, self.now), next(self._order), None, action))
 
     def start(self, process: Process[Any]) -> None:
         """Run a process until it first sleeps or waits."""
@@ -41,7 +42,7 @@ class Simulation:
 
     def start_at(self, time: float, process: Process[Any]) -> None:
         """Start a process at a time."""
-        self.at(time, lambda: self._go_on(process, None))
+        heappush(self._agenda, (max(time, self.now), next(self._order), process, None))
 
     def wake(self, wait: Wait, value: object) -> bool:
         """Send the value to the waiting process. Return whether a process was still waiting."""
@@ -61,8 +62,11 @@ class Simulation:
         """Run all events up to this time."""
         agenda = self._agenda
         while agenda and agenda[0][0] <= time:
-            self.now, _, action = heappop(agenda)
-            action()
+            self.now, _, process, action = heappop(agenda)
+            if process is not None:
+                self._go_on(process, None)
+            elif action is not None:
+                action()
         self.now = time
 
     def _go_on(self, process: Process[Any], value: object) -> None:
@@ -73,4 +77,4 @@ class Simulation:
         if isinstance(wanted, Wait):
             wanted.process = process
         else:
-            heappush(self._agenda, (self.now + wanted, next(self._order), lambda: self._go_on(process, None)))
+            heappush(self._agenda, (self.now + wanted, next(self._order), process, None))

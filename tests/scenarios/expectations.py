@@ -56,7 +56,7 @@ def _plain(played: Played, client: Client | None) -> Iterator[Expected]:
         yield Expected(client, 0, float("inf"), (Verdict.OK,))
         return
     found = min(
-        max(leaked[0] + truth.found_within, enough_at(truth, leaked) + truth.warned_within)
+        max(leaked[0] + truth.found_within, warning_due(truth, leaked))
         if truth.severity is not Severity.NOTICE
         else float("inf")
         for truth in truths
@@ -82,9 +82,11 @@ def _by_queue(played: Played, client: Client | None) -> Iterator[Expected]:
         yield Expected(client, seen.at, seen.at + played.story.interval / 2, verdicts)
 
 
-def enough_at(truth: Truth, leaked: Sequence[float]) -> float:
-    """Return when there were enough leaked sessions for a warning."""
-    return leaked[min(truth.enough, len(leaked)) - 1]
+def warning_due(truth: Truth, leaked: Sequence[float]) -> float:
+    """Return by when a leak, whose sessions began to be held at these times, needs a warning."""
+    if truth.warned_by is not None:
+        return truth.warned_by
+    return leaked[min(truth.enough, len(leaked)) - 1] + truth.warned_within
 
 
 def _without(whole: Expected, holes: list[Says]) -> Iterator[Expected]:

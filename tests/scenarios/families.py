@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
+from pgwatch_sessions.core.model import FailureReason
 from tests.scenarios import family_holds, family_pools, family_verdicts
 from tests.scenarios.draws import Draws
 from tests.scenarios.story import Story
@@ -40,4 +41,8 @@ def draw_story(family: str, seed: str) -> Story:
     name = f"{family} {seed}"
     draws = Draws(Random(name))
     story = FAMILIES[family](draws)
+    if story.healthy and not story.watched_from and draws.happens("failed polls", 0.3):
+        # A leak has deadlines, which failed polls would make unfair.
+        begin = draws.between("blind from s", 300, story.minutes * 50)
+        story = replace(story, blind=((begin, begin + draws.magnitude("blind s", 10, 200), FailureReason.TIMEOUT),))
     return replace(story, name=name, drawn=draws.drawn)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pgwatch_sessions.core.findings import LeakKind, Severity, Verdict
 from pgwatch_sessions.core.model import Client
-from tests.scenarios.chance import about, between, exactly
+from tests.scenarios.chance import about, between
 from tests.scenarios.company import company
 from tests.scenarios.draws import Draws, pool_with_reset
 from tests.scenarios.pools import sqlalchemy
@@ -190,17 +190,15 @@ def holds_that_began_together(draws: Draws) -> Story:
     length = draws.magnitude("holds s", 90, 500)
     number = draws.whole("holds", 4, 25)
     work = draws.one_of("work", WORK)
-    burst = Script(
-        application="orders",
-        address="10.0.0.11",
-        steps=(Begin(), Run(work.sql, writes=work.writes), Think(exactly(length)), End()),
-        starts=600,
-        copies=number,
-    )
+    seconds = draws.between("began within s", 1, 15)
+    burst = replace(
+        work, thinks=about(length), per_minute=number * 60 / seconds, begin=600,
+        end=600 + seconds,
+    )  # fmt: skip
     return Story(
         name="",
         family="holds that began together",
-        parts=(orders(), burst, *company(draws, minutes=30, calm=True)),
+        parts=(orders(burst), *company(draws, minutes=30, calm=True)),
         minutes=30,
         excused=frozenset({ORDERS}),
         diagnosis=(Says(ORDERS, 600, 1500, tuple(Verdict)), Says(None, 600, 1500, tuple(Verdict))),

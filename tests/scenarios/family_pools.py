@@ -42,6 +42,7 @@ def set_up_and_never_used(draws: Draws) -> Story:
         parts=(service, *company(draws, minutes=60)),
         minutes=60,
         server=Postgres(max_connections=600),
+        restarts=_restarts(draws),
     )
 
 
@@ -56,6 +57,7 @@ def pools_at_rest(draws: Draws) -> Story:
         minutes=minutes,
         server=BIG,
         watched_from=draws.one_of("watched from", {"the start": 0.0, "20 min": 1200.0}),
+        restarts=_restarts(draws),
         # A peak may need all of a small pool for a moment.
         diagnosis=(
             Says(ORDERS, 0, REST, (Verdict.OK, Verdict.SATURATED)),
@@ -64,12 +66,18 @@ def pools_at_rest(draws: Draws) -> Story:
     )
 
 
+def _restarts(draws: Draws) -> tuple[tuple[float, float], ...]:
+    """Draw whether the server restarts, so that every session is new."""
+    return ((draws.between("at s", 400, 2000), 15.0),) if draws.happens("server restarts", 0.15) else ()
+
+
 def _service_without_reset(draws: Draws, *, minutes: float, most: int, **fields: object) -> Service:
     """Draw its pool, its traffic, how many of its requests end with COMMIT, and its deploys."""
-    slow = replace(_SLOW_READ, takes=about(draws.magnitude("slow read s", 0.05, 3)), share=0.5)
-    commits = replace(
-        PAY_ORDER, explicit=True, share=draws.one_of("commits", {"none": 0.0, "a third": 1.0, "most": 6.0})
+    slow = replace(
+        _SLOW_READ, takes=about(draws.magnitude("slow read s", 0.05, 5)), share=draws.magnitude("their share", 0.2, 4)
     )
+    share = draws.one_of("commits", {"none": 0.0, "a third": 1.0, "most": 6.0})
+    commits = replace(PAY_ORDER, explicit=True, share=share)
     requests = (LIST_ORDERS, READ_ORDER, slow, commits)
     return orders(
         **{
@@ -86,7 +94,7 @@ def _service_without_reset(draws: Draws, *, minutes: float, most: int, **fields:
 
 def leaks_without_reset(draws: Draws) -> Story:
     """Draw a leak of connections out of a pool without a reset: rows never closed, connect() without release()."""
-    per_minute = draws.magnitude("leaked/min", 0.4, 5)
+    per_minute = draws.magnitude("leaked/min", 0.15, 5)
     most = int(45 * per_minute) + 15
     leaky = leaking(READ_METRICS, per_minute=per_minute, begin=draws.between("from s", 0, 1200), keeps=Keeps.CONNECTION)
     service = _service_without_reset(
@@ -108,7 +116,7 @@ def connections_never_closed(draws: Draws) -> Story:
         },
     )
     leaky = leaking(
-        READ_METRICS, per_minute=draws.magnitude("leaked/min", 0.3, 6), begin=draws.between("from s", 0, 1200),
+        READ_METRICS, per_minute=draws.magnitude("leaked/min", 0.15, 6), begin=draws.between("from s", 0, 1200),
         keeps=how[1],
     )  # fmt: skip
     pool = (pool_with_reset if draws.happens("resets", 0.5) else pool_without_reset)(draws, draws.whole("most", 5, 20))

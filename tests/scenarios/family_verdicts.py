@@ -19,7 +19,7 @@ _LEAKS = {"after SELECT": READ_ORDER, "after UPDATE": PAY_ORDER, "after a slow S
 
 
 def _blocker(draws: Draws, *, starts: float, seconds: float) -> Script:
-    lock = draws.one_of("lock", {"row": "orders:7", "table": "orders"})
+    lock = draws.one_of("lock", {"row": "orders:7", "table": "shipments"})
     held = Run("UPDATE orders SET note = $1 WHERE id = $2", writes=True, locks=lock)
     steps = (Begin(), held, Think(exactly(seconds), too_long=True), End())
     return Script(application="backoffice", steps=steps, starts=starts, stays=True)
@@ -29,7 +29,7 @@ def one_session_blocks(draws: Draws) -> Story:
     """Draw one session idle in transaction that blocks others: warning at the limit, critical after two of them."""
     starts, seconds = draws.between("from s", 200, 600), draws.magnitude("held s", 200, 1500)
     blocker = _blocker(draws, starts=starts, seconds=seconds)
-    lock = "orders:7" if "lock row" in draws.drawn else "orders"
+    lock = "orders:7" if "lock row" in draws.drawn else "shipments"
     # All reads go on if only a row is locked.
     waits = replace(
         PAY_ORDER,
@@ -114,7 +114,7 @@ def pool_too_small(draws: Draws) -> Story:
     return Story(
         name="",
         family="pool too small",
-        parts=(service, *company(draws, minutes=40, calm=True)),
+        parts=(service,),
         minutes=40,
         server=BIG,
         queueing=frozenset({ORDERS}),
@@ -148,9 +148,8 @@ def maintenance(draws: Draws) -> Story:
 
 
 def _tool(application: str, sql: str, seconds: float, jobs: int) -> tuple[Script, ...]:
-    return (
-        Script(application=application, user="owner", steps=(Run(sql, exactly(seconds)),), starts=200, copies=jobs),
-    )
+    steps = (Run(sql, exactly(seconds)),)
+    return (Script(application=application, user="owner", steps=steps, starts=200, copies=jobs),)
 
 
 def cold_start(draws: Draws) -> Story:
@@ -169,7 +168,8 @@ def cold_start(draws: Draws) -> Story:
         watched_from=starts,
         leaks=(
             Truth(
-                client=ORDERS, site=request.site, found_within=starts + 20, warned_within=starts + 20, has_rate=False
+                client=ORDERS, site=request.site, found_within=starts + 11, has_rate=False,
+                warned_by=600.0 if once else starts + 11,
             ),
         ),
         server=Postgres(max_connections=400),
@@ -205,9 +205,9 @@ def leak_that_stops(draws: Draws) -> Story:
     leaky = leaking(READ_ORDER, per_minute=per_minute, begin=120, end=REST if full else 120 + stops)
     leaked = max(4, int(per_minute * stops / 60))
     pool = sqlalchemy(leaked // 2, leaked - leaked // 2, timeout=5) if full else sqlalchemy(100, 100)
-    # A leaked session is seen one limit later. Three usual gaps without another one are an end. A pool that is full is
-    # full a little later, because a part of it works.
-    flat = 120 + stops + 60 + 60 + (7 if full else 4) * 60 / per_minute
+    # A leaked session is seen one limit later. Three usual gaps without another one are an end. A pool is full a little
+    # later than that, because healthy requests use a part of it.
+    flat = 120 + stops + 60 + 30 + (6 if full else 3) * 60 / per_minute
     return Story(
         name="",
         family="leak that stops",

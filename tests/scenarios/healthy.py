@@ -84,13 +84,6 @@ LOAD = (
         minutes=30,
     ),
     Story(
-        name="streams longer than the hold limit",
-        family="long holds",
-        parts=(orders(Request(sql=READ_METRICS.sql, thinks=between(60, 130), share=0.1), traffic=steady(2)),),
-        minutes=60,
-        server=BIG,
-    ),
-    Story(
         name="wedged: an external service answers slowly for a minute",
         family="wedged",
         parts=(

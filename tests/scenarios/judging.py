@@ -8,7 +8,7 @@ from statistics import median
 from pgwatch_sessions.core.events import LeakChanged, LeakOpened
 from pgwatch_sessions.core.findings import Finding, Severity, Verdict
 from pgwatch_sessions.core.model import Client
-from tests.scenarios.expectations import WARM_UP, clients_of, enough_at, expectations
+from tests.scenarios.expectations import WARM_UP, clients_of, expectations, warning_due
 from tests.scenarios.playing import Played, Seen
 from tests.scenarios.story import Truth
 
@@ -40,8 +40,8 @@ class Found:
     #: Relative error; None if it is not judged or not reported.
     rate_error: float | None
     opened: int
-    #: When there were enough leaked sessions for a warning.
-    enough_after: float
+    #: When the warning was due.
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _found(played: Played, truth: Truth) -> Found | None:
     )
     if not leaked:
         return None  # chance has it that nothing leaked
-    first, enough = leaked[0], enough_at(truth, leaked)
+    first, deadline = leaked[0], warning_due(truth, leaked)
     # A finding with the right client and a wrong site still counts as found: the site is judged separately.
     ours = [(at, f) for at, f in _reported(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
     at_site = [(at, f) for at, f in ours if about(f, truth)]
@@ -150,10 +150,10 @@ def _found(played: Played, truth: Truth) -> Found | None:
         warned_after=warnings[0] - first if warnings else None,
         site_right=bool(at_site) if ours and truth.site is not None else None,
         critical_after=next((at - first for at, f in judged if f.severity is Severity.CRITICAL), None),
-        due=max(first + truth.found_within, enough + truth.warned_within) < played.seen[-1].at,
+        due=deadline <= played.seen[-1].at,
         rate_error=_rate_error(played, truth, leaked) if truth.has_rate else None,
         opened=sum(about(finding, truth) for _, finding in played.opened),
-        enough_after=enough - first,
+        deadline=deadline - first,
     )
 
 

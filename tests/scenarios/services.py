@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import accumulate, count
 
 from pgwatch_sessions.core.model import Client
 from tests.scenarios.backends import Backend, ConnectionLost, Origin
@@ -83,7 +83,7 @@ class _Running:
         self.instances: list[_Instance] = []
         self._addresses = count(11)
         self._ordinary = [request for request in service.requests if request.per_minute is None]
-        self._shares = [request.share for request in self._ordinary]
+        self._shares = tuple(accumulate(request.share for request in self._ordinary))
         self._pooled: RunningPool | None = None
 
     def scale(self, number: int) -> None:
@@ -120,7 +120,7 @@ class _Running:
                 continue
             yield pause
             if self._ordinary and self.instances:
-                (request,) = random.choices(self._ordinary, self._shares)
+                (request,) = random.choices(self._ordinary, cum_weights=self._shares)
                 simulation.start(self._serve(request))
 
     def own_traffic(self, request: Request, per_minute: float) -> Process[None]:
@@ -214,7 +214,7 @@ class _Running:
         with suppress(ConnectionLost):
             while backend.alive:
                 yield leak.goes_on_after(random)
-                (request,) = random.choices(self._ordinary, self._shares)
+                (request,) = random.choices(self._ordinary, cum_weights=self._shares)
                 yield from self.world.server.run(backend, request.sql, request.takes(random), writes=request.writes)
 
     def _new_instance(self) -> _Instance:

@@ -2,5 +2,6 @@
 
 from tests.scenarios.healthy import HEALTHY
 from tests.scenarios.leaks import LEAKS
+from tests.scenarios.mechanisms import MECHANISMS
 
-STORIES = (*LEAKS, *HEALTHY)
+STORIES = (*LEAKS, *HEALTHY, *MECHANISMS)

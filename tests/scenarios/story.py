@@ -37,6 +37,8 @@ class Truth:
     found_within: float = 600.0
     warned_within: float = 300.0
     enough: int = 2
+    #: The time of the story by which the warning must be there, instead.
+    warned_by: float | None = None
     #: Seconds from the first leaked session to a critical finding. None: critical is neither required nor forbidden.
     critical_within: float | None = None
     #: Never critical: it ends by itself, and nothing runs out.

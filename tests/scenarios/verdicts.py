@@ -42,11 +42,10 @@ def missed(found: Found) -> str:
         return f"found after {found.after:.0f} s, later than {truth.found_within:.0f} s"
     if truth.severity.rank < Severity.WARNING.rank:
         return ""
-    deadline = found.enough_after + truth.warned_within
     if found.warned_after is None:
         return "no warning" if found.due else ""
-    if found.warned_after > deadline:
-        return f"warning after {found.warned_after:.0f} s, later than {deadline:.0f} s"
+    if found.warned_after > found.deadline:
+        return f"warning after {found.warned_after:.0f} s, later than {found.deadline:.0f} s"
     return ""
 
 
