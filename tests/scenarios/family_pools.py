@@ -49,7 +49,7 @@ def set_up_and_never_used(draws: Draws) -> Story:
 def pools_at_rest(draws: Draws) -> Story:
     """Draw a service with a pool without a reset, under any traffic: never a warning."""
     minutes = draws.one_of("minutes", {"40": 40.0, "75": 75.0, "120": 120.0})
-    service = _service_without_reset(draws, minutes=minutes, most=draws.whole("most", 4, 40))
+    service = _service_without_reset(draws, minutes=minutes, most=draws.whole("most", 3, 30))
     return Story(
         name="",
         family="pools without a reset",
@@ -83,7 +83,8 @@ def _service_without_reset(draws: Draws, *, minutes: float, most: int, **fields:
         **{
             "pool": pool_without_reset(draws, most),
             "traffic": draw_traffic(draws, minutes=minutes),
-            "workers": draws.whole("workers", 1, 3),
+            "workers": draws.whole("workers", 1, 6),
+            "lopsided": draws.happens("lopsided", 0.5),
             "instances": ((0, draws.whole("instances", 1, 3)),),
             "deploys": (draws.between("deploy min", 5, minutes) * 60,) if draws.happens("deploy", 0.4) else (),
             "requests": (*requests, *fields.pop("leaks", ())),  # type: ignore[misc]  # a tuple of requests

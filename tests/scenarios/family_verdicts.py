@@ -95,10 +95,11 @@ def leak_blocks_its_own_client(draws: Draws) -> Story:
 
 def pool_too_small(draws: Draws) -> Story:
     """Draw a pool that is too small for a load that breathes, or whose statements are slow."""
-    size, takes = draws.whole("pool", 3, 12), draws.magnitude("statement s", 0.05, 20)
-    enough = size / takes
-    load, swing = draws.between("load", 1.05, 2.0), draws.between("swing", 0.0, 0.6)
-    period, begin = draws.magnitude("period s", 60, 900), draws.between("from s", 120, 600)
+    size, takes = draws.whole("pool", 3, 12), draws.magnitude("statement s", 0.1, 45)
+    gap = takes * draws.magnitude("handing over", 0.001, 0.3)
+    enough = size / (takes + gap)
+    load, swing = draws.between("load", 1.05, 1.7), draws.between("swing", 0.0, 0.9)
+    period, begin = draws.magnitude("period s", 20, 900), draws.between("from s", 120, 600)
 
     def breathing(time: float) -> float:
         if time < begin:
@@ -107,7 +108,7 @@ def pool_too_small(draws: Draws) -> Story:
 
     service = orders(
         requests=(Request(sql=READ_STOCK.sql, takes=about(takes)),),
-        pool=sqlalchemy(size, 0, timeout=draws.one_of("time-out", {"5 s": 5.0, "30 s": 30.0})),
+        pool=replace(sqlalchemy(size, 0), timeout=max(5.0, 2 * takes), handing_over=about(gap)),
         traffic=breathing,
         instances=((0, 1),),
     )

@@ -44,6 +44,8 @@ class Pool:
     idle_timeout: float | None = None
     lifetime: float | None = None
     connecting: Duration = about(0.02)  # noqa: RUF009  a function
+    #: The time until a waiting request uses a connection that was returned. None if it takes none.
+    handing_over: Duration | None = None
 
     def word(self, command: str) -> str:
         """Return BEGIN, COMMIT or ROLLBACK as the driver sends it."""
@@ -180,6 +182,8 @@ class RunningPool:
                 self.timed_out += 1
                 raise PoolTimedOut
             if isinstance(given, Backend):
+                if self.pool.handing_over is not None:
+                    yield self.pool.handing_over(self._simulation.random)
                 return given
 
     def release(self, backend: Backend) -> None:

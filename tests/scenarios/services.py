@@ -35,6 +35,8 @@ class Service:
     instances: tuple[tuple[float, int], ...] = ((0, 2),)
     #: Processes per instance, each with its own pool.
     workers: int = 1
+    #: Some processes of an instance get most of its requests, as when the kernel wakes the one that slept last.
+    lopsided: bool = False
     #: Times at which all instances are replaced, one after the other.
     deploys: tuple[float, ...] = ()
     #: Time at which all processes vanish with their hosts, without closing connections.
@@ -133,7 +135,7 @@ class _Running:
                 simulation.start(self._serve(request))
 
     def _serve(self, request: Request) -> Process[None]:
-        pool = self.world.simulation.random.choice(self.world.simulation.random.choice(self.instances).pools)
+        pool = self._pool_of(self.world.simulation.random.choice(self.instances).pools)
         try:
             backend = yield from pool.acquire()
         except (PoolTimedOut, ConnectionRefused):
@@ -150,6 +152,12 @@ class _Running:
             pool.release(backend)
         else:
             yield from self._forget(pool, backend, request, leak)
+
+    def _pool_of(self, pools: list[RunningPool]) -> RunningPool:
+        random = self.world.simulation.random
+        if self.service.lopsided:
+            return pools[int(random.expovariate(3.0 / len(pools))) % len(pools)]
+        return random.choice(pools)
 
     def _leak_of(self, request: Request) -> Leak | None:
         leak, simulation = request.leak, self.world.simulation

@@ -1,7 +1,4 @@
-from collections.abc import Iterator
-
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.scenarios.expected_failures import EXPECTED_TO_FAIL
 from tests.scenarios.families import FAMILIES, draw_story
@@ -15,15 +12,14 @@ from tests.scenarios.verdicts import complaints
 pytestmark = pytest.mark.slow
 
 
-def stories() -> Iterator[ParameterSet]:
-    """Return the stories. A story that is known to fail must fail: when it passes, its line is deleted."""
-    for story in MECHANISMS:
-        reason = EXPECTED_TO_FAIL.get(story.name)
-        marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-        yield pytest.param(story, id=story.name, marks=marks)
+def parameter(story: Story) -> object:
+    """Return a story as a parameter. One that is known to fail must fail: when it passes, its line is deleted."""
+    reason = EXPECTED_TO_FAIL.get(story.name)
+    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+    return pytest.param(story, id=story.name, marks=marks)
 
 
-@pytest.mark.parametrize("story", stories())
+@pytest.mark.parametrize("story", [parameter(story) for story in MECHANISMS])
 def test_mechanism(story: Story) -> None:
     """Leaks are found in time, healthy clients are left alone, and verdicts and forecasts are right."""
     assert complaints(judge(play(story))) == ()
