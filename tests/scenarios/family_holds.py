@@ -16,10 +16,10 @@ from tests.scenarios.story import REST, Says, Story, Truth
 
 #: Where the time goes: a statement and whether the transaction has written before.
 WORK = {
-    "background task": Request(sql="SELECT id, address FROM receipts WHERE order_id = $1"),
-    "stream": Request(sql="SELECT chunk FROM documents WHERE id = $1"),
-    "external call": Request(sql="UPDATE payments SET state = $1 WHERE id = $2", writes=True),
-    "worker between two jobs": Request(sql="SELECT id, payload FROM jobs WHERE state = $1 LIMIT 1"),
+    "background task": Request(sql="SELECT id, address FROM receipts WHERE order_id = $1", explicit=True),
+    "stream": Request(sql="SELECT chunk FROM documents WHERE id = $1", explicit=True),
+    "external call": Request(sql="UPDATE payments SET state = $1 WHERE id = $2", writes=True, explicit=True),
+    "worker between two jobs": Request(sql="SELECT id, payload FROM jobs WHERE state = $1 LIMIT 1", explicit=True),
 }
 ANY_KIND = frozenset(LeakKind)
 #: What nobody can say for sure.

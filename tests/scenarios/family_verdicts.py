@@ -69,21 +69,30 @@ def one_session_blocks(draws: Draws) -> Story:
 def leak_blocks_its_own_client(draws: Draws) -> Story:
     """Draw a leak whose sessions keep a row lock for which others of the same client wait."""
     starts = draws.between("from s", 200, 600)
-    locked = leaking(
-        replace(PAY_ORDER, sql="UPDATE carts SET paid = true WHERE id = $1", locks="carts:7"),
-        per_minute=60, begin=starts, end=starts + 1.0,
-    )  # fmt: skip
+    update = Run("UPDATE carts SET paid = true WHERE id = $1", writes=True, locks="carts:7")
+    locked = Script(application="orders", address="10.0.0.11", steps=(Begin(), update), starts=starts, leaks=True)
     other = leaking(READ_METRICS, per_minute=draws.magnitude("leaked/min", 0.5, 3), begin=starts + 60)
     waits = replace(PAY_ORDER, locks="carts:7", share=draws.magnitude("share that waits", 0.3, 2))
     return Story(
         name="",
         family="leak blocks its own client",
         parts=(
-            orders(locked, other, waits, pool=replace(sqlalchemy(20, 60), timeout=10), instances=((0, 2),)),
+            locked,
+            orders(other, waits, pool=replace(sqlalchemy(20, 60), timeout=10), instances=((0, 2),)),
             *company(draws, minutes=30, calm=True),
         ),
         minutes=30,
-        leaks=(Truth(client=ORDERS, site=READ_METRICS.site, has_rate=False, findings=3),),
+        leaks=(
+            Truth(
+                client=ORDERS,
+                site=locked.site,
+                enough=1,
+                warned_within=90,
+                critical_within=160,
+                has_rate=False,
+                findings=3,
+            ),
+        ),
         diagnosis=(
             Says(ORDERS, starts, starts + 90, tuple(Verdict)),
             Says(ORDERS, starts + 90, REST, (Verdict.BLOCKED,)),
