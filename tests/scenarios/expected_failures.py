@@ -11,7 +11,6 @@ _BLOCKING = "one session that blocks others is a warning after three limits only
 _BLOCKED = "a leak hides that its client waits for a lock"
 _SATURATED = "sessions that rest for a moment, or run slow statements, hide that the pool is too small"
 _MAINTENANCE = "maintenance makes its client and the server slow"
-_COLD = "the first polls wait for more, although the server shows when the holds began"
 _LEVEL = "a level that was reached goes on in the forecast"
 _NET = "sessions that end before they count are a part of the forecast's growth"
 
@@ -47,9 +46,6 @@ EXPECTED_TO_FAIL: Mapping[str, str] = {
     "maintenance 1": _MAINTENANCE,
     "maintenance 2": _MAINTENANCE,
     "maintenance 3": _MAINTENANCE,
-    "cold start 1": _COLD,
-    "cold start 2": _COLD,
-    "cold start 3": _COLD,
     "leak that stops 2": _LEVEL,
     "leak that stops 4": _LEVEL,
     "leak to the end 2": _NET,

@@ -167,7 +167,7 @@ def cold_start(draws: Draws) -> Story:
     request = draws.one_of("leaks", _LEAKS)
     keeps = draws.one_of("keeps", {"transaction": Keeps.TRANSACTION, "aborted": Keeps.ABORTED})
     leaky = leaking(request, per_minute=draws.magnitude("leaked/min", 0.6, 6), keeps=keeps)
-    once = draws.happens("one poll", 0.5)
+    once = draws.happens("one poll", 0.5)  # which is at 600.003 s
     starts = 600.0 if once else draws.between("watched from s", 600, 1500)
     return Story(
         name="",
@@ -179,7 +179,7 @@ def cold_start(draws: Draws) -> Story:
         leaks=(
             Truth(
                 client=ORDERS, site=request.site, found_within=starts + 11, has_rate=False,
-                warned_by=600.0 if once else starts + 11,
+                warned_by=600.003 if once else starts + 11,
             ),
         ),
         server=Postgres(max_connections=400),
