@@ -95,6 +95,30 @@ def test_a_hold_that_is_too_young_is_reported_and_for_waits_until_it_is_over(dat
     assert (code, server["polls"], server["too_young_to_judge"]) == (1, 7, [])
 
 
+def test_a_configured_limit_is_honoured_and_named(database: Database, tmp_path: Path) -> None:
+    """Within it the check passes and says why; beyond it the finding names it, in the sentence and in JSON."""
+    config = tmp_path / "config.yaml"
+    with idle_in_transaction(database.dsn(application_name="etl-7"), LEAKED) as pid:
+        _until_older(database, pid, seconds=2.1)
+        once = of_database(database, "--polls", "1", "--hold-limit", "1s", "--config", str(config))
+        config.write_text("hold_limits: [{application: 'etl-*', site: '/orders/*', limit: 30m}]\n")
+        allowed = finished(*once)
+        code, server = document(*once)
+        config.write_text("hold_limits: [{application: 'etl-*', limit: 2s}]\n")
+        over, found = document(*once)
+    assert (allowed.returncode, code, over) == (0, 0, 1)
+    assert re.search(
+        rf"\nNot judged\n  etl-7 \({database.name}, postgres\), \d+ s idle in transaction: younger than its limit of "
+        r"30 min by configuration\n",
+        allowed.stdout,
+    )
+    (line,) = server["not_judged"]
+    assert (line["reason"], line["limit_seconds"]) == ("configured_limit", 1800)
+    (finding,) = found["findings"]
+    assert finding["configured_limit_seconds"] == 2
+    assert ", limit 2 s by configuration" in finding["message"]
+
+
 def test_a_console_is_not_judged_unless_it_is_no_tool(database: Database) -> None:
     """The first thing that people try is BEGIN in psql. It must not end in silence."""
     with idle_in_transaction(database.dsn(application_name="psql")) as pid:

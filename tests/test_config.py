@@ -37,7 +37,10 @@ def test_every_setting_has_its_source_and_the_output_loads_again(tmp_path: Path)
     services = tmp_path / "services"
     services.write_text(f"[lab]\nport=6432\npassword={SECRET}\n")
     config = tmp_path / "config.yaml"
-    config.write_text("interval: 3s\nhold_limit: 2m\ndsn: postgresql://watcher@db/?service=lab\n")
+    config.write_text(
+        "interval: 3s\nhold_limit: 2m\ndsn: postgresql://watcher@db/?service=lab\n"
+        "hold_limits:\n- {application: 'etl-*', limit: 30m}\n- {site: /reports, limit: 90s}\n"
+    )
     env = {**environment(HOLD_LIMIT="5m"), "PGSERVICEFILE": str(services), "PGSSLMODE": "require", "PGHOST": "other"}
     shown = finished("config", "--config", str(config), "-d", "shop", "--timeout", "1s", env=env)
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -47,6 +50,8 @@ def test_every_setting_has_its_source_and_the_output_loads_again(tmp_path: Path)
         "hold_limit: 5m  # environment variable PGWATCH_SESSIONS_HOLD_LIMIT",
         "timeout: 1s  # --timeout",
         "horizon: 1h  # default",
+        f"- application: etl-*  # {config} line 5",
+        f"  limit: 90s  # {config} line 6",
         f"  dsn: postgresql://watcher@db/shop?service=lab  # --dbname, {config} line 3",
     ):
         assert f"{line}\n" in shown.stdout

@@ -88,6 +88,21 @@ def test_sighup_takes_in_servers_and_thresholds_and_leaves_the_rest(
         assert watching.get("/readyz").status_code == watching.get("/healthz").status_code == 200
 
 
+def test_a_reloaded_limit_of_a_place_ends_its_finding(database: Database, tmp_path: Path) -> None:
+    """Whoever excuses a site does not have to wait for its sessions to end, or to restart the daemon."""
+    server = ("orders", database.dsn())
+    config = write_config(tmp_path / "config.yaml", server, hold_limit="1s")
+    with contextlib.ExitStack() as stack:
+        leave_a_leak(stack, database)
+        watching = stack.enter_context(daemon("--config", str(config)))
+        until(lambda: leaks(watching, "orders"))
+        write_config(config, server, hold_limit="1s", hold_limits=[{"application": "sh*", "limit": "30m"}])
+        assert reload(watching)["settings"] == ["hold_limits"]
+        until(lambda: not leaks(watching, "orders"))
+        (line,) = watching.get("/api/v1/diagnosis").json()["servers"][0]["not_judged"]
+        assert (line["application"], line["sessions"], line["reason"]) == ("shop", 3, "configured_limit")
+
+
 def test_a_broken_file_is_refused_and_the_daemon_goes_on(database: Database, tmp_path: Path) -> None:
     """One line has every error with its place, and the metric is 0 until a reload succeeds. Nothing else changes."""
     orders = ("orders", database.dsn())

@@ -121,6 +121,19 @@ def test_other_settings_lead_to_another_result(format_: str) -> None:
     assert finished(*command, "--hold-limit", "1h", env=env).returncode == 0
 
 
+def test_limits_of_places_come_from_the_configuration_file(tmp_path: Path) -> None:
+    """A site that may be held for long is no finding there; a limit that is exceeded is named in each event."""
+    config = tmp_path / "config.yaml"
+    settings = ("--config", str(config), *SCALED)
+    config.write_text("hold_limits: [{application: 'ord*', site: /reports, limit: 1h}]\n")
+    assert [event["event"] for event in events(LEAK, *settings)] == ["server_up"]
+    config.write_text("hold_limits: [{site: '/rep*', limit: 20s}]\n")
+    opened = next(event for event in events(LEAK, *settings, code=1) if event["event"] == "leak_opened")
+    assert opened["configured_limit_seconds"] == 20
+    assert opened["message"].startswith("orders (shop, app): ")
+    assert ", limit 20 s by configuration" in opened["message"]
+
+
 def test_a_notice_is_shown_but_exits_with_0(tmp_path: Path) -> None:
     """One session held for a while is evidence only."""
     file = recording(tmp_path, [(seconds, polled(seconds)) for seconds in range(0, 100, 10)])

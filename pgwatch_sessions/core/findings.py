@@ -129,6 +129,8 @@ class Finding:
     harm: Harm
     #: While it has no sessions: when it closes, by the server's clock, unless another session is held before.
     closes_at: float | None = None
+    #: The limit, in seconds, that the configuration sets for its holds; None if it sets none, or several.
+    configured_limit: float | None = None
 
     @property
     def state(self) -> FindingState:

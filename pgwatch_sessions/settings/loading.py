@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
 from pgwatch_sessions.settings.errors import KeyPath, PlacedError, SettingError, SettingsError, not_a_setting
-from pgwatch_sessions.settings.model import SCALARS, OneServerSettings, ServerSettings, Settings
+from pgwatch_sessions.settings.model import LISTS, SCALARS, OneServerSettings, Settings
 from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS, ChosenServer, choose_server
 from pgwatch_sessions.settings.sources import PREFIX, Layer, Placed, Wrong, read_sources, variable
 from pgwatch_sessions.settings.stamps import Stamp, source_stamps
@@ -31,10 +31,20 @@ logging.getLogger("pydantic_settings").disabled = True
 _KNOWN = {variable(path): path for path in SCALARS}
 _DSN = variable(("dsn",))
 _TEXT = "must be text; put it in quotes"
+#: Messages about the lists, by pydantic's error types.
+_MESSAGES_OF_LISTS = {
+    "tuple_type": {
+        "servers": "must be a list of servers; remove it to watch the one server of libpq's variables",
+        "hold_limits": "must be a list, such as `- {site: /reports, limit: 10m}`",
+    },
+    "model_type": {
+        "servers": "must be a mapping, such as `name: orders`",
+        "hold_limits": "must be a mapping, such as `{site: /reports, limit: 10m}`",
+    },
+    "missing": {"hold_limits": "has no limit; add it, such as `limit: 10m`"},
+}
 #: Messages by pydantic's error types.
 _MESSAGES = {
-    "tuple_type": "must be a list of servers; remove it to watch the one server of libpq's variables",
-    "model_type": "must be a mapping, such as `name: orders`",
     "invalid_key": "has a key that is not text; remove it",
     "string_type": _TEXT,
     "path_type": _TEXT,
@@ -143,6 +153,8 @@ def to_yaml(settings: Settings) -> str:
 def _unknown_variable(name: str) -> str:
     if name.startswith(variable(("servers",))):
         return "unknown setting; set several servers with `servers` in the configuration file"
+    if name.startswith(variable(("hold_limits",))):
+        return "unknown setting; set `hold_limits` in the configuration file"
     return not_a_setting(name, _KNOWN, prefix=PREFIX)
 
 
@@ -163,8 +175,10 @@ def _explained(error: ErrorDetails, places: Layer) -> SettingError:
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
     elif kind == "extra_forbidden":
-        known = ServerSettings.model_fields if len(path) == 3 else OneServerSettings.model_fields
-        message = not_a_setting(str(path[-1]), known)
+        known = LISTS[str(path[0])] if len(path) == 3 else OneServerSettings
+        message = not_a_setting(str(path[-1]), known.model_fields)
+    elif kind in _MESSAGES_OF_LISTS:
+        message = _MESSAGES_OF_LISTS[kind][str(path[0])]
     else:
         message = _MESSAGES.get(kind, "invalid value")
     return SettingError(place=places.place(path), message=message)

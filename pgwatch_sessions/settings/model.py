@@ -7,10 +7,21 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
 from pgwatch_sessions.settings.connection_parameters import driver_dsn
@@ -33,6 +44,12 @@ def _off(value: object) -> object:
 def _patterns(value: object) -> object:
     """Accept a list of patterns, or text with commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _pattern(pattern: str) -> str:
+    if not pattern.strip():
+        raise ValueError("must not be empty; remove it to match all")
+    return pattern
 
 
 def _printable(name: str) -> str:
@@ -106,6 +123,31 @@ class ServerSettings(BaseModel):
         return self
 
 
+class HoldLimitSettings(BaseModel):
+    """A limit for holds at certain sites."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    application: Annotated[str, AfterValidator(_pattern)] | None = None
+    """Shell pattern of the application_name. Default: every application."""
+
+    site: Annotated[str, AfterValidator(_pattern)] | None = None
+    """Shell pattern of the site, as findings show it. Default: every site."""
+
+    limit: Annotated[float, duration("1s", "168h")]
+    """How long a session may be held there."""
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if self.application is None and self.site is None:
+            raise ValueError("needs application, site or both; for all sessions, set hold_limit")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
 class Settings(BaseSettings):
     """Everything that can be set. The text below a setting is printed by `--help` and by the documentation."""
 
@@ -145,6 +187,10 @@ class Settings(BaseSettings):
     hold_limit: Annotated[float, duration("1s", "168h")] = _POLICY.hold_limit
     """How long a session may be held before it is reported as a finding."""
 
+    hold_limits: tuple[HoldLimitSettings, ...] = ()
+    """Other limits for certain places: a list of application, site and limit. The first that matches counts.
+    Only in the configuration file."""
+
     growth_window: Annotated[float, duration("1s", "168h")] = _POLICY.growth_window
     """Period over which growth is measured for forecasts."""
 
@@ -180,7 +226,8 @@ class Settings(BaseSettings):
     @property
     def policy(self) -> Policy:
         """The thresholds, for the core."""
-        return Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
+        values = {field.name: getattr(self, field.name) for field in fields(Policy)}
+        return Policy(**values | {"hold_limits": tuple(ConfiguredLimit(**dict(each)) for each in self.hold_limits)})
 
     @classmethod
     def settings_customise_sources(
@@ -238,13 +285,17 @@ def _name(server: dict[str, Any], index: int) -> object:
         return f"servers[{index}]"
 
 
+#: Settings that are lists of mappings, with what each item has. Only the configuration file can set them.
+LISTS: dict[str, type[BaseModel]] = {"servers": ServerSettings, "hold_limits": HoldLimitSettings}
+
+
 def leaves(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield path and field of each setting that is one value, those in sections included; not lists of servers."""
+    """Yield path and field of each setting that is one value, those in sections included; not `LISTS`."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, (*above, name))
-        elif kind != tuple[ServerSettings, ...]:
+        elif above or name not in LISTS:
             yield (*above, name), field
 
 

@@ -85,6 +85,7 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
         **client_fields(finding.key.client),
         **({"origin": ", ".join(finding.origins)} if finding.origins else {}),
         "site": finding.key.site,
+        **({"configured_limit_seconds": finding.configured_limit} if finding.configured_limit else {}),
         "sessions": [session.id.pid for session in finding.sessions],
         "session_count": len(finding.sessions),
         "rate_per_minute": round(finding.rate_per_minute, 3),

@@ -54,6 +54,8 @@ def _why(sessions: NotJudged) -> str:
                 f"a {'console' if console else 'maintenance tool'}, reported only when it blocks others or holds back "
                 "vacuum, or when such sessions fill the server; `--tools ''` judges it"
             )
+        case NotJudgedReason.CONFIGURED:
+            return f"younger than its limit of {duration(_limit(sessions))} by configuration"
         case NotJudgedReason.HABIT:
             return f"normal at its site, where long holds have ended before; judged after {duration(_limit(sessions))}"
         case NotJudgedReason.HABIT_UNKNOWN:

@@ -34,6 +34,11 @@ def finding_text(finding: Finding, *, at: float) -> str:
     parts = [
         f"{counted(number, 'session')} {HOW_HELD[finding.key.kind]} at {site}",
         f"the longest for {held}",
+        *(
+            ()
+            if finding.configured_limit is None
+            else (f"limit {duration(finding.configured_limit)} by configuration",)
+        ),
         *([rate] if rate else ()),
         *([f"out of connections {ends}"] if ends and (rate or ends == NOW) else ()),
         *harm_parts(finding.harm),
@@ -59,7 +64,10 @@ def _all_sessions(finding: Finding) -> str:
 
 
 def _gone(finding: Finding) -> str:
-    return "has ended or is used again" if finding.total == 1 else "have ended or are used again"
+    gone = "has ended or is used again" if finding.total == 1 else "have ended or are used again"
+    if finding.configured_limit is None:
+        return gone
+    return f"{gone}, or held for less than {duration(finding.configured_limit)}, their limit by configuration"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:

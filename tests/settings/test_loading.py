@@ -5,6 +5,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource
 
+from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings, leaves
@@ -78,6 +79,50 @@ def test_the_thresholds_default_to_those_of_the_policy() -> None:
     assert loaded(options).policy == Policy(
         hold_limit=120, growth_window=180, horizon=240, max_clients=5, tools=("psql", "dump*")
     )
+
+
+def test_limits_of_places_are_listed_in_the_file(tmp_path: Path) -> None:
+    """Each has a pattern of the application, of the site, or both."""
+    text = """
+hold_limits:
+  - {application: "etl-*", limit: 30m}
+  - {application: web, site: "/reports/*", limit: 90}
+"""
+    policy = loaded({"config": written(tmp_path / "config.yaml", text)}).policy
+    assert policy == Policy(
+        hold_limits=(
+            ConfiguredLimit(application="etl-*", limit=1800.0),
+            ConfiguredLimit(application="web", site="/reports/*", limit=90.0),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("hold_limits: 3m", "line 1: hold_limits: must be a list, such as `- {site: /reports, limit: 10m}`"),
+        ("hold_limits: [/reports]", "[0]: must be a mapping, such as `{site: /reports, limit: 10m}`"),
+        (
+            "hold_limits:\n- {limit: 1m}",
+            "line 2: hold_limits[0]: needs application, site or both; for all sessions, set",
+        ),
+        ("hold_limits:\n- {site: /x}", "line 2: hold_limits[0]: has no limit; add it, such as `limit: 10m`"),
+        ("hold_limits: [{site: ' ', limit: 1m}]", "[0].site: must not be empty; remove it to match all"),
+        ("hold_limits: [{site: 5, limit: 1m}]", "[0].site: must be text; put it in quotes"),
+        ("hold_limits: [{site: /x, limit: 0}]", "[0].limit: must be from 1s to 168h, not 0s"),
+        ("hold_limits: [{sites: /x, site: /x, limit: 1m}]", "[0].sites: unknown setting; did you mean site?"),
+    ],
+)
+def test_errors_in_limits_of_places_name_their_place(tmp_path: Path, text: str, error: str) -> None:
+    """The line, the item, and what to do."""
+    (found,) = errors_of({"config": written(tmp_path / "config.yaml", text)})
+    assert error in found
+
+
+def test_limits_of_places_cannot_be_a_variable() -> None:
+    """The error does not propose hold_limit, which has nearly the same name."""
+    (error,) = errors_of({}, {"PGWATCH_SESSIONS_HOLD_LIMITS": "etl-*=30m"})
+    assert error.endswith("unknown setting; set `hold_limits` in the configuration file")
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -43,6 +43,7 @@ listen: ":0"
 interval: 1.5
 horizon: 100m
 statements: off
+hold_limits: [{{application: "etl-*", limit: 30m}}, {{site: "x: y # z", limit: 1m}}]
 record_dir: {tmp_path}
 record_max_bytes: 1048577
 """

@@ -34,24 +34,36 @@ def table_lines(loaded: LoadedSettings, paint: Paint) -> Iterator[str]:
         rows += [_Row(*parameter) for parameter in _connection(server, index, loaded)]
         yield from _titled(f"server {server.name}", rows, paint)
         yield ""
-    others = [
-        _Row(name, _text(value), _source((name,), loaded.places)) for name, value in values.items() if name != "servers"
-    ]
+    others = [row for name, value in values.items() if name != "servers" for row in _rows(name, value, loaded.places)]
     yield from _titled("settings", others, paint)
+
+
+def _rows(name: str, value: Any, places: Mapping[KeyPath, str]) -> Iterator[_Row]:
+    """Yield the row of a setting; of a list one for each item."""
+    if not isinstance(value, list):
+        yield _Row(name, _text(value), _source((name,), places))
+    elif not value:
+        yield _Row(name, "-", _source((name,), places))
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        text = ", ".join(f"{key}: {_text(part)}" for key, part in item.items())
+        yield _Row(f"{name}[{index}]", text, _source((name, index), places))
 
 
 def yaml_lines(loaded: LoadedSettings) -> Iterator[str]:
     """Yield the lines of a configuration file. Comments say where settings and connections come from."""
-    above: KeyPath = ()
+    name, above = "", KeyPath()
     connection: list[Parameter] = []
     for line in to_yaml(loaded.settings).splitlines():
+        if not line.startswith(" "):
+            yield from _comments(connection)
+            connection = []
         if line.startswith("- "):
-            yield from _comments(connection)
             index = int(above[1]) + 1 if above else 0
-            above, connection = ("servers", index), list(_connection(loaded.settings.servers[index], index, loaded))
-        elif above and not line.startswith(" "):
-            yield from _comments(connection)
-            above, connection = (), []
+            above = (name, index)
+            if name == "servers":
+                connection = list(_connection(loaded.settings.servers[index], index, loaded))
+        elif not line.startswith(" "):
+            name, above = line.partition(":")[0], ()
         match = re.match(r"[- ]*(\w+): .", line)
         yield f"{line}  # {_source((*above, match[1]), loaded.places)}" if match else line
     yield from _comments(connection)

@@ -52,6 +52,16 @@ class Track:
         """The client and the address that the session belongs to."""
         return Origin(self.session.client, self.session.client_addr)
 
+    @property
+    def cohort(self) -> Cohort:
+        """What its present hold is compared with."""
+        return Cohort(self.session.client, self.session.statement.site)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the place where it is held."""
+        return (self.session.statement.site,)
+
 
 class HoldEnd(Enum):
     """How a hold ended. It decides what is learned from the hold."""

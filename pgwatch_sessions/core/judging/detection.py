@@ -3,7 +3,7 @@
 A session is *held* when it sits in a transaction, or keeps a connection that it should have returned to its pool, and
 has not moved. What counts is the age of the state, never the age of the transaction or the number of active sessions.
 How long is too long depends on what the same client did at the same site before: if a hold of 50 s ended there, holds
-of up to 100 s are normal.
+of up to 100 s are normal. The configuration may set another limit.
 
 Several sessions whose holds began together are a batch or a deploy, and may still end. Several whose holds began one
 after the other are a leak. A single session is judged by its harm. Sessions of a host that vanished look like leaked
@@ -146,8 +146,12 @@ DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
 )
 
 
-def hold_limit_of(cohort: Cohort, history: History, policy: Policy) -> float:
-    """Return how many seconds a hold of the cohort may last."""
+def hold_limit_of(track: Track, history: History, policy: Policy) -> float:
+    """Return how many seconds the present hold of a session may last. What the configuration says is final."""
+    configured = policy.configured_limit(track.session.client, track.sites)
+    if configured is not None:
+        return configured
+    cohort = track.cohort
     limit = max(policy.hold_limit, _NORMAL_FACTOR * history.longest_hold(cohort))
     kills = _recent_kills(cohort, history, policy)
     if len(kills) >= SEVERAL:
@@ -164,21 +168,21 @@ def _recent_kills(cohort: Cohort, history: History, policy: Policy) -> Sequence[
 def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Policy) -> Iterator[Suspicion]:
     now = history.last_poll_at or 0.0
     cohorts: dict[Cohort, list[Track]] = {}
-    limits: dict[Cohort, float] = {}
+    limits: dict[tuple[Client, tuple[str, ...]], float] = {}
     for track in held:
         if track.session.state_change is None:
             continue  # a recording may lack it
-        cohort = _cohort_of(track)
-        if cohort not in limits:
-            limits[cohort] = hold_limit_of(cohort, history, policy)
-        if now - held_since(track) > limits[cohort]:
-            cohorts.setdefault(cohort, []).append(track)
+        place = track.session.client, track.sites
+        if place not in limits:
+            limits[place] = hold_limit_of(track, history, policy)
+        if now - held_since(track) > limits[place]:
+            cohorts.setdefault(track.cohort, []).append(track)
     over_limit = {track.session.id for tracks in cohorts.values() for track in tracks}
     stuck = _stuck_clients({cohort.client for cohort in cohorts}, over_limit, history) if cohorts else ()
     for cohort, tracks in _with_varying_sites_joined(cohorts).items():
         tracks.sort(key=longest_first)
         starts = tuple(map(held_since, tracks))
-        limit = limits.get(cohort) or max(limits[_cohort_of(track)] for track in tracks)
+        limit = max(limits[cohort.client, track.sites] for track in tracks)
         long = _LONG_WHEN_ALL_HELD if cohort.client in stuck else _LONG
         yield Suspicion(
             key=FindingKey(cohort.client, kind, cohort.site),
@@ -189,10 +193,6 @@ def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Po
             or _outlives_kills(starts, limit, _recent_kills(cohort, history, policy)),
             is_plain=kind is LeakKind.TRANSACTION_HELD and _is_plain_leak(starts, now=now, limit=limit),
         )
-
-
-def _cohort_of(track: Track) -> Cohort:
-    return Cohort(track.session.client, track.session.statement.site)
 
 
 def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = _LONG) -> bool:

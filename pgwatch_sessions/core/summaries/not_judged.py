@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
-from pgwatch_sessions.core.history import Cohort, History
+from pgwatch_sessions.core.history import History, Track
 from pgwatch_sessions.core.judging.detection import SEVERAL, hold_limit_of
 from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_tool
 from pgwatch_sessions.core.judging.policy import Policy
@@ -25,6 +25,8 @@ class NotJudgedReason(StrEnum):
     HIDDEN = "hidden"
     #: A maintenance tool: it may stay in a transaction as long as it does no harm.
     TOOL = "tool"
+    #: Held for less than the limit that the configuration sets for its site.
+    CONFIGURED = "configured_limit"
     #: Held for longer than the hold limit, but longer holds are normal at their site.
     HABIT = "habit"
     #: Idle after an application statement, of a client that was not seen to use such sessions again: a leaked session
@@ -67,7 +69,7 @@ def not_judged(history: History, findings: Collection[Finding], policy: Policy) 
     for identity, track in history.tracks.items():
         if identity in reported:
             continue
-        found = _judgement(track.session, history, policy)
+        found = _judgement(track, history, policy)
         if found is not None and not (found.reason is NotJudgedReason.YOUNG and track.session.client in clients):
             in_transaction = track.session.state in IDLE_IN_TRANSACTION_STATES
             groups.setdefault((found.reason, track.session.client, in_transaction), []).append(found)
@@ -86,8 +88,9 @@ def not_judged(history: History, findings: Collection[Finding], policy: Policy) 
     return tuple(sorted(lines, key=lambda each: (order.index(each.reason), -(each.seconds or 0.0), each.client)))
 
 
-def _judgement(session: Session, history: History, policy: Policy) -> _Judgement | None:
+def _judgement(track: Track, history: History, policy: Policy) -> _Judgement | None:
     """Return why a session is not judged; None if there is nothing to judge."""
+    session = track.session
     if session.is_hidden:
         return _Judgement(NotJudgedReason.HIDDEN)
     if session.state_change is None or session.state is SessionState.ACTIVE:
@@ -98,16 +101,17 @@ def _judgement(session: Session, history: History, policy: Policy) -> _Judgement
         return None
     is_tool = is_maintenance_tool(session.client.application, policy.tools)
     if history.is_held(session):
-        return (
-            _Judgement(NotJudgedReason.TOOL, seconds) if is_tool else _within_limit(session, seconds, history, policy)
-        )
+        return _Judgement(NotJudgedReason.TOOL, seconds) if is_tool else _within_limit(track, seconds, history, policy)
     may_be_held = not is_tool and _may_be_held(session, seconds, history, policy)
     return _Judgement(NotJudgedReason.HABIT_UNKNOWN, seconds) if may_be_held else None
 
 
-def _within_limit(session: Session, seconds: float, history: History, policy: Policy) -> _Judgement:
-    limit = hold_limit_of(Cohort(session.client, session.statement.site), history, policy)
-    return _Judgement(NotJudgedReason.HABIT if seconds > policy.hold_limit else NotJudgedReason.YOUNG, seconds, limit)
+def _within_limit(track: Track, seconds: float, history: History, policy: Policy) -> _Judgement:
+    if policy.configured_limit(track.session.client, track.sites) is not None:
+        reason = NotJudgedReason.CONFIGURED
+    else:
+        reason = NotJudgedReason.HABIT if seconds > policy.hold_limit else NotJudgedReason.YOUNG
+    return _Judgement(reason, seconds, hold_limit_of(track, history, policy))
 
 
 def _shown_after(now: float, history: History, policy: Policy) -> float:

@@ -1,12 +1,14 @@
 """Each row is one rule of detection: sessions as plain values, and what is suspected."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from pgwatch_sessions.core.findings import LeakKind
-from pgwatch_sessions.core.history import ClientHabits, Cohort, History, Kill, KnownState, Track
+from pgwatch_sessions.core.history import ClientHabits, History, Kill, KnownState, Track
 from pgwatch_sessions.core.history.habits import LongestHold, LongRest
+from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.detection import (
     UNKNOWN_SITE,
     VARIOUS_SITES,
@@ -21,6 +23,11 @@ from tests.support.values import NOW, ORDERS, session
 IDLE, HELD, ABORTED = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED
 ACTIVE = SessionState.ACTIVE
 POLICY = Policy(hold_limit=60.0, growth_window=600.0)
+CONFIGURED = (
+    ConfiguredLimit(application="etl-*", limit=1800.0),
+    ConfiguredLimit(site="/reports/*", limit=600.0),
+    ConfiguredLimit(application="batch", site="SELECT o*", limit=5.0),
+)
 READ = "SELECT * FROM orders"
 SITE = "SELECT orders"
 #: A client that returns its sessions to a pool, and one that leaves its statements on idle sessions.
@@ -28,14 +35,19 @@ RETURNS = ClientHabits(seen_at=NOW, returned=10)
 LEAVES = ClientHabits(seen_at=NOW, left=10)
 
 
+def tracks_of(*sessions: Session, moves: int = 5, birth_seen: bool = True) -> Sequence[Track]:
+    """Return the tracks of these sessions, each of which has moved so often."""
+    return [
+        Track(each, birth_seen=birth_seen, moves=moves, known=KnownState(each.state, each.state_change))
+        for each in sessions
+    ]
+
+
 def history_of(
     sessions: Sequence[Session], habits: ClientHabits | None = None, *, moves: int = 5, birth_seen: bool = True
 ) -> History:
     """Return what is remembered of these sessions, each of which has moved so often."""
-    tracks = {
-        each.id: Track(each, birth_seen=birth_seen, moves=moves, known=KnownState(each.state, each.state_change))
-        for each in sessions
-    }
+    tracks = {each.session.id: each for each in tracks_of(*sessions, moves=moves, birth_seen=birth_seen)}
     return History(first_poll_at=NOW - 1000, last_poll_at=NOW, tracks=tracks, habits={ORDERS: habits} if habits else {})
 
 
@@ -87,7 +99,36 @@ def test_how_long_a_hold_may_last(longest_ended: float, kills: list[float], limi
         longest_holds={SITE: LongestHold(NOW - 1000, longest_ended)},
         kills={SITE: tuple(Kill(NOW - 10, seconds) for seconds in kills)},
     )
-    assert hold_limit_of(Cohort(ORDERS, SITE), history_of([], habits), POLICY) == limit
+    (track,) = tracks_of(session(state=HELD, query=READ))
+    assert hold_limit_of(track, history_of([], habits), POLICY) == limit
+
+
+@pytest.mark.parametrize(
+    ("application", "query", "limit"),
+    [
+        pytest.param("etl-7", READ, 1800.0, id="an application by its pattern, at every site"),
+        pytest.param("etl-7", "SELECT 1 /*route='/reports/daily'*/", 1800.0, id="the first that matches counts"),
+        pytest.param("web", "SELECT 1 /*route='/reports/daily'*/", 600.0, id="a site of every application"),
+        pytest.param("batch", READ, 5.0, id="a limit may be shorter, whatever was learned"),
+        pytest.param("batch", "SELECT * FROM invoices", 60.0, id="both patterns must match"),
+        pytest.param("ETL-7", READ, 60.0, id="case matters"),
+    ],
+)
+def test_the_configuration_sets_limits_of_applications_and_sites(application: str, query: str, limit: float) -> None:
+    """They replace hold_limit, and what was learned: two holds of 50 s ended at this site."""
+    client = Client("shop", "app", application)
+    habits = ClientHabits(seen_at=NOW, longest_holds={SITE: LongestHold(NOW - 1000, 50.0)})
+    learned = replace(history_of([]), habits={client: habits} if application == "batch" else {})
+    (track,) = tracks_of(session(state=HELD, query=query, client=client))
+    assert hold_limit_of(track, learned, replace(POLICY, hold_limits=CONFIGURED)) == limit
+
+
+def test_holds_within_their_configured_limit_are_not_suspected() -> None:
+    """Beyond it, they are judged by it: starts 80 s apart are together if holds of 10 min are allowed."""
+    policy = replace(POLICY, hold_limits=(ConfiguredLimit(site=SITE, limit=600.0),))
+    assert detect(history_of(sessions(HELD, 500, 300, 100)), policy) == ()
+    (found,) = detect(history_of(sessions(HELD, 700, 650, 620, 100)), policy)
+    assert (len(found.tracks), found.limit, found.is_leak) == (3, 600.0, False)
 
 
 HELD_ROWS: Mapping[str, tuple[list[Session], ClientHabits | None, list[tuple[object, ...]]]] = {

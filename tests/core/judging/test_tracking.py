@@ -6,9 +6,12 @@ import pytest
 
 from pgwatch_sessions.core.events import Event, LeakChanged, LeakClosed, LeakOpened
 from pgwatch_sessions.core.findings import FindingState, Severity
+from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo, Session, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
+from pgwatch_sessions.wording.event_lines import event_text
+from pgwatch_sessions.wording.sentences import finding_text
 from tests.support.values import NOW, session, snapshot
 
 HELD, ACTIVE = SessionState.IDLE_IN_TRANSACTION, SessionState.ACTIVE
@@ -27,11 +30,12 @@ class PolledServer:
     def __init__(self) -> None:
         self.state = ServerState(server="db")
         self.events: list[Event] = []
+        self.policy = Policy()
 
     def poll(self, seconds: float, *sessions: Session, server: ServerInfo = BIG) -> list[Event]:
         """Poll this many seconds after NOW; return the events."""
         poll: Snapshot = snapshot(*sessions, at=NOW + seconds, server=server)
-        self.state, events = advance(self.state, poll, policy=Policy(), at=NOW + seconds, duration=0.01)
+        self.state, events = advance(self.state, poll, policy=self.policy, at=NOW + seconds, duration=0.01)
         self.events += events
         return list(events)
 
@@ -182,6 +186,34 @@ def test_a_site_that_alternates_keeps_its_name() -> None:
     sites = {event.finding.key.site for event in server.events if isinstance(event, LeakChanged)}
     assert len(sites) <= 3
     assert len(server.state.findings) == len({finding.key for finding in server.state.findings})
+
+
+def test_a_reload_that_allows_the_holds_closes_their_finding() -> None:
+    """It recovers at the next poll, and says why. A site without a limit of its own keeps its finding."""
+    server = PolledServer()
+    other = [held(10 + i, 10 * i, "invoices") for i in range(5)]
+    server.watch(0, 170, *SPREAD_OUT, *other)
+    server.policy = Policy(hold_limits=(ConfiguredLimit(site="SELECT orders", limit=1800.0),))
+    (changed,) = [event for event in server.poll(170, *SPREAD_OUT, *other) if isinstance(event, LeakChanged)]
+    assert changed.finding.state is FindingState.RECOVERING
+    assert event_text(changed, at=NOW + 170).startswith(
+        "orders (shop, app): all 5 sessions at SELECT orders have ended or are used again, or held for less than "
+        "30 min, their limit by configuration; closes in "
+    )
+    server.watch(180, 400, *SPREAD_OUT, *other)
+    assert [finding.key.site for finding in server.state.findings] == ["SELECT invoices"]
+
+
+def test_a_finding_beyond_a_configured_limit_names_it() -> None:
+    """Once it is over its own limit, it is reported like any other."""
+    server = PolledServer()
+    server.policy = Policy(hold_limits=(ConfiguredLimit(application="orders", limit=120.0),))
+    server.watch(0, 200, *SPREAD_OUT)
+    (finding,) = server.state.findings
+    assert finding.configured_limit == 120.0
+    assert finding_text(finding, at=NOW + 190).startswith(
+        "5 sessions idle in transaction at SELECT orders, the longest for 3 min, limit 2 min by configuration"
+    )
 
 
 def test_a_role_that_is_full_of_held_sessions_is_critical_and_stays_so() -> None:

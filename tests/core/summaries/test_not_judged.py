@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, Session, SessionState
 from pgwatch_sessions.core.state import ServerState
@@ -100,6 +101,17 @@ def test_a_hold_that_is_normal_at_its_site_says_from_when_on_it_is_judged() -> N
     assert line.reason is NotJudgedReason.HABIT
     assert line.limit == pytest.approx(100, abs=2)
     assert not_judged_text(line).endswith("normal at its site, where long holds have ended before; judged after 100 s")
+
+
+def test_a_configured_limit_is_named_as_the_reason() -> None:
+    """It applies from the next poll on; another site of the client keeps the hold limit."""
+    policy = Policy(hold_limits=(ConfiguredLimit(application="ord*", site="SELECT orders", limit=1800.0),))
+    other = session(2, HELD, since=NOW - 30, query="SELECT * FROM invoices")
+    configured, young = alone(held(720), other, policy=policy)
+    assert (configured.reason, configured.limit, young.limit) == (NotJudgedReason.CONFIGURED, 1800.0, 60.0)
+    assert not_judged_text(configured) == (
+        "orders (shop, app), 12 min idle in transaction: younger than its limit of 30 min by configuration"
+    )
 
 
 def test_a_daemon_lists_no_transaction_that_is_at_work() -> None:
