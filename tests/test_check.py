@@ -167,6 +167,21 @@ def test_the_json_document_has_everything_that_the_text_has(database: Database) 
     assert SECRET not in json.dumps(server)
 
 
+def test_a_client_without_application_name_is_named_by_its_role_and_database(database: Database) -> None:
+    """In words, as the finding and the table say it. In JSON it is `(none)`, as in the metrics."""
+    with idle_in_transaction(database.dsn()) as pid:
+        _until_older(database, pid, seconds=1.1)
+        once = of_database(database, "--polls", "1", "--hold-limit", "1s")
+        ended = finished(*once)
+        _, server = document(*once)
+    name = f"postgres@{database.name}"
+    assert f"\nNOTICE  {name}: 1 session idle in transaction at " in ended.stdout
+    assert re.search(rf"\n{name} +1 ", ended.stdout)
+    (finding,) = server["findings"]
+    assert (finding["application"], finding["user"]) == ("(none)", "postgres")
+    assert finding["message"].startswith(f"{name}: ")
+
+
 def test_patterns_choose_which_clients_are_checked(database: Database) -> None:
     """Findings of other clients do not fail the gate and are not in the report. Patterns are shell patterns."""
     billing = idle_in_transaction(database.dsn(application_name="billing-1"))

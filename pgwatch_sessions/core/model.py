@@ -53,6 +53,11 @@ class Client(NamedTuple):
     user: str
     application: str
 
+    @property
+    def short_name(self) -> str:
+        """Its application, or `user@database` if it has no application_name."""
+        return f"{self.user}@{self.database}" if self.application == NONE else self.application
+
 
 #: Roles of managed services. Their sessions stay hidden from every customer's role, whatever is granted.
 _SERVICE_USERS = frozenset(

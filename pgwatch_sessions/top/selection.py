@@ -60,7 +60,7 @@ _SORT_KEYS: Mapping[Order, Callable[[ClientView], tuple[object, ...]]] = {
     Order.SESSIONS: lambda client: (-client.sessions,),
     Order.IN_TRANSACTION: lambda client: (-(client.in_transaction or 0),),
     Order.AGE: lambda client: (-(client.in_transaction_seconds or 0.0),),
-    Order.NAME: lambda client: (client.id.client.application.casefold(),),
+    Order.NAME: lambda client: (client.id.client.short_name.casefold(),),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pgwatch_sessions.core.findings import LeakKind, Verdict
 from pgwatch_sessions.core.limits import LimitId
-from pgwatch_sessions.core.model import Client, LimitScope
+from pgwatch_sessions.core.model import NONE, Client, LimitScope
 
 #: Completes "3 sessions ...", for each kind of leak.
 HOW_HELD: Mapping[LeakKind, str] = {
@@ -33,7 +33,9 @@ VERDICT_PHRASES: Mapping[Verdict, str] = {
 
 
 def client_name(client: Client) -> str:
-    """Return `application (database, user)`."""
+    """Return `application (database, user)`, or `user@database` if it has no application_name."""
+    if client.application == NONE:
+        return printable(client.short_name)
     return printable(f"{client.application} ({client.database}, {client.user})")
 
 

@@ -4,12 +4,12 @@ import pytest
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Harm, LeakKind, Verdict
 from pgwatch_sessions.core.limits import LimitId
-from pgwatch_sessions.core.model import Failure, FailureReason, LimitScope
+from pgwatch_sessions.core.model import NONE, Client, Failure, FailureReason, LimitScope
 from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
-from pgwatch_sessions.wording.events import grant_statement
+from pgwatch_sessions.wording.events import client_fields, grant_statement
 from pgwatch_sessions.wording.failures import FAILURES, failure_text
-from pgwatch_sessions.wording.labels import HOW_HELD, VERDICTS, limit_name, printable
-from pgwatch_sessions.wording.sentences import diagnosis_text, finding_text
+from pgwatch_sessions.wording.labels import HOW_HELD, VERDICTS, client_name, limit_name, printable
+from pgwatch_sessions.wording.sentences import diagnosis_text, finding_sentence, finding_text
 from tests.support.findings import finding
 from tests.support.values import NOW, session
 
@@ -100,6 +100,15 @@ def test_every_kind_verdict_and_reason_has_a_text() -> None:
     assert list(HOW_HELD) == list(LeakKind)
     assert list(VERDICTS) == list(Verdict)
     assert list(FAILURES) == list(FailureReason)
+
+
+def test_a_client_without_application_name_is_named_by_its_role_and_database() -> None:
+    """`(none)` stays the label and the JSON key's value; a person needs to know whose sessions these are."""
+    nameless = Client("shop", "app\x1b", NONE)
+    assert client_name(Client("shop", "app", "orders")) == "orders (shop, app)"
+    assert client_name(nameless) == "app?@shop"
+    assert finding_sentence(finding(HELD, client=nameless), at=NOW).startswith("app?@shop: 1 session idle in ")
+    assert client_fields(nameless)["application"] == NONE
 
 
 def test_names_cannot_control_a_terminal() -> None:

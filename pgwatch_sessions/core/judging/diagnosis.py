@@ -208,7 +208,7 @@ def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage], *,
 
 
 def _reasons(diagnoses: Iterable[Diagnosis]) -> str:
-    return "; ".join(f"{each.client.application}: {each.reason}" for each in diagnoses if each.client is not None)
+    return "; ".join(f"{each.client.short_name}: {each.reason}" for each in diagnoses if each.client is not None)
 
 
 def _activity(tracks: Iterable[Track], context: PollContext) -> Activity:

@@ -43,6 +43,13 @@ def test_an_outage_comes_first_then_what_matters_most() -> None:
     assert headline.tone is Tone.BAD
 
 
+def test_a_client_without_application_name_is_named_in_words() -> None:
+    """By its role and database, in the headline, in the verdict on the server and in the list of clients."""
+    state = leaking(client=Client("shop", "app", ""))
+    assert headline_of([state]).text == "app@shop leaks at /orders/{id}, out of connections in 100 s"
+    assert state.diagnoses[None].reason.startswith("app@shop: ")
+
+
 def test_the_server_that_refuses_us_comes_before_its_leak() -> None:
     """The forecast was made before the refusal, so it is left out."""
     headline = headline_of([leaking(REFUSED)])
