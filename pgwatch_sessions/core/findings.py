@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session
+from pgwatch_sessions.core.statements import Statement
 
 
 class LeakKind(StrEnum):
@@ -127,10 +128,18 @@ class Finding:
     #: Seconds until the first limit that applies to its client is reached; infinite when it is not growing.
     exhaustion_seconds: float
     harm: Harm
+    #: The last write of its transactions, where one was seen and names the place better than the last statement. It is
+    #: chosen when the finding is opened.
+    write: Statement | None = None
     #: While it has no sessions: when it closes, by the server's clock, unless another session is held before.
     closes_at: float | None = None
     #: The limit, in seconds, that the configuration sets for its holds; None if it sets none, or several.
     configured_limit: float | None = None
+
+    @property
+    def site(self) -> str:
+        """Where it happens, for people and labels: its last write, else the site of its key."""
+        return self.key.site if self.write is None else self.write.site
 
     @property
     def state(self) -> FindingState:

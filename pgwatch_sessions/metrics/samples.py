@@ -85,7 +85,7 @@ def leaked_sessions(state: ServerState) -> Iterator[Sample]:
     held: dict[tuple[str, ...], int] = {}
     sites: set[tuple[Client, str]] = set()
     for finding in sorted(state.findings, key=lambda each: (-each.severity.rank, -len(each.sessions), each.key)):
-        client, site = state.labelled.label(finding.key.client), finding.key.site
+        client, site = state.labelled.label(finding.key.client), finding.site
         if (client, site) not in sites and len(sites) >= MAX_SITES:
             site = OTHER
         sites.add((client, site))

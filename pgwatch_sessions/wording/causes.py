@@ -27,18 +27,26 @@ _TAGGED_SITES = (
 
 def cause_of(finding: Finding, words: Words) -> str:
     """Return the likely cause, then the harm that is done and where the sessions come from."""
-    sentences = (_main_cause(finding, words), _harm(finding), _ended_sessions(finding), _origins(finding), words.behind)
+    sentences = (
+        _main_cause(finding, words),
+        _last_statement(finding),
+        _harm(finding),
+        _ended_sessions(finding),
+        _origins(finding),
+        words.behind,
+    )
     return " ".join(filter(None, sentences))
 
 
 def describe_site(finding: Finding) -> str:
     """Return where the finding's sessions come from, for example ``the route `/orders/{id}` ``."""
-    site = finding.key.site
+    site = finding.site
     if site == UNKNOWN_SITE:
         return "an unknown place"
     if site == VARIOUS_SITES:
         return "various statements"
-    tagged = {key for session in finding.evidence for key, _ in session.statement.tags}
+    shown = (session.statement for session in finding.evidence) if finding.write is None else (finding.write,)
+    tagged = {key for statement in shown for key, _ in statement.tags}
     return f"{next((kind for key, kind in _TAGGED_SITES if key in tagged), 'the statement')} `{site}`"
 
 
@@ -92,6 +100,12 @@ def _origin_growth(finding: Finding, words: Words) -> str:
     if all(session.statement.kind is StatementKind.RETURNED for session in finding.evidence):
         return f"{growth} They belong to pools that are no longer used: {words.abandoned} made for each request."
     return f"{growth} Usual causes: {words.growth_causes}."
+
+
+def _last_statement(finding: Finding) -> str:
+    if finding.write is None:
+        return ""
+    return f"That is the last write that was seen in them; their last statement is `{finding.key.site}`."
 
 
 def _harm(finding: Finding) -> str:

@@ -84,7 +84,7 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
         "state": str(finding.state),
         **client_fields(finding.key.client),
         **({"origin": ", ".join(finding.origins)} if finding.origins else {}),
-        "site": finding.key.site,
+        "site": finding.site,
         **({"configured_limit_seconds": finding.configured_limit} if finding.configured_limit else {}),
         "sessions": [session.id.pid for session in finding.sessions],
         "session_count": len(finding.sessions),

@@ -23,7 +23,7 @@ def finding_sentence(finding: Finding, *, at: float) -> str:
 
 def finding_text(finding: Finding, *, at: float) -> str:
     """Return the sentence on a finding without its client."""
-    site = printable(finding.key.site)
+    site = printable(finding.site)
     if finding.state is FindingState.RECOVERING:
         closes = "" if finding.closes_at is None else f"; closes {until(finding.closes_at - at)} unless it leaks again"
         return f"{_all_sessions(finding)} at {site} {_gone(finding)}{closes}"
@@ -56,7 +56,7 @@ def closed_text(finding: Finding, *, at: float) -> str:
         belongs = "session now belongs" if len(finding.sessions) == 1 else "sessions now belong"
         return f"{len(finding.sessions):,} {belongs} to another finding of this client"
     lasted = f"after {duration(at - finding.since)}"
-    return f"{_all_sessions(finding)} at {printable(finding.key.site)} {_gone(finding)}, {lasted}"
+    return f"{_all_sessions(finding)} at {printable(finding.site)} {_gone(finding)}, {lasted}"
 
 
 def _all_sessions(finding: Finding) -> str:

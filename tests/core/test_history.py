@@ -1,5 +1,7 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+import pytest
 
 from pgwatch_sessions.core.history import Cohort, History, Kill
 from pgwatch_sessions.core.model import Client, DatabaseCounters, ServerInfo, Session, SessionState, Snapshot
@@ -8,6 +10,8 @@ from tests.support.values import NOW, ORDERS, session, snapshot
 IDLE, HELD, ACTIVE = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ACTIVE
 SITE = Cohort(ORDERS, "SELECT orders")
 READ = "SELECT * FROM orders WHERE id = 1"
+READ_SITE = "SELECT orders"
+UPDATE = "UPDATE stock SET n = n - 1"
 
 
 def after(*polls: Snapshot) -> History:
@@ -75,6 +79,39 @@ def test_nothing_is_learned_from_holds_that_ended_with_their_whole_origin() -> N
     elsewhere = session(9, IDLE, client_addr="10.0.0.8")
     assert after(snapshot(*held), snapshot(elsewhere, at=NOW + 10)).longest_hold(SITE) == 0
     assert after(snapshot(*held), snapshot(held[0], at=NOW + 10)).longest_hold(SITE) == 500
+
+
+def in_transaction(seconds: float, query: str, *, began: float = 0, **fields: object) -> Snapshot:
+    """Return the poll of a session in a transaction with an xid, idle since so many seconds after NOW."""
+    known: dict[str, object] = {"xact_start": NOW + began, "backend_xid_age": 3, **fields}
+    held = session(1, HELD, since=NOW + seconds, query=query, **known)  # type: ignore[arg-type]  # fields of `session`
+    return snapshot(held, at=NOW + seconds + 1)
+
+
+@pytest.mark.parametrize(
+    ("polls", "sites"),
+    [
+        pytest.param([in_transaction(0, UPDATE), in_transaction(20, READ)], (READ_SITE, "UPDATE stock"), id="seen"),
+        pytest.param([in_transaction(0, UPDATE), in_transaction(9, READ), in_transaction(20, READ)],
+                     (READ_SITE, "UPDATE stock"), id="seen some statements before"),
+        pytest.param([in_transaction(0, UPDATE), in_transaction(9, "DELETE FROM jobs"), in_transaction(20, READ)],
+                     (READ_SITE, "DELETE jobs"), id="the last of several"),
+        pytest.param([in_transaction(0, READ), in_transaction(20, READ)], (READ_SITE,), id="not seen"),
+        pytest.param([in_transaction(0, READ), in_transaction(20, UPDATE)], ("UPDATE stock",), id="it is shown"),
+        pytest.param([in_transaction(0, UPDATE), in_transaction(20, READ, began=10)], (READ_SITE,),
+                     id="in an earlier transaction"),
+        pytest.param([in_transaction(0, UPDATE), in_transaction(20, READ, backend_xid_age=None)], (READ_SITE,),
+                     id="it was rolled back to a savepoint, or wrote nothing"),
+        pytest.param([in_transaction(0, UPDATE), in_transaction(20, f"{READ} /*route='/a'*/")], ("/a",),
+                     id="only the last statement has tags"),
+        pytest.param([in_transaction(0, f"{UPDATE} /*route='/a'*/"), in_transaction(20, READ)], (READ_SITE, "/a"),
+                     id="only the write has tags"),
+    ],
+)  # fmt: skip
+def test_the_last_write_of_a_transaction_names_its_place_too(polls: Sequence[Snapshot], sites: tuple[str, ...]) -> None:
+    """Statements are seen poll by poll, so a write that runs between two polls is not known."""
+    (track,) = after(*polls).tracks.values()
+    assert track.sites == sites
 
 
 def test_nothing_is_learned_from_a_leaked_session_that_is_gone() -> None:

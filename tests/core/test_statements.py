@@ -287,6 +287,33 @@ def test_site(sql: str, site: str) -> None:
     assert parse_statement(sql).site == site
 
 
+@pytest.mark.parametrize(
+    ("sql", "writes"),
+    [
+        ("UPDATE stock SET n = 1", True),
+        ("insert into stock values (1)", True),
+        ("BEGIN; SELECT 1; DELETE FROM stock", True),
+        ("WITH gone AS (DELETE FROM stock RETURNING *) SELECT * FROM gone", True),
+        ("WITH a AS (SELECT 1) UPDATE stock SET n = 1", True),
+        ("MERGE INTO a USING b ON true", True),
+        ("COPY stock (a, b) FROM STDIN", True),
+        ("ALTER TABLE stock ADD a int", True),
+        ("SELECT * FROM stock WHERE id = $1 FOR UPDATE", True),
+        ("SELECT * FROM stock FOR NO KEY UPDATE SKIP LOCKED", True),
+        ("COPY stock TO STDOUT", False),
+        ("COPY (SELECT * FROM stock) TO STDOUT", False),
+        ("SELECT 'UPDATE stock'", False),
+        ("SELECT 1 /* UPDATE stock */", False),
+        ('SELECT "update", max(updated) FROM stock_updates', False),
+        ("COMMIT", False),
+        ("", False),
+    ],
+)
+def test_a_write_changes_data_or_locks_rows(sql: str, writes: bool) -> None:
+    """It is told by the text alone. A function may write as well; that is not seen."""
+    assert parse_statement(sql).writes is writes
+
+
 def test_unknown_text() -> None:
     """A text that is hidden from the monitoring role is unknown, not empty."""
     assert parse_statement(None) is UNKNOWN_STATEMENT

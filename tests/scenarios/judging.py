@@ -112,7 +112,7 @@ def judge(played: Played) -> Judgement:
 def about(finding: Finding, truth: Truth) -> bool:
     """Return whether a finding is about this leak."""
     right = finding.key.client == truth.client and finding.key.kind in truth.kinds
-    others = truth.site is not None and finding.key.site != truth.site
+    others = truth.site is not None and finding.site != truth.site
     return right and not others
 
 

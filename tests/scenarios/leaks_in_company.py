@@ -4,14 +4,16 @@ from dataclasses import replace
 
 from pgwatch_sessions.core.findings import Severity, Verdict
 from pgwatch_sessions.core.model import Client, FailureReason
-from tests.scenarios.chance import about, rush, steady, then_silence
+from tests.scenarios.chance import about, between, rush, steady, then_silence
 from tests.scenarios.pools import asyncpg_pool, per_request, pgbouncer, sqlalchemy
 from tests.scenarios.requests import PAY_ORDER, READ_METRICS, READ_ORDER, READ_STOCK, Keeps, Request, leaking
-from tests.scenarios.scripts import Begin, Run, Script, listener
+from tests.scenarios.scripts import Begin, Run, Script, Think, listener
 from tests.scenarios.server import Postgres
 from tests.scenarios.services import Service
 from tests.scenarios.shop import BIG, CONNECTION, GROWTH, ORDERS, orders, truth
 from tests.scenarios.story import REST, Says, Story, Truth
+
+_RESERVE = "UPDATE stock SET reserved = reserved + 1 WHERE id = $1"
 
 IN_COMPANY = (
     Story(
@@ -203,6 +205,27 @@ IN_COMPANY = (
         parts=(orders(leaking(READ_ORDER, per_minute=4, end=600), traffic=then_silence(4, at=600)),),
         leaks=(truth(READ_ORDER),),
         minutes=60,
+    ),
+    Story(
+        name="a write, slow work, a read, and no end",
+        family="transaction held",
+        parts=(
+            orders(),
+            Script(
+                application="importer",
+                steps=(
+                    Begin(),
+                    Run(_RESERVE, writes=True),
+                    Think(between(12, 25)),
+                    Run("SELECT name FROM suppliers WHERE id = $1"),
+                ),
+                every=40.0,
+                starts=300,
+                leaks=True,
+                last_write=_RESERVE,
+            ),
+        ),
+        leaks=(Truth(client=Client("shop", "app", "importer"), site="UPDATE stock"),),
     ),
     Story(
         name="one session held since the start",

@@ -79,6 +79,8 @@ class Script:
     #: Never closes its connection after the last step: on purpose (stays), or because of a bug (leaks).
     stays: bool = False
     leaks: bool = False
+    #: Its last write, if the server shows it long enough to be seen: findings name it instead of the last statement.
+    last_write: str | None = None
     #: Seconds until it reconnects after the server ended its session.
     reconnects: float | None = 5.0
 
@@ -89,9 +91,9 @@ class Script:
 
     @property
     def site(self) -> str:
-        """The expected site of a finding about its last statement."""
+        """The expected site of a finding."""
         last = [step.sql for step in _flat(self.steps) if isinstance(step, Run)][-1]
-        return parse_statement(last).site
+        return parse_statement(self.last_write or last).site
 
     def play(self, world: World) -> None:
         """Start the client."""

@@ -12,6 +12,7 @@ from pgwatch_sessions.core.findings import Finding, Harm, LeakKind, Severity
 from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import NONE, Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.wording.advice import RUNBOOK, advice_of
 from pgwatch_sessions.wording.causes import cause_of
 from pgwatch_sessions.wording.remedies import remedies_of
@@ -41,6 +42,7 @@ def held(pid: int = 1, state: SessionState = SessionState.IDLE_IN_TRANSACTION, q
 
 
 ABORTED, IDLE = held(state=SessionState.ABORTED), held(state=SessionState.IDLE)
+UPDATE = parse_statement("UPDATE stock SET n = 1 /*route='/orders/%7Bid%7D'*/")
 RETURNED = held(state=SessionState.IDLE, query="ROLLBACK")
 
 
@@ -83,6 +85,8 @@ def harmful(**harm: int) -> Finding:
         (harmful(blocked=1), UNKNOWN, "Harm: 1 other session is blocked."),
         (harmful(blocked=3, xid_age_max=5), UNKNOWN, "Harm: 3 other sessions are blocked; uncommitted changes keep"),
         (harmful(xmin_age_max=2_000_000), UNKNOWN, "Harm: vacuum is held back by 2,000,000 transactions."),
+        (finding(held(), write=UPDATE), UNKNOWN, "opened at the route `/orders/{id}` and never committed"),
+        (finding(held(), write=UPDATE), UNKNOWN, "in them; their last statement is `SELECT orders`."),
         # sessions that are terminated while new ones come
         (finding(held(1), held(2), total=20), UNKNOWN, "18 of its 20 sessions have ended, but new ones keep coming."),
         # where they come from

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from pgwatch_sessions.core.model import SessionId
 from pgwatch_sessions.wording.stacks.recognition import recognise
 from pgwatch_sessions.wording.termination import termination_sql
-from tests.support.polling import held, seen
+from tests.support.polling import held, poll, seen
 from tests.support.servers import Database
 from tests.support.situations import role
+from tests.support.states import after
 from tests.support.values import session
 from tests.support.waiting import until
 
@@ -53,6 +54,22 @@ def test_the_statement_terminates_its_sessions_and_no_other(any_database: Databa
             lambda: identity_of(console, one.pid).backend_start is identity_of(console, two.pid).backend_start is None
         )
         assert identity_of(console, other.pid) == other
+
+
+def test_a_finding_names_the_last_write_that_polls_saw(any_database: Database) -> None:
+    """The session reads once more and stays in its transaction. It shows the read, and the xid of the write."""
+    dsn = any_database.dsn(application_name="orders")
+    with psycopg.connect(dsn) as console:
+        console.execute("CREATE TABLE stock AS SELECT 1 AS n")
+    with contextlib.closing(psycopg.connect(dsn)) as lost:
+        lost.execute("UPDATE stock SET n = 2")
+        during = seen(poll(any_database.dsn()))
+        lost.execute("SELECT 'read' FROM pg_class LIMIT 1")
+        later = seen(poll(any_database.dsn()))
+    (finding,) = after(during, replace(later, taken_at=later.taken_at + 61)).findings
+    assert (finding.site, finding.sessions[0].statement.site) == ("UPDATE stock", "SELECT pg_class")
+    (without,) = after(replace(later, taken_at=later.taken_at + 61)).findings
+    assert without.site == "SELECT pg_class"
 
 
 def test_the_statement_needs_the_role_of_the_sessions_or_pg_signal_backend(any_database: Database) -> None:

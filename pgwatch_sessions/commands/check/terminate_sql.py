@@ -60,7 +60,7 @@ async def _poll(settings: Settings, polls: int) -> Sequence[ServerState]:
 
 def _at_site(findings: Iterable[Finding], site: str | None) -> Iterator[Finding]:
     for finding in findings:
-        if site is None or fnmatchcase(finding.key.site, site):
+        if site is None or fnmatchcase(finding.site, site):
             yield finding
 
 

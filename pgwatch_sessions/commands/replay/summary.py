@@ -58,7 +58,7 @@ def _row(summary: FindingSummary) -> Sequence[str]:
         summary.worst,
         client_name(finding.key.client),
         HOW_HELD[finding.key.kind],
-        printable(finding.key.site),
+        printable(finding.site),
         str(summary.most_sessions),
         f"{summary.highest_rate:.1f}",
         moment(finding.opened_at),

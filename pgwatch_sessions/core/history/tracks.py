@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from pgwatch_sessions.core.model import Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.statements import Statement
 
 IsHeld = Callable[[Session], bool]
 
@@ -46,6 +47,8 @@ class Track:
     moves: int
     #: Its state when it was last visible. A session that is hidden for a while keeps it.
     known: KnownState
+    #: The last write that a poll saw in its present transaction; None if none was seen.
+    last_write: Statement | None = None
 
     @property
     def origin(self) -> Origin:
@@ -58,9 +61,21 @@ class Track:
         return Cohort(self.session.client, self.session.statement.site)
 
     @property
+    def write(self) -> Statement | None:
+        """The write that its transaction is held by, if it names the place better than the last statement.
+
+        It does not if the session shows the write itself, or if only the last statement has tags.
+        """
+        write, shown = self.last_write, self.session.statement
+        if write is None or write is shown or self.session.backend_xid_age is None:
+            return None
+        return None if write.site == shown.site or (shown.tags and not write.tags) else write
+
+    @property
     def sites(self) -> tuple[str, ...]:
-        """The names of the place where it is held."""
-        return (self.session.statement.site,)
+        """The names of the place where it is held: its last statement, and its last write."""
+        write = self.write
+        return (self.session.statement.site,) if write is None else (self.session.statement.site, write.site)
 
 
 class HoldEnd(Enum):
@@ -133,13 +148,21 @@ def ended_holds(
 def _track(session: Session, before: Track | None, *, first_poll: bool) -> Track:
     known = KnownState(session.state, session.state_change)
     if before is None:
-        return Track(session, birth_seen=not first_poll, moves=0, known=known)
+        return Track(session, not first_poll, 0, known, _last_write(session, None))
     if before.session is session:
         return before
     if session.state is None:
         return Track(session, before.birth_seen, before.moves, before.known)
     moved = known != before.known and before.known.state is not None
-    return Track(session, before.birth_seen, before.moves + moved, known)
+    return Track(session, before.birth_seen, before.moves + moved, known, _last_write(session, before))
+
+
+def _last_write(session: Session, before: Track | None) -> Statement | None:
+    if session.xact_start is None:
+        return None
+    if session.statement.writes:
+        return session.statement
+    return before.last_write if before is not None and before.session.xact_start == session.xact_start else None
 
 
 def _unseen_seconds(moved: Session, last_poll_at: float, rest_limit: float) -> float:

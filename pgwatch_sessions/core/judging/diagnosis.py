@@ -131,7 +131,7 @@ def _hidden_part(hidden: int, sessions: int) -> str:
 
 
 def _leaking(evidence: ClientEvidence) -> str:
-    return "; ".join(f"{len(leak.sessions)} held at {leak.key.site}" for leak in evidence.leaks)
+    return "; ".join(f"{len(leak.sessions)} held at {leak.site}" for leak in evidence.leaks)
 
 
 def _blocked(evidence: ClientEvidence) -> str:

@@ -21,6 +21,7 @@ from pgwatch_sessions.core.judging.severity import severity_of
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
 from pgwatch_sessions.core.limits import LimitId, nearest_limit
 from pgwatch_sessions.core.model import Client, Session
+from pgwatch_sessions.core.statements import Statement
 
 #: Starts that are kept of a finding, for its rate.
 _MAX_STARTS = 200
@@ -226,9 +227,11 @@ def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int
         if sessions
         else None,
     )
+    key = _key(before, suspicion, tracked, sessions)
     return replace(
         before,
-        key=_key(before, suspicion, tracked, sessions),
+        key=key,
+        write=before.write if before.total and key == before.key else _write_of(key, held),
         is_leak=_is_confirmed_leak(tracked, suspicion, harm, context),
         sessions=sessions,
         evidence=sessions or before.evidence,
@@ -251,6 +254,13 @@ def _key(
     if not renamed and any(session.statement.site == before.key.site for session in sessions):
         return before.key
     return suspicion.key
+
+
+def _write_of(key: FindingKey, tracks: Iterable[Track]) -> Statement | None:
+    """Return the write that names most of these sessions' place; None if none was seen, or if they have several."""
+    writes = [write for each in tracks if (write := each.write)] if key.site != VARIOUS_SITES else []
+    sites = [write.site for write in writes]
+    return max(writes, key=lambda write: sites.count(write.site), default=None)
 
 
 def _is_confirmed_leak(tracked: TrackedFinding, suspicion: Suspicion | None, harm: Harm, context: PollContext) -> bool:

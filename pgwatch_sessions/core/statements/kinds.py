@@ -51,6 +51,20 @@ _PATTERNS = (
 _STATEMENT = re.compile("|".join(f"(?P<{kind.name}>{pattern})" for kind, pattern in _PATTERNS))
 
 
+# At the beginning of a statement, or of one inside WITH. A row lock takes a transaction id, as a write does.
+_WRITE = re.compile(
+    r"(?:^|[;()]) ?"
+    r"(?:(?:INSERT|MERGE) INTO|UPDATE|DELETE FROM|TRUNCATE|CREATE|ALTER|DROP|COPY [^;(]+(?:\([^()]*\) ?)?FROM) "
+    r"|\bFOR (?:(?:NO KEY )?UPDATE|(?:KEY )?SHARE)\b",
+    re.IGNORECASE,
+)
+
+
+def writes(redacted: str) -> bool:
+    """Return whether a redacted text changes data or the schema, or locks rows."""
+    return _WRITE.search(redacted) is not None
+
+
 def kind_of(redacted: str) -> StatementKind:
     """Classify a redacted text. Of several statements the last one counts, unless any is the application's own."""
     if not redacted:

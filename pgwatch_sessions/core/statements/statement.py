@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from pgwatch_sessions.core.statements.kinds import StatementKind, kind_of
+from pgwatch_sessions.core.statements.kinds import StatementKind, kind_of, writes
 from pgwatch_sessions.core.statements.redaction import scan
 from pgwatch_sessions.core.statements.summary import shortened, summary_of
 from pgwatch_sessions.core.statements.tags import Tags, tags_of, written
@@ -30,6 +30,8 @@ class Statement:
     tags: Tags
     #: Verb and tables, at most 60 characters; never empty.
     summary: str
+    #: Whether it changes data or the schema, or locks rows.
+    writes: bool = False
 
     @property
     def site(self) -> str:
@@ -74,6 +76,7 @@ def _parse_anew(sql: str) -> Statement:
         kind=shape.kind,
         tags=tags_of(scanned.comments) if scanned.comments else (),
         summary=shape.summary,
+        writes=shape.writes,
     )
 
 
@@ -88,9 +91,10 @@ class _Shape(NamedTuple):
     text: str
     kind: StatementKind
     summary: str
+    writes: bool
 
 
 # Texts that differ only in their literals share an entry. Some applications write values into every statement.
 @lru_cache(maxsize=1024)
 def _shape(redacted: str) -> _Shape:
-    return _Shape(redacted, kind_of(redacted), summary_of(redacted) or "(none)")
+    return _Shape(redacted, kind_of(redacted), summary_of(redacted) or "(none)", writes(redacted))

@@ -102,7 +102,7 @@ def _worst_finding(urgent: Sequence[RankedFinding], *, several_servers: bool) ->
     ends = until(finding.exhaustion_seconds) if state.summary is not None and not state.is_full else ""
     forecast = f", out of connections {ends}" if ends else ""
     more = f", and {counted(len(urgent) - 1, 'more finding')}" if len(urgent) > 1 else ""
-    text = f"{finding.key.client.short_name} {does} at {finding.key.site}{server}{forecast}{more}"
+    text = f"{finding.key.client.short_name} {does} at {finding.site}{server}{forecast}{more}"
     if finding.severity is Severity.CRITICAL:
         return _Problem(_Rank.CRITICAL, text, Tone.BAD)
     return _Problem(_Rank.WARNING, text, Tone.WARN)
