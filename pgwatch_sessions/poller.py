@@ -1,6 +1,7 @@
-"""Polls one server: publishes the state after each poll, logs the events, and records the poll if configured."""
+"""Polls one server: publishes the state after each poll, logs the events, and writes poll and state if configured."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -11,21 +12,26 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.disk_writes import DiskWrites, Outcomes
 from pgwatch_sessions.logs import log_line
+from pgwatch_sessions.memory.saved_state import is_worth_a_write
+from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.wording.event_lines import (
     RECORDING_RESUMED,
+    STATE_RESUMED,
     event_line,
     is_said_by_another,
     recording_failed_line,
+    state_failed_line,
 )
 from pgwatch_sessions.wording.events import event_fields, event_name
 
 #: Records the outcome of a poll of a server, with the daemon's time. It blocks, and raises OSError if it cannot write.
 Record = Callable[[str, Snapshot | Failure, float], None]
 
-#: If a write takes longer, polling continues without waiting for it.
-RECORDING_SECONDS = 2.0
+_RECORDING = Outcomes("recording_failed", recording_failed_line, "recording_resumed", RECORDING_RESUMED)
+_KEEPING = Outcomes("state_failed", state_failed_line, "state_resumed", STATE_RESUMED)
 
 
 class Poller:
@@ -40,9 +46,10 @@ class Poller:
         publish: Callable[[ServerState], None],
         log: FilteringBoundLogger,
         record: Record | None = None,
+        state_file: StateFile | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """Start from this state, usually an empty one. `log` is bound to the server."""
+        """Start from this state: an empty one, or what `state_file` holds. `log` is bound to the server."""
         #: When the last poll ended, by time.monotonic. Before the first poll, when the poller was made.
         self.polled_at = time.monotonic()
         self._state = state
@@ -54,15 +61,26 @@ class Poller:
         self._on_event = on_event
         self._polling: asyncio.Task[None] | None = None
         self._ended = False
-        self._write: asyncio.Task[None] | None = None
-        self._recording_failed = False
+        self._recording = DiskWrites(_RECORDING, log)
+        self._keeping = DiskWrites(_KEEPING, log)
+        self._state_file = state_file
+        #: What the file holds; None if that is not known.
+        self._kept: ServerState | None = None
 
     def adjust(
-        self, *, policy: Policy, record: Record | None, timeout: float, parse: Callable[[str | None], Statement]
+        self,
+        *,
+        policy: Policy,
+        record: Record | None,
+        state_file: StateFile | None,
+        timeout: float,
+        parse: Callable[[str | None], Statement],
     ) -> None:
-        """Judge, record and connect in this way from the next poll on. The connection stays."""
+        """Judge, record, keep the state and connect in this way from the next poll on. The connection stays."""
         self._policy = policy
         self._record = record
+        if state_file != self._state_file:
+            self._state_file, self._kept = state_file, None
         self._connection.adjust(timeout=timeout, parse=parse)
 
     async def reconnect(self, connection: HeldConnection) -> None:
@@ -76,12 +94,16 @@ class Poller:
         self._ended = True
 
     async def poll(self) -> None:
-        """Poll once, then publish, log and record."""
+        """Poll once, then publish, log, record, and keep the state."""
         if self._ended:
             return
         self._polling = asyncio.current_task()
         try:
             await self._poll()
+        except Exception:
+            # An error in the program, which ends it. The next start must not run into it again with the same state.
+            self._forget()
+            raise
         finally:
             self._polling = None
 
@@ -98,51 +120,43 @@ class Poller:
             self._log_event(event, at=polled_at)
             if self._on_event is not None:
                 self._on_event(event)
-        if self._record:
-            await self._record_poll(self._record, outcome, at)
+        if record := self._record:
+            await self._recording.run(lambda: record(self._state.server, outcome, at))
+        if self._state_file is not None and is_worth_a_write(self._kept, self._state):
+            await self._keep()
+
+    async def _keep(self) -> None:
+        state, file = self._state, self._state_file
+        if file is not None and await self._keeping.run(lambda: file.write(state)):
+            self._kept = state
+
+    def _forget(self) -> None:
+        if self._state_file is not None:
+            with contextlib.suppress(OSError):
+                self._state_file.remove()
+            self._state_file = None
 
     def _log_event(self, event: Event, *, at: float) -> None:
         line = event_line(event, at=at)
         log_line(self._log, event_name(event), line, event_fields(event), repeated=is_said_by_another(event))
 
     async def close(self) -> None:
-        """End the running poll, close the connection, which frees its slot, and wait for the last write."""
+        """End the running poll, close the connection, which frees its slot, and wait for the last writes."""
         self.end()
         await self._cancel_poll()
         await self._connection.close()
-        await self.written()
+        await asyncio.gather(self.recorded(), self._keep_last())
 
-    async def written(self) -> None:
-        """Wait a moment for a write that has not ended."""
-        if self._write is not None:
-            await asyncio.wait({self._write}, timeout=RECORDING_SECONDS)
+    async def recorded(self) -> None:
+        """Wait a moment for a write of a recording that has not ended."""
+        await self._recording.ended()
+
+    async def _keep_last(self) -> None:
+        await self._keeping.ended()
+        if self._state.last_poll_at is not None and self._state is not self._kept:
+            await self._keep()
 
     async def _cancel_poll(self) -> None:
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait({self._polling})
-
-    async def _record_poll(self, record: Record, outcome: Snapshot | Failure, at: float) -> None:
-        """Record a poll. A failing or slow disk is logged once and does not stop polling."""
-        try:
-            if self._write is not None and not self._write.done():
-                raise TimeoutError("the previous poll is still being written")
-            self._write = asyncio.create_task(asyncio.to_thread(record, self._state.server, outcome, at))
-            self._write.add_done_callback(_retrieve_error)
-            async with asyncio.timeout(RECORDING_SECONDS):
-                await asyncio.shield(self._write)  # a thread cannot be cancelled
-        except OSError as error:
-            if not self._recording_failed:
-                reason = str(error) or "writing takes too long"
-                log_line(self._log, "recording_failed", recording_failed_line(reason), {"error": reason})
-            self._recording_failed = True
-        else:
-            if self._recording_failed:
-                log_line(self._log, "recording_resumed", RECORDING_RESUMED)
-            self._recording_failed = False
-
-
-def _retrieve_error(task: "asyncio.Task[None]") -> None:
-    """Retrieve the error of a write that nothing waits for any more, or asyncio would log it as never retrieved."""
-    if not task.cancelled():
-        task.exception()

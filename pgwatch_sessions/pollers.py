@@ -19,7 +19,10 @@ from apscheduler.triggers.interval import IntervalTrigger
 from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import Statement
-from pgwatch_sessions.poller import RECORDING_SECONDS, Poller, Record
+from pgwatch_sessions.disk_writes import DISK_SECONDS
+from pgwatch_sessions.memory.restoring import restored
+from pgwatch_sessions.memory.state_file import StateFile
+from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
@@ -40,6 +43,10 @@ class Watch:
     #: The folder of the recordings; None to record nothing.
     record_dir: Path | None = None
     record_max_bytes: int = 0
+    #: The folder of the states that are kept across a restart; None to keep nothing.
+    state_dir: Path | None = None
+    #: The setting that `parse` follows.
+    statements: str = "redacted"
     #: Called with each event, after it was logged and the state that it belongs to was published.
     on_event: Callable[[Event], None] | None = None
 
@@ -51,6 +58,9 @@ class _Watched:
     target: Target
     poller: Poller
     job: Job
+    #: The setting by which its state was gathered from the beginning.
+    statements: str
+    state_file: StateFile | None
 
 
 class Pollers:
@@ -101,16 +111,20 @@ class Pollers:
             each.job.remove()
             each.poller.end()
         self._published.set_servers(targets)
-        for each in self._watched.values():
-            self._adjust(each, reschedule=watch.interval != before.interval)
+        dropped = [
+            file
+            for each in self._watched.values()
+            if (file := self._adjust(each, reschedule=watch.interval != before.interval))
+        ]
         moved = [each for name, each in self._watched.items() if each.target != targets[name]]
-        for name, target in targets.items():
-            if name not in self._watched:
-                self._watched[name] = self._start(target)
+        new = [target for name, target in targets.items() if name not in self._watched]
+        await asyncio.gather(*(self._restore(target.name) for target in new))
+        for target in new:
+            self._watched[target.name] = self._start(target)
         await asyncio.gather(
             *(each.poller.close() for each in gone), *(self._move(each, targets[each.target.name]) for each in moved)
         )
-        await self._end_recordings(former, gone)
+        await self._end_files(former, gone, dropped)
         return tuple(each.target.name for each in moved)
 
     async def close(self) -> None:
@@ -121,15 +135,25 @@ class Pollers:
         if self._recorder is not None:
             _quietly(self._recorder.close)
 
+    async def _restore(self, server: str) -> None:
+        """Publish what is known of a server from before."""
+        file = self._state_file(server)
+        state = await restored(file, structlog.get_logger(server=server)) if file else None
+        if state is not None:
+            self._published.publish(state)
+
     def _start(self, target: Target) -> _Watched:
+        watch = self._watch
+        state_file = self._state_file(target.name)
         poller = Poller(
             self._published.states()[target.name],
             self._connection(target),
-            policy=self._watch.policy,
+            policy=watch.policy,
             publish=self._published.publish,
             log=structlog.get_logger(server=target.name),
             record=self._record(),
-            on_event=self._watch.on_event,
+            state_file=state_file,
+            on_event=watch.on_event,
         )
         # The job is the awaited poll itself: a slow poll is never overtaken by the next, and delays no other server.
         job = self._scheduler.add_job(
@@ -140,13 +164,24 @@ class Pollers:
             coalesce=True,
             misfire_grace_time=None,
         )
-        return _Watched(target=target, poller=poller, job=job)
+        return _Watched(target=target, poller=poller, job=job, statements=watch.statements, state_file=state_file)
 
-    def _adjust(self, watched: _Watched, *, reschedule: bool) -> None:
-        watch = self._watch
-        watched.poller.adjust(policy=watch.policy, record=self._record(), timeout=watch.timeout, parse=watch.parse)
+    def _adjust(self, watched: _Watched, *, reschedule: bool) -> StateFile | None:
+        """Go on as `watch` says. Return the state file that is not used any more."""
+        watch, former = self._watch, watched.state_file
+        # A state that was gathered with another setting may have texts that must not be in a file now.
+        same_texts = watched.statements == watch.statements
+        watched.state_file = self._state_file(watched.target.name) if same_texts else None
+        watched.poller.adjust(
+            policy=watch.policy,
+            record=self._record(),
+            state_file=watched.state_file,
+            timeout=watch.timeout,
+            parse=watch.parse,
+        )
         if reschedule:
             watched.job.modify(trigger=self._trigger(), next_run_time=datetime.now(UTC))
+        return former if former != watched.state_file else None
 
     async def _move(self, watched: _Watched, target: Target) -> None:
         watched.target = target
@@ -168,6 +203,10 @@ class Pollers:
         recorder = self._recorder
         return (lambda server, outcome, at: recorder.record(server, outcome, at=at)) if recorder else None
 
+    def _state_file(self, server: str) -> StateFile | None:
+        directory = self._watch.state_dir
+        return StateFile(directory=directory, server=server, statements=self._watch.statements) if directory else None
+
     def _change_recorder(self, watch: Watch) -> Recorder | None:
         """Record where `watch` says. Return the recorder that is not used any more."""
         if self._recorder is not None and self._recorder.directory == watch.record_dir:
@@ -177,18 +216,20 @@ class Pollers:
         self._recorder = Recorder(watch.record_dir, max_bytes=watch.record_max_bytes) if watch.record_dir else None
         return former
 
-    async def _end_recordings(self, former: Recorder | None, gone: Iterable[_Watched]) -> None:
-        """Complete the recordings that nothing is added to any more. Do not wait long for a slow disk."""
+    async def _end_files(self, former: Recorder | None, gone: Iterable[_Watched], dropped: Iterable[StateFile]) -> None:
+        """Complete the recordings that nothing is added to any more, and remove state files that would become old.
+
+        Do not wait long for a slow disk.
+        """
+        endings: list[Callable[[], None]] = [file.remove for file in dropped]
         if former is not None:
-            await asyncio.gather(*(each.poller.written() for each in self._watched.values()))
-            endings = [former.close]
+            await asyncio.gather(*(each.poller.recorded() for each in self._watched.values()))
+            endings.append(former.close)
         elif self._recorder is not None:
-            endings = [functools.partial(self._recorder.end, each.target.name) for each in gone]
-        else:
-            endings = []
+            endings += [functools.partial(self._recorder.end, each.target.name) for each in gone]
         if endings:
             writes = [asyncio.create_task(asyncio.to_thread(_quietly, ending)) for ending in endings]
-            await asyncio.wait(writes, timeout=RECORDING_SECONDS)
+            await asyncio.wait(writes, timeout=DISK_SECONDS)
 
 
 def _quietly(ending: Callable[[], None]) -> None:

@@ -23,6 +23,8 @@ def watch_of(settings: Settings) -> Watch:
         parse=parse_of(settings),
         record_dir=settings.record_dir,
         record_max_bytes=settings.record_max_bytes,
+        state_dir=settings.state_dir,
+        statements=settings.statements,
     )
 
 

@@ -1,7 +1,6 @@
 """An endless recording in a directory of bounded size. It consists of segments; the oldest are deleted first."""
 
 import errno
-import hashlib
 import os
 import re
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pgwatch_sessions.core.model import Failure, Snapshot
+from pgwatch_sessions.file_names import safe_name
 from pgwatch_sessions.recording.files import END_BYTES, RecordingFile
 from pgwatch_sessions.recording.writing import encode_poll
 
@@ -19,8 +19,6 @@ _SEGMENT_SECONDS = 3600.0
 _SEGMENTS = 8
 #: The time comes first, so that names sort by age.
 _SEGMENT_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z-.+\.jsonl\.gz", re.ASCII)
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_NAME_LENGTH = 80
 
 
 class _Segment(NamedTuple):
@@ -137,12 +135,6 @@ def _new_file(directory: Path, server: str, at: float) -> RecordingFile:
     begun_at = datetime.fromtimestamp(at, UTC)
     while True:
         try:
-            return RecordingFile(directory / f"{begun_at:%Y%m%dT%H%M%S.%fZ}-{_safe(server)}.jsonl.gz")
+            return RecordingFile(directory / f"{begun_at:%Y%m%dT%H%M%S.%fZ}-{safe_name(server)}.jsonl.gz")
         except FileExistsError:  # the clock was set back to a time that is already in a name
             begun_at += timedelta(microseconds=1)
-
-
-def _safe(server: str) -> str:
-    """Return a name that any file system accepts and that is different for each server."""
-    safe = _UNSAFE.sub("_", server)[:_NAME_LENGTH]
-    return safe if safe == server else f"{safe}-{hashlib.sha256(server.encode()).hexdigest()[:8]}"

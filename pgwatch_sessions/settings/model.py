@@ -213,6 +213,10 @@ class Settings(BaseSettings):
     record_max_bytes: Annotated[int, size("1MiB", "1024GiB")] = 64 * 2**20
     """Maximum size of all recordings. The oldest are deleted first."""
 
+    state_dir: Annotated[Path, AfterValidator(_directory)] | None = None
+    """Directory in which findings, counters and habits are kept across a restart, one file per server.
+    Default: a restart begins anew."""
+
     reload: Literal["signal", "watch"] = "signal"
     """When a running daemon reads its configuration again: on SIGHUP (signal), or also when one of its files changes
     (watch)."""

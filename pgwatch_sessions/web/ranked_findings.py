@@ -76,7 +76,7 @@ def add_details(ranked: Sequence[RankedFinding]) -> Iterator[FindingDetails]:
             anchor=anchor_of(state.server, finding),
             advice=advice_of(finding, sessions[state.server][finding.key.client]),
             nearest_limit=nearest_limit(state.exhaustion, finding.key.client).limit,
-            polled_at=state.last_summary.snapshot.taken_at if state.last_summary else finding.opened_at,
+            polled_at=finding.opened_at if state.last_poll_at is None else state.last_poll_at,
         )
 
 

@@ -36,6 +36,7 @@ _MAX_NAMED = 5
 
 STOPPED = Line("stopped", Tone.NOTE, "polling has ended, and every connection is closed")
 RECORDING_RESUMED = Line("recording", Tone.GOOD, "polls are recorded again")
+STATE_RESUMED = Line("state", Tone.GOOD, "the state is kept across a restart again")
 
 
 def event_text(event: Event, *, at: float) -> str:
@@ -96,6 +97,23 @@ def started_line(*, version: str, servers: Sequence[str], interval: float, page:
 def recording_failed_line(error: str) -> Line:
     """Return why a poll is not in the recording."""
     return Line("recording", Tone.BAD, printable(f"a poll could not be recorded: {error}; polling continues"))
+
+
+def state_failed_line(error: str) -> Line:
+    """Return why the state of a server is not in its file."""
+    text = f"the state could not be written: {error}; polling continues, but a restart begins with an older state"
+    return Line("state", Tone.BAD, printable(text))
+
+
+def state_ignored_line(path: str, reason: str) -> Line:
+    """Return why a file with a state is not used."""
+    text = f"{path} {reason}, so it is not used: findings, counters and habits begin anew"
+    return Line("state", Tone.WARN, printable(text))
+
+
+def state_restored_line(findings: int, since: str) -> Line:
+    """Return that the daemon goes on where it was ended; `since` is the time of its last poll."""
+    return Line("state", Tone.NOTE, f"goes on with what was known at {since}: {counted(findings, 'open finding')}")
 
 
 def config_refused_line(errors: Sequence[str]) -> Line:

@@ -284,6 +284,7 @@ def test_an_invalid_file_is_an_error_with_its_line(tmp_path: Path, text: str, pl
         ),
         ({"secrets_dir": "/missing"}, {}, "--secrets-dir: cannot use /missing: no such file or directory"),
         ({"record_dir": "/dev/null"}, {}, "--record-dir: /dev/null is not a directory"),
+        ({"state_dir": "/dev/null"}, {}, "--state-dir: /dev/null is not a directory"),
         ({"web_config": "/dev/null"}, {}, "--web-config: /dev/null is not a regular file"),
         ({"password_file": "/dev/null"}, {}, "--password-file: cannot use /dev/null: not a regular file"),
         ({"password_file": "/"}, {}, "--password-file: cannot use /: not a regular file"),

@@ -1,0 +1,57 @@
+"""The file that holds the state of one server."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.file_names import safe_name
+from pgwatch_sessions.memory.saved_state import decode_state, encode_state
+
+#: Only the owner may read it: even redacted, it shows what applications do.
+_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateFile:
+    """Where the state of a server is kept. The methods block, and raise OSError if the system refuses."""
+
+    directory: Path
+    server: str
+    #: The setting by which the daemon gathers: states with and without statement texts are not mixed.
+    statements: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / f"{safe_name(self.server)}.state.json.gz"
+
+    def read(self) -> ServerState | None:
+        """Return the state, None if there is no file yet. UnusableStateError says why a file is of no use."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode_state(content, server=self.server, statements=self.statements)
+
+    def write(self, state: ServerState) -> None:
+        """Replace the file as a whole: after a crash, also of the machine, it is the former or the new one."""
+        content = encode_state(state, statements=self.statements)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+    def remove(self) -> None:
+        """Remove the file, so that the next start begins with nothing."""
+        self.path.unlink(missing_ok=True)
