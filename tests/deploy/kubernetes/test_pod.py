@@ -63,7 +63,7 @@ def container_of(folder: Path, root: Path) -> Container:
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     paths = [mount["mountPath"] for mount in daemon["volumeMounts"]]
     for mount in daemon["volumeMounts"]:
-        assert mount["readOnly"] is True
+        assert mount.get("readOnly", False) is ("emptyDir" not in volumes[mount["name"]])
         assert "subPath" not in mount
         _mount(volumes[mount["name"]], objects, root / mount["mountPath"].lstrip("/"))
 
@@ -79,6 +79,8 @@ def container_of(folder: Path, root: Path) -> Container:
 
 def _mount(volume: Mapping[str, Any], objects: tuple[dict[str, Any], ...], at: Path) -> None:
     at.mkdir(parents=True)
+    if "emptyDir" in volume:
+        return
     if "secret" in volume:
         for key in ("orders", "password"):
             (at / key).write_text(PASSWORD)
@@ -166,6 +168,7 @@ def test_the_daemon_polls_and_answers_every_probe(
         assert scrape.value("hidden_sessions", server=name) == 0
         for _name, probe in probes(daemon_in(pod_of(build_objects(folder)))):
             assert daemon.get(probe["httpGet"]["path"]).status_code == 200
+        assert until(lambda: list((tmp_path / "var/lib/pgwatch-sessions").glob("*.state.json.gz")))
     assert PASSWORD not in daemon.log.read_text()
 
 

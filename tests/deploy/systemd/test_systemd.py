@@ -44,7 +44,8 @@ def assignments(text: str) -> dict[str, str]:
 def unit_variables(credentials: Path) -> dict[str, str]:
     """Return the unit's environment: its own variables, overridden by those of the environment file."""
     own = unit_values(UNIT.read_text(encoding="utf-8"), "Environment")
-    from_unit = dict(line.replace("%d", str(credentials)).split("=", 1) for line in own)
+    folders = {"%d": str(credentials), "%S": str(credentials.parent / "lib")}
+    from_unit = dict(re.sub("%[dS]", lambda found: folders[found[0]], line).split("=", 1) for line in own)
     return {**from_unit, **assignments(ENV_FILE.read_text(encoding="utf-8"))}
 
 
@@ -167,7 +168,7 @@ def test_the_daemon_connects_with_the_credential(own_postgres: OwnPostgresFactor
 @needs_systemd
 @needs_seccomp
 def test_the_daemon_works_within_the_restrictions_of_the_unit(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """With the same filters of system calls, address families and memory, it polls, serves the page and records."""
+    """With the same filters of system calls, address families and memory, it polls, serves, records and keeps its state."""
     assert unit_value("MemoryDenyWriteExecute") == unit_value("NoNewPrivileges") == "yes"
     recordings = tmp_path / "recordings"
     overrides = {"PGWATCH_SESSIONS_RECORD_DIR": str(recordings), "PGWATCH_SESSIONS_INTERVAL": "100ms"}
@@ -175,6 +176,7 @@ def test_the_daemon_works_within_the_restrictions_of_the_unit(own_postgres: OwnP
         daemon.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.polls() > 5)
         assert daemon.get("/").status_code == 200
         assert until(lambda: list(recordings.iterdir()))
+        assert until(lambda: list((tmp_path / "lib/pgwatch-sessions").glob("orders.state.json.gz")))
     assert "recording_failed" not in daemon.log.read_text()
 
 
@@ -222,10 +224,11 @@ def test_every_variable_in_the_environment_file_is_a_setting(tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
 
 
-def test_the_folder_for_recordings_is_the_state_directory() -> None:
-    """The unit allows the daemon to write only there."""
+def test_the_folder_for_recordings_and_the_state_is_the_state_directory() -> None:
+    """The unit allows the daemon to write only there. systemd writes `%S` for /var/lib."""
     (folder,) = re.findall(r"RECORD_DIR=(\S+)", ENV_FILE.read_text(encoding="utf-8"))
-    assert folder == f"/var/lib/{unit_value('StateDirectory')}"
+    (state_folder,) = re.findall(r"STATE_DIR=(\S+)", UNIT.read_text(encoding="utf-8"))
+    assert folder == state_folder.replace("%S", "/var/lib") == f"/var/lib/{unit_value('StateDirectory')}"
 
 
 def test_the_commands_of_the_readme_install_what_the_unit_needs(tmp_path: Path) -> None:
