@@ -20,11 +20,11 @@ from tests.support.waiting import until
 class RestartableDaemon:
     """A daemon with a fixed port and log file; its process may be replaced."""
 
-    def __init__(self, configuration: Path, log: Path) -> None:
+    def __init__(self, configuration: Path, log: Path, *options: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.log = log
         self.configuration = configuration
-        self._command = (*PROGRAM, "run", "--config", str(configuration), "--listen", self.address)
+        self._command = (*PROGRAM, "run", "--config", str(configuration), "--listen", self.address, *options)
         self._run = contextlib.ExitStack()
         self._process: ChildProcess | None = None
 
@@ -75,8 +75,16 @@ class RestartableDaemon:
 
 @contextlib.contextmanager
 def running_daemons(configuration: Path, folder: Path, count: int) -> Iterator[list[RestartableDaemon]]:
-    """Run `count` daemons. A daemon that is killed must be started again before the block ends."""
-    daemons = [RestartableDaemon(configuration, folder / f"daemon-{number}.log") for number in range(count)]
+    """Run `count` daemons, of which the first has a `state_dir`.
+
+    A daemon that is killed must be started again before the block ends.
+    """
+    daemons = [
+        RestartableDaemon(
+            configuration, folder / f"daemon-{number}.log", *(() if number else ("--state-dir", str(folder / "state")))
+        )
+        for number in range(count)
+    ]
     try:
         for daemon in daemons:
             daemon.start()

@@ -5,6 +5,7 @@ The shipped configuration runs 60 times as fast (a minute becomes a second) and 
 
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from tests.e2e.leak_steps import (
     wait_until_all_panels_answer,
 )
 from tests.e2e.problems import LEAKER, LEAKY_SITE, all_other_problems
+from tests.e2e.restartable_daemon import RestartableDaemon
 from tests.e2e.scene import (
     APPLICATION,
     BILLING,
@@ -192,14 +194,21 @@ def kill_daemons(scene: Scene) -> None:
 
 
 def restart_daemons(scene: Scene) -> None:
-    """Restart the daemons: without history they find the same leak, and nothing was resolved meanwhile."""
+    """Restart the daemons: they report the same leak, nothing was resolved meanwhile, and nobody is paged again.
+
+    The first one goes on with its finding. The other one has no state, and opens it again.
+    """
     scene.timeline.begin("restarted", "the daemons are started again")
+    begin = time.time()
+    opened = [len(openings(daemon)) for daemon in scene.daemons]
     for daemon in scene.daemons:
         daemon.start()
     found = f'pgwatch_sessions_leaked_sessions{{{matchers(CLIENT)},severity="critical"}} > 0'
     until(lambda: len(scene.prometheus.query(found)) == len(scene.daemons), within=30)
     assert_nothing_resolved(scene)
-    scene.timeline.report("both daemons report the leak as critical again, and nothing was resolved")
+    assert [len(openings(daemon)) for daemon in scene.daemons] == [opened[0], opened[1] + 1]
+    assert scene.pages.all("firing", {**LEAK, "severity": "critical"}, since=begin) == []
+    scene.timeline.report("both daemons report the leak as critical again, one without opening a finding again")
     down = scene.pages.first("resolved", {"alertname": "PgwatchSessionsDown", "severity": "critical"}, within=30)
     scene.timeline.report("resolved: PgwatchSessionsDown (critical)", at=down.at)
 
@@ -218,6 +227,12 @@ def refuse_configuration(scene: Scene) -> None:
     daemon.reload()
     until(lambda: not scene.prometheus.query(alert), within=40)
     scene.timeline.report("the mended file is taken in, and the alert is over")
+
+
+def openings(daemon: RestartableDaemon) -> list[dict[str, Any]]:
+    """Return the events with which a daemon opened a finding on the leak."""
+    fields = {"server": ORDERS, "application": APPLICATION, "site": SITE}
+    return [event for event in daemon.events("leak_opened") if fields.items() <= event.items()]
 
 
 def deploy_final_fix(scene: Scene) -> None:

@@ -16,6 +16,10 @@ from pgwatch_sessions.core.model import (
 )
 from pgwatch_sessions.core.statements import StatementKind
 
+#: What sessions did in a longer pause between two polls is not known, even of those that were opened in it: the daemon
+#: was not running, or the server refused it.
+_LONG_PAUSE = 300.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
@@ -97,7 +101,8 @@ class History:
             self.server_started_at != snapshot.server.started_at
         )
         before: Mapping[SessionId, Track] = {} if restarted else self.tracks
-        after = follow_sessions(before, snapshot.sessions, first_poll=self.last_poll_at is None)
+        births_missed = self.last_poll_at is None or snapshot.taken_at - self.last_poll_at > _LONG_PAUSE
+        after = follow_sessions(before, snapshot.sessions, births_missed=births_missed)
         terminated = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
         ended: tuple[EndedHold, ...] = ()
         if self.last_poll_at is not None:

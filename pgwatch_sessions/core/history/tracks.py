@@ -41,7 +41,7 @@ class Track:
     """One session as it was followed over the polls."""
 
     session: Session
-    #: Whether it was opened after our first poll.
+    #: Whether it was opened after our first poll, and not in a long pause between two polls.
     birth_seen: bool
     #: How often it was seen to have moved.
     moves: int
@@ -101,10 +101,10 @@ class EndedHold(NamedTuple):
 
 
 def follow_sessions(
-    before: Mapping[SessionId, Track], sessions: Iterable[Session], *, first_poll: bool
+    before: Mapping[SessionId, Track], sessions: Iterable[Session], *, births_missed: bool
 ) -> dict[SessionId, Track]:
     """Return the track of every session, continuing the tracks of the last poll."""
-    return {session.id: _track(session, before.get(session.id), first_poll=first_poll) for session in sessions}
+    return {session.id: _track(session, before.get(session.id), births_missed=births_missed) for session in sessions}
 
 
 def ended_holds(
@@ -145,10 +145,10 @@ def ended_holds(
             yield EndedHold(held, seconds, HoldEnd.MOVED)
 
 
-def _track(session: Session, before: Track | None, *, first_poll: bool) -> Track:
+def _track(session: Session, before: Track | None, *, births_missed: bool) -> Track:
     known = KnownState(session.state, session.state_change)
     if before is None:
-        return Track(session, not first_poll, 0, known, _last_write(session, None))
+        return Track(session, not births_missed, 0, known, _last_write(session, None))
     if before.session is session:
         return before
     if session.state is None:

@@ -168,7 +168,7 @@ def test_the_daemon_connects_with_the_credential(own_postgres: OwnPostgresFactor
 @needs_systemd
 @needs_seccomp
 def test_the_daemon_works_within_the_restrictions_of_the_unit(own_postgres: OwnPostgresFactory, tmp_path: Path) -> None:
-    """With the same filters of system calls, address families and memory, it polls, serves, records and keeps its state."""
+    """With the same filters of system calls, address families and memory, it polls, serves and writes its files."""
     assert unit_value("MemoryDenyWriteExecute") == unit_value("NoNewPrivileges") == "yes"
     recordings = tmp_path / "recordings"
     overrides = {"PGWATCH_SESSIONS_RECORD_DIR": str(recordings), "PGWATCH_SESSIONS_INTERVAL": "100ms"}
