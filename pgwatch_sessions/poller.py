@@ -14,7 +14,7 @@ from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.disk_writes import DiskWrites, Outcomes
 from pgwatch_sessions.logs import log_line
-from pgwatch_sessions.memory.saved_state import is_worth_a_write
+from pgwatch_sessions.memory.saved_state import Written, is_worth_a_write, written
 from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.wording.event_lines import (
@@ -65,7 +65,7 @@ class Poller:
         self._keeping = DiskWrites(_KEEPING, log)
         self._state_file = state_file
         #: What the file holds; None if that is not known.
-        self._kept: ServerState | None = None
+        self._written: Written | None = None
 
     def adjust(
         self,
@@ -80,7 +80,7 @@ class Poller:
         self._policy = policy
         self._record = record
         if state_file != self._state_file:
-            self._state_file, self._kept = state_file, None
+            self._state_file, self._written = state_file, None
         self._connection.adjust(timeout=timeout, parse=parse)
 
     async def reconnect(self, connection: HeldConnection) -> None:
@@ -122,13 +122,13 @@ class Poller:
                 self._on_event(event)
         if record := self._record:
             await self._recording.run(lambda: record(self._state.server, outcome, at))
-        if self._state_file is not None and is_worth_a_write(self._kept, self._state):
+        if self._state_file is not None and is_worth_a_write(self._written, self._state):
             await self._keep()
 
     async def _keep(self) -> None:
         state, file = self._state, self._state_file
         if file is not None and await self._keeping.run(lambda: file.write(state)):
-            self._kept = state
+            self._written = written(state)
 
     def _forget(self) -> None:
         if self._state_file is not None:
@@ -153,7 +153,7 @@ class Poller:
 
     async def _keep_last(self) -> None:
         await self._keeping.ended()
-        if self._state.last_poll_at is not None and self._state is not self._kept:
+        if self._state.last_poll_at is not None and self._written != written(self._state):
             await self._keep()
 
     async def _cancel_poll(self) -> None:

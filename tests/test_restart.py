@@ -65,8 +65,9 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 def kept_sessions(folder: Path) -> int:
     """Return the sessions of all findings in the file of the server `shop`; 0 if there is none yet."""
-    state = StateFile(directory=folder, server="shop", statements="redacted").read()
-    return sum(len(finding.sessions) for finding in state.findings) if state else 0
+    file = StateFile(directory=folder, server="shop", statements="redacted")
+    content = file.read()
+    return sum(len(finding.sessions) for finding in file.decode(content).findings) if content else 0
 
 
 def test_a_daemon_that_was_killed_during_a_leak_goes_on_with_it(database: Database, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_file_of_no_use_is_logged_once_and_replaced(
         (ignored,) = watching.events("state_ignored")
     assert ignored["error"] == reason
     assert ignored["message"] == f"{own.path} {reason}, so it is not used: findings, counters and habits begin anew"
-    assert own.read() is not None
+    assert own.decode(own.read() or b"").server == name
 
 
 def test_a_directory_that_cannot_be_written_stops_nothing(database: Database, tmp_path: Path) -> None:

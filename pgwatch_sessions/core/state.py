@@ -87,7 +87,7 @@ class ServerState:
     exhaustion: Mapping[LimitId, float] = field(default_factory=dict)
     #: Held sessions that are not reported, and why; none if the last poll failed.
     not_judged: tuple[NotJudged, ...] = ()
-    #: Counted since the daemon started.
+    #: Counted since the daemon started, or since it first kept its state.
     leak_counters: LeakCounters = field(default_factory=LeakCounters)
     memory: Memory = field(default_factory=Memory)
 

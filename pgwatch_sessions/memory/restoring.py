@@ -17,14 +17,18 @@ async def restored(file: StateFile, log: FilteringBoundLogger) -> ServerState | 
     """Return the state in the file; None if there is none. A file that cannot be used is logged and left out."""
     try:
         async with asyncio.timeout(DISK_SECONDS):
-            state = await asyncio.to_thread(file.read)
+            content = await asyncio.to_thread(file.read)
+        if content is None:
+            return None
+        # Without a deadline: many large files take long together, and that is not the disk's fault.
+        state = await asyncio.to_thread(file.decode, content)
     except UnusableStateError as error:
         _say_ignored(file, str(error), log)
         return None
     except OSError as error:
         _say_ignored(file, f"cannot be read ({str(error) or 'reading takes too long'})", log)
         return None
-    if state is not None and state.last_poll_at is not None:
+    if state.last_poll_at is not None:
         since = moment(state.last_poll_at)
         line = state_restored_line(len(state.findings), since)
         log_line(log, "state_restored", line, {"findings": len(state.findings), "last_poll_at": since})

@@ -10,13 +10,13 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
-from pgwatch_sessions.core.model import Client, Session
+from pgwatch_sessions.core.model import Client, Session, SessionId
 from pgwatch_sessions.core.state import Memory, ServerState
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.core.summaries.label_budget import LabelledClients
@@ -52,19 +52,35 @@ class UnusableStateError(ValueError):
     """Why a file cannot be used: the end of a sentence that begins with the file's name."""
 
 
-def is_worth_a_write(written: ServerState | None, state: ServerState) -> bool:
+class Written(NamedTuple):
+    """What a file holds, as far as it decides when the file is written again."""
+
+    #: The last poll, by the server's clock.
+    at: float
+    #: What was reported and counted.
+    reported: tuple[object, ...]
+    #: How often each session had moved.
+    moves: Mapping[SessionId, object]
+
+
+def written(state: ServerState) -> Written | None:
+    """Return what a file holds in which this state was written; None if the state is not worth a file yet."""
+    if state.last_poll_at is None:
+        return None
+    return Written(state.last_poll_at, tuple(_reported(state)), _moves(state))
+
+
+def is_worth_a_write(former: Written | None, state: ServerState) -> bool:
     """Return whether a state differs from what was written in more than numbers that change all the time.
 
     What was reported and counted must be in the file, or a restart would report and count it again. All else may be
     lost if it is younger than a minute. A server at which nothing moves is not written again.
     """
-    if state.last_poll_at is None or state is written:
+    if state.last_poll_at is None:
         return False
-    if written is None or written.last_poll_at is None:
+    if former is None or former.reported != tuple(_reported(state)):
         return True
-    if list(_reported(written)) != list(_reported(state)):
-        return True
-    return abs(state.last_poll_at - written.last_poll_at) >= _MAX_AGE and _moves(written) != _moves(state)
+    return abs(state.last_poll_at - former.at) >= _MAX_AGE and former.moves != _moves(state)
 
 
 def _reported(state: ServerState) -> Iterator[object]:
@@ -78,7 +94,7 @@ def _finding_marks(tracked: TrackedFinding) -> object:
     return finding.id, finding.severity, finding.is_leak, tracked.members, tracked.empty_since, tracked.last_reported
 
 
-def _moves(state: ServerState) -> object:
+def _moves(state: ServerState) -> Mapping[SessionId, object]:
     return {identity: (track.moves, track.known) for identity, track in state.memory.history.tracks.items()}
 
 

@@ -27,12 +27,15 @@ class StateFile:
         """The file."""
         return self.directory / f"{safe_name(self.server)}.state.json.gz"
 
-    def read(self) -> ServerState | None:
-        """Return the state, None if there is no file yet. UnusableStateError says why a file is of no use."""
+    def read(self) -> bytes | None:
+        """Return the content, None if there is no file yet."""
         try:
-            content = self.path.read_bytes()
+            return self.path.read_bytes()
         except FileNotFoundError:
             return None
+
+    def decode(self, content: bytes) -> ServerState:
+        """Return the state in this content. UnusableStateError says why it is of no use."""
         return decode_state(content, server=self.server, statements=self.statements)
 
     def write(self, state: ServerState) -> None:

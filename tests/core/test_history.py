@@ -133,6 +133,14 @@ def test_a_hold_that_the_server_killed_is_not_normal() -> None:
     assert history.habits[ORDERS].kills == {"SELECT orders": (Kill(NOW + 10, 60.0),)}
 
 
+def test_the_life_of_a_session_that_was_opened_in_a_long_pause_was_not_seen() -> None:
+    """After a short pause, such as a failed poll, it was."""
+    for pause, seen in ((20, True), (3600, False)):
+        at = NOW + pause
+        history = after(snapshot(session(1)), snapshot(session(1), session(2, born=at - 15), at=at))
+        assert {track.session.id.pid: track.birth_seen for track in history.tracks.values()} == {1: False, 2: seen}
+
+
 def test_a_restart_of_the_server_ends_no_hold() -> None:
     """After a restart every session is new."""
     restarted = snapshot(session(2), at=NOW + 10, server=ServerInfo(started_at=NOW + 5))

@@ -23,7 +23,10 @@ from pgwatch_sessions.memory.saved_state import (
     decode_state,
     encode_state,
     is_worth_a_write,
+    written,
 )
+from pgwatch_sessions.web.page.page import page_of
+from pgwatch_sessions.web.page.templates import render_page
 from tests.scenarios.families import FAMILIES, draw_story
 from tests.scenarios.story import begin, polls
 from tests.support.states import SERVER, leaking, polls_at_a_leak
@@ -48,7 +51,7 @@ def lived(family: str) -> Sequence[Lived]:
     state, kept, all_lived = ServerState(server="db"), None, []
     for poll in polls(story, begin(story, seed=0)):
         state = after(state, poll.outcome)
-        kept = state if is_worth_a_write(kept, state) else kept
+        kept = state if is_worth_a_write(written(kept) if kept else None, state) else kept
         all_lived.append(Lived(poll.outcome, state, kept))
     return all_lived
 
@@ -104,26 +107,26 @@ def test_after_a_kill_at_any_poll_no_finding_is_lost_or_opened_twice(
 
 def test_what_was_reported_is_written_at_once_and_the_rest_once_a_minute() -> None:
     """A leaking server is written when a finding opens or changes. A server at which nothing moves is not written."""
-    written: list[ServerState] = []
+    kept: list[ServerState] = []
     state = ServerState(server="db")
     opened = 0
     for outcome in polls_at_a_leak():
         state, events = advance(state, outcome, policy=POLICY, at=NOW, duration=0.01)
         opened += any(isinstance(event, LeakOpened) for event in events)
-        if is_worth_a_write(written[-1] if written else None, state):
-            written.append(state)
-        assert written[-1].leak_counters == state.leak_counters
-        assert findings(written[-1]) == findings(state)
+        if is_worth_a_write(written(kept[-1]) if kept else None, state):
+            kept.append(state)
+        assert kept[-1].leak_counters == state.leak_counters
+        assert findings(kept[-1]) == findings(state)
     assert opened == 1
 
     still = session(1, SessionState.IDLE, since=NOW - 50)
     quiet = after(ServerState(server="db"), snapshot(still))
     later = after(quiet, snapshot(still, at=NOW + 3600))
     assert is_worth_a_write(None, quiet)
-    assert not is_worth_a_write(quiet, later)
+    assert not is_worth_a_write(written(quiet), later)
     used = replace(still, state_change=NOW + 5, query_start=NOW + 5)
-    assert not is_worth_a_write(quiet, after(quiet, snapshot(used, at=NOW + 10)))
-    assert is_worth_a_write(quiet, after(quiet, snapshot(used, at=NOW + 60)))
+    assert not is_worth_a_write(written(quiet), after(quiet, snapshot(used, at=NOW + 10)))
+    assert is_worth_a_write(written(quiet), after(quiet, snapshot(used, at=NOW + 60)))
 
 
 def test_a_failed_poll_and_no_poll_are_not_written() -> None:
@@ -202,3 +205,10 @@ def test_a_damaged_file_is_noticed_wherever_it_is_damaged(data: st.DataObject) -
     with contextlib.suppress(UnusableStateError):
         # A byte of gzip's header does not matter.
         assert decode_state(changed, server="orders-db", statements="redacted").memory == leaking().memory
+
+
+def test_until_the_first_poll_the_page_shows_what_was_known_last() -> None:
+    """Findings are shown with their ages at the last poll, and the server as not polled yet."""
+    page = render_page(page_of([restarted(leaking())], version="1", links=(), refreshing=False))
+    assert "14 sessions idle in transaction at /orders/{id}, the longest for 6 min" in page
+    assert "orders-db was not polled yet" in page
