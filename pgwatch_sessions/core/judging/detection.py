@@ -146,9 +146,14 @@ DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
 )
 
 
+def configured_limit_of(track: Track, policy: Policy) -> float | None:
+    """Return the limit that the configuration sets where the session is held; None if it sets none."""
+    return policy.configured_limit(track.session.client, track.sites) if policy.hold_limits else None
+
+
 def hold_limit_of(track: Track, history: History, policy: Policy) -> float:
     """Return how many seconds the present hold of a session may last. What the configuration says is final."""
-    configured = policy.configured_limit(track.session.client, track.sites)
+    configured = configured_limit_of(track, policy)
     if configured is not None:
         return configured
     cohort = track.cohort

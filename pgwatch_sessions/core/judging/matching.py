@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pgwatch_sessions.core.history import History
-from pgwatch_sessions.core.judging.detection import Suspicion, held_since
+from pgwatch_sessions.core.history import History, Track
+from pgwatch_sessions.core.judging.detection import Suspicion, configured_limit_of, held_since
+from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
 from pgwatch_sessions.core.model import SessionId
 
@@ -95,3 +96,27 @@ def _without_owned_by_others(suspicion: Suspicion, owners: Mapping[SessionId, in
     """Leave out the sessions that belong to a finding at another place."""
     tracks = tuple(each for each in suspicion.tracks if owners.get(each.session.id, place) == place)
     return replace(suspicion, tracks=tracks, starts=tuple(map(held_since, tracks)))
+
+
+def without_excused(tracked: TrackedFinding, history: History, policy: Policy) -> TrackedFinding:
+    """Leave out sessions that the configuration allows to be held: it was reloaded since they joined the finding."""
+    if not policy.hold_limits:
+        return tracked
+    now = history.last_poll_at or 0.0
+    tracks = [history.tracks[identity] for identity in tracked.held_members(history)]
+    excused = [each for each in tracks if now - held_since(each) <= (configured_limit_of(each, policy) or 0.0)]
+    if not excused:
+        return tracked
+    left_out = {each.session.id for each in excused}
+    members = {identity: moves for identity, moves in tracked.members.items() if identity not in left_out}
+    return replace(
+        tracked,
+        members=members,
+        finding=replace(tracked.finding, configured_limit=common_limit(excused, policy)),
+    )
+
+
+def common_limit(tracks: Iterable[Track], policy: Policy) -> float | None:
+    """Return the limit that the configuration sets for all of these sessions."""
+    limits = {configured_limit_of(each, policy) for each in tracks}
+    return limits.pop() if len(limits) == 1 else None

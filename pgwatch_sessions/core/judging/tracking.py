@@ -15,7 +15,7 @@ from pgwatch_sessions.core.judging.blocking import harm_of
 from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
 from pgwatch_sessions.core.judging.filling import filled_limit
 from pgwatch_sessions.core.judging.forecast import forecast, rate_per_second
-from pgwatch_sessions.core.judging.matching import match, session_ids
+from pgwatch_sessions.core.judging.matching import common_limit, match, session_ids, without_excused
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.judging.severity import severity_of
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
@@ -58,7 +58,8 @@ def track(
     The forecast needs the sessions of all findings, and the severity needs the forecast. So first each session is given
     to a finding, then the forecast is made, then each finding is judged.
     """
-    matches = match([_without_excused(each, context) for each in open_findings], suspicions, context.history)
+    history = context.history
+    matches = match([without_excused(each, history, context.policy) for each in open_findings], suspicions, history)
     continued = [_continue(each.tracked, each.suspicion, context) for each in matches.continued]
     opened = [_continue(_without_sessions(suspicion, context), suspicion, context) for suspicion in matches.new]
     exhaustion = forecast(
@@ -163,28 +164,6 @@ def _without_sessions(suspicion: Suspicion, context: PollContext) -> TrackedFind
     )
 
 
-def _without_excused(tracked: TrackedFinding, context: PollContext) -> TrackedFinding:
-    """Leave out sessions that the configuration allows to be held: it was reloaded since they joined the finding."""
-    if not context.policy.hold_limits:
-        return tracked
-    tracks = [context.history.tracks[identity] for identity in tracked.held_members(context.history)]
-    excused = [each for each in tracks if context.now - held_since(each) <= (_configured_limit([each], context) or 0.0)]
-    if not excused:
-        return tracked
-    left_out = {each.session.id for each in excused}
-    members = {identity: moves for identity, moves in tracked.members.items() if identity not in left_out}
-    finding = replace(tracked.finding, configured_limit=_configured_limit(excused, context))
-    return replace(tracked, members=members, finding=finding)
-
-
-def _configured_limit(tracks: Iterable[Track], context: PollContext) -> float | None:
-    """Return the limit that the configuration sets for all of these sessions."""
-    if not context.policy.hold_limits:
-        return None
-    limits = {context.policy.configured_limit(each.session.client, each.sites) for each in tracks}
-    return limits.pop() if len(limits) == 1 else None
-
-
 def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: PollContext) -> TrackedFinding:
     """Return the finding with the sessions that it has after this poll."""
     members = tracked.held_members(context.history)
@@ -240,7 +219,7 @@ def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int
         total=before.total + joined,
         rate_per_minute=60 * rate,
         harm=harm,
-        configured_limit=_configured_limit(held, context) if held else before.configured_limit,
+        configured_limit=common_limit(held, context.policy) if held else before.configured_limit,
     )
 
 

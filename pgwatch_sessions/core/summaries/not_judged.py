@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.history import History, Track
-from pgwatch_sessions.core.judging.detection import SEVERAL, hold_limit_of
+from pgwatch_sessions.core.judging.detection import SEVERAL, configured_limit_of, hold_limit_of
 from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_tool
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionState
@@ -107,7 +107,7 @@ def _judgement(track: Track, history: History, policy: Policy) -> _Judgement | N
 
 
 def _within_limit(track: Track, seconds: float, history: History, policy: Policy) -> _Judgement:
-    if policy.configured_limit(track.session.client, track.sites) is not None:
+    if configured_limit_of(track, policy) is not None:
         reason = NotJudgedReason.CONFIGURED
     else:
         reason = NotJudgedReason.HABIT if seconds > policy.hold_limit else NotJudgedReason.YOUNG
