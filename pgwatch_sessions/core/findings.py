@@ -75,12 +75,29 @@ class Harm:
     slots: int
     #: Sessions of any client that wait for them, directly or behind another waiter.
     blocked: int = 0
+    #: For how many seconds somebody has waited for them; waiters may have given up, and others come.
+    blocked_seconds: float = 0.0
+    #: Another client of which all running sessions wait for them; None if there is none.
+    stopped: Client | None = None
     #: How many transactions they hold back vacuum by.
     xmin_age_max: int | None = None
     #: Age of their oldest transaction id, in transactions. None when they have changed nothing.
     xid_age_max: int | None = None
     #: The limit that the held sessions of the client fill; None if there is none.
     fills: FilledLimit | None = None
+    #: The size of the client's own pool if all of it is held, so that the client stands still; else None.
+    own_pool: int | None = None
+
+
+class Recurrence(NamedTuple):
+    """Long holds at one site that end by themselves and come back."""
+
+    #: How many ended lately, and in which time, in seconds.
+    holds: int
+    within: float
+    #: The shortest and the longest of them, in seconds; of holds that began together, only the longest counts.
+    shortest: float
+    longest: float
 
 
 class FindingKey(NamedTuple):
@@ -123,7 +140,7 @@ class Finding:
     opened_at: float
     #: All sessions it has ever had.
     total: int
-    #: New held sessions per minute, at present.
+    #: New held sessions per minute, at present, without those that will end by themselves.
     rate_per_minute: float
     #: Seconds until the first limit that applies to its client is reached; infinite when it is not growing.
     exhaustion_seconds: float
@@ -135,6 +152,8 @@ class Finding:
     closes_at: float | None = None
     #: The limit, in seconds, that the configuration sets for its holds; None if it sets none, or several.
     configured_limit: float | None = None
+    #: Its holds end and come back, again and again; None if they do not.
+    recurrence: Recurrence | None = None
 
     @property
     def site(self) -> str:

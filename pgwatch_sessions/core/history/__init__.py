@@ -1,7 +1,18 @@
 """What is remembered from poll to poll: which sessions moved (tracks) and what is normal for a client (habits)."""
 
-from pgwatch_sessions.core.history.habits import ClientHabits, Kill
+from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold
 from pgwatch_sessions.core.history.history import History
 from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, HoldEnd, KnownState, Origin, Track
 
-__all__ = ["ClientHabits", "Cohort", "EndedHold", "History", "HoldEnd", "Kill", "KnownState", "Origin", "Track"]
+__all__ = [
+    "ClientHabits",
+    "Cohort",
+    "EndedHold",
+    "History",
+    "HoldEnd",
+    "Kill",
+    "KnownState",
+    "LongHold",
+    "Origin",
+    "Track",
+]

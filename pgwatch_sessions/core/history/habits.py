@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from pgwatch_sessions.core.history.tracks import EndedHold, HoldEnd, Track
-from pgwatch_sessions.core.model import Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import StatementKind
 
 #: Clients whose habits are remembered, and sites of each of them.
@@ -22,6 +22,7 @@ _RETURN_SHARE = 0.7
 _MIN_RETURNS = 3
 _MAX_LONG_RESTS = 8
 _MAX_KILLS = 8
+_MAX_LONG_HOLDS = 64
 #: A longest hold is remembered for at least this long and at most twice as long. A weekly batch is still remembered.
 #: A connection that the garbage collector returned late hides a leak for 16 days at most.
 _REMEMBERED_SECONDS = 8 * 86_400.0
@@ -59,6 +60,18 @@ class Kill(NamedTuple):
     seconds: float
 
 
+class LongHold(NamedTuple):
+    """Long holds that ended and whose transactions began together; of a batch, they count once."""
+
+    #: When the first of the transactions began. Holds of one transaction have the same.
+    began: float
+    ended_at: float
+    holds: int
+    #: Of all of them together, and of the longest.
+    seconds: float
+    longest: float
+
+
 class LongRest(NamedTuple):
     """A long time in which an idle session was not used, until it was used again."""
 
@@ -78,6 +91,8 @@ class ClientHabits:
     left: int = 0
     #: The longest hold that ended, by site.
     longest_holds: Mapping[str, LongestHold] = field(default_factory=dict)
+    #: The latest long holds in a transaction that ended by themselves, by site.
+    long_holds: Mapping[str, tuple[LongHold, ...]] = field(default_factory=dict)
     #: The latest kills, by site.
     kills: Mapping[str, tuple[Kill, ...]] = field(default_factory=dict)
     #: The latest long rests; only those that no later one exceeds.
@@ -103,7 +118,10 @@ def learn(
     at: float,
     rest_limit: float,
 ) -> Mapping[Client, ClientHabits]:
-    """Return the habits after a poll `at` this time. Rests shorter than `rest_limit` seconds teach nothing."""
+    """Return the habits after a poll `at` this time.
+
+    Rests shorter than `rest_limit` seconds teach nothing, and holds are long from there on.
+    """
     learned = dict(habits)
     for client in {track.session.client for track in after.values()}:
         known = learned.get(client)
@@ -116,7 +134,8 @@ def learn(
     for hold in ended:
         if hold.how is not HoldEnd.FREED:
             client = hold.session.client
-            learned[client] = _learn_hold(learned.get(client) or ClientHabits(seen_at=at), hold, at)
+            known = learned.get(client) or ClientHabits(seen_at=at)
+            learned[client] = _learn_hold(known, hold, at, rest_limit=rest_limit)
     return _bounded(learned)
 
 
@@ -137,14 +156,37 @@ def _learn_rest(habits: ClientHabits, old: Session, new: Session, *, at: float, 
     )
 
 
-def _learn_hold(habits: ClientHabits, hold: EndedHold, at: float) -> ClientHabits:
+def _learn_hold(habits: ClientHabits, hold: EndedHold, at: float, *, rest_limit: float) -> ClientHabits:
     site = hold.session.statement.site
     if hold.how is HoldEnd.KILLED:
         kills = (*habits.kills.get(site, ()), Kill(at, hold.seconds))[-_MAX_KILLS:]
         return replace(habits, kills=_with_site(habits.kills, site, kills))
-    longest = habits.longest_holds.get(site, LongestHold(at, 0.0)).at(at)
-    longest = longest._replace(present=max(longest.present, hold.seconds))
-    return replace(habits, longest_holds=_with_site(habits.longest_holds, site, longest))
+    if hold.how is not HoldEnd.LEAKED:
+        longest = habits.longest_holds.get(site, LongestHold(at, 0.0)).at(at)
+        longest = longest._replace(present=max(longest.present, hold.seconds))
+        habits = replace(habits, longest_holds=_with_site(habits.longest_holds, site, longest))
+    if hold.seconds <= rest_limit or hold.session.state not in IDLE_IN_TRANSACTION_STATES:
+        return habits
+    began = hold.session.xact_start or hold.session.state_change or at
+    long_holds = _with_long_hold(
+        habits.long_holds.get(site, ()), LongHold(began, at, 1, hold.seconds, hold.seconds), together=rest_limit
+    )
+    return replace(habits, long_holds=_with_site(habits.long_holds, site, long_holds))
+
+
+def _with_long_hold(known: tuple[LongHold, ...], hold: LongHold, *, together: float) -> tuple[LongHold, ...]:
+    """Return the long holds with one more. It joins the first that began within `together` seconds of it."""
+    for place, other in enumerate(known):
+        if abs(hold.began - other.began) <= together:
+            joined = LongHold(
+                other.began,
+                hold.ended_at,
+                other.holds + hold.holds,
+                other.seconds + hold.seconds,
+                max(other.longest, hold.longest),
+            )
+            return (*known[:place], joined, *known[place + 1 :])
+    return (*known, hold)[-_MAX_LONG_HOLDS:]
 
 
 def _with_site(sites: Mapping[str, _Value], site: str, value: _Value) -> Mapping[str, _Value]:

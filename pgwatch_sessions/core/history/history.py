@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pgwatch_sessions.core.history.habits import ClientHabits, Kill, learn
+from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold, learn
 from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Track, ended_holds, follow_sessions
 from pgwatch_sessions.core.model import (
     IDLE_IN_TRANSACTION_STATES,
@@ -51,6 +51,11 @@ class History:
         if longest is None or self.last_poll_at is None:
             return 0.0
         return longest.at(self.last_poll_at).seconds
+
+    def long_holds(self, cohort: Cohort, *, since: float) -> Sequence[LongHold]:
+        """Return the long holds of the cohort that ended by themselves after `since`."""
+        habits = self.habits.get(cohort.client)
+        return [each for each in habits.long_holds.get(cohort.site, ()) if each.ended_at > since] if habits else ()
 
     def longest_rest(self, client: Client, *, since: float) -> float:
         """Return the longest rest, in seconds, that ended after `since`; 0 if none is known."""

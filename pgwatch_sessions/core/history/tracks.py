@@ -87,7 +87,9 @@ class HoldEnd(Enum):
     GONE = auto()
     #: The session is gone, and the server has counted sessions that it or an operator terminated.
     KILLED = auto()
-    #: The session is gone together with all others of its origin, or it was known to be leaked: a restart freed it.
+    #: The session is gone, and it was known to be leaked: it was collected late, or somebody ended it.
+    LEAKED = auto()
+    #: The session is gone together with all others of its origin: a restart freed it.
     FREED = auto()
 
 
@@ -135,8 +137,10 @@ def ended_holds(
             # termination is a client that disconnected.
             if held.client.database in killing_databases and seen_for >= rest_limit / 2:
                 how = HoldEnd.KILLED
-            elif identity in leaked or track.origin not in remaining:
+            elif track.origin not in remaining:
                 how = HoldEnd.FREED
+            elif identity in leaked:
+                how = HoldEnd.LEAKED
             else:
                 how = HoldEnd.GONE
             yield EndedHold(held, seen_for, how)

@@ -1,9 +1,22 @@
 """Who waits for whom, and what held sessions cost others."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Harm
-from pgwatch_sessions.core.model import Session
+from pgwatch_sessions.core.model import Client, Session, SessionState
+
+#: A client stands still if all of its running sessions wait, and there are so many.
+_MIN_STOPPED = 2
+
+
+class Blocked(NamedTuple):
+    """A time in which sessions waited for others; waiters may have given up meanwhile, and others came."""
+
+    since: float
+    #: When somebody was last seen to wait.
+    last: float
 
 
 class Blocking:
@@ -54,12 +67,43 @@ NO_BLOCKING = Blocking(())
 
 def harm_of(sessions: Collection[Session], blocking: Blocking) -> Harm:
     """Add up what these sessions cost others."""
-    pids = {session.id.pid for session in sessions}
+    waiting = blocking.waiting_for({session.id.pid for session in sessions}) if blocking else {}
     xmins = [session.backend_xmin_age for session in sessions if session.backend_xmin_age is not None]
     xids = [session.backend_xid_age for session in sessions if session.backend_xid_age is not None]
     return Harm(
         slots=len(sessions),
-        blocked=len(blocking.waiting_for(pids)) if blocking else 0,
+        blocked=len(waiting),
         xmin_age_max=max(xmins, default=None),
         xid_age_max=max(xids, default=None),
     )
+
+
+def blocked_after(
+    before: Blocked | None, sessions: Collection[Session], blocking: Blocking, *, now: float, pause: float
+) -> Blocked | None:
+    """Return since when others have waited for these sessions. A pause of up to `pause` seconds does not end it."""
+    waiting = blocking.waiting_for({session.id.pid for session in sessions}) if blocking else {}
+    if before is not None and not 0 <= now - before.last <= pause:
+        before = None
+    if not waiting:
+        return before
+    since = min([now, *(each.query_start for each in waiting.values() if each.query_start is not None)])
+    return Blocked(since if before is None else min(since, before.since), now)
+
+
+def stopped_client(held: Collection[Session], blocking: Blocking, sessions: Iterable[Session]) -> Client | None:
+    """Return another client of which all running sessions wait for `held`; None if there is none.
+
+    `sessions` are all of the server.
+    """
+    if not blocking or not held:
+        return None
+    waiting = Counter(each.client for each in blocking.waiting_for({session.id.pid for session in held}).values())
+    own = {session.client for session in held}
+    running = Counter(each.client for each in sessions if each.state is SessionState.ACTIVE)
+    stopped = [
+        client
+        for client, number in waiting.items()
+        if client not in own and number >= _MIN_STOPPED and number >= running[client]
+    ]
+    return max(stopped, key=lambda client: (waiting[client], client), default=None)

@@ -3,7 +3,8 @@
 A session is *held* when it sits in a transaction, or keeps a connection that it should have returned to its pool, and
 has not moved. What counts is the age of the state, never the age of the transaction or the number of active sessions.
 How long is too long depends on what the same client did at the same site before: if a hold of 50 s ended there, holds
-of up to 100 s are normal. The configuration may set another limit.
+of up to 100 s are normal. Where long holds come back again and again, they are not. The configuration may set another
+limit.
 
 Several sessions whose holds began together are a batch or a deploy, and may still end. Several whose holds began one
 after the other are a leak. A single session is judged by its harm. Sessions of a host that vanished look like leaked
@@ -14,10 +15,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
 from pgwatch_sessions.core.history import Cohort, History, Kill, Origin, Track
 from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.recurrence import ended_lately, recurrence_of
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import StatementKind
 
@@ -42,6 +45,8 @@ _LONG_WHEN_ALL_HELD = 1.3
 _BUSY_RESTS = 20
 #: A hold is normal up to this many times the longest one that ended at its site.
 _NORMAL_FACTOR = 2.0
+#: What was learned raises the limit to this many hold limits at most.
+_MAX_NORMAL = 3.0
 #: Two holds recur if their starts are this many limits apart.
 _RECURRING = 1.0
 #: An origin counts as growing from this number of sessions on that were passed over.
@@ -157,7 +162,8 @@ def hold_limit_of(track: Track, history: History, policy: Policy) -> float:
     if configured is not None:
         return configured
     cohort = track.cohort
-    limit = max(policy.hold_limit, _NORMAL_FACTOR * history.longest_hold(cohort))
+    normal = min(_NORMAL_FACTOR * history.longest_hold(cohort), _MAX_NORMAL * policy.hold_limit)
+    limit = policy.hold_limit if recurrence_of(cohort, history, policy) else max(policy.hold_limit, normal)
     kills = _recent_kills(cohort, history, policy)
     if len(kills) >= SEVERAL:
         return min(limit, _KILL_SHARE * median(kill.seconds for kill in kills))
@@ -172,32 +178,63 @@ def _recent_kills(cohort: Cohort, history: History, policy: Policy) -> Sequence[
 
 def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Policy) -> Iterator[Suspicion]:
     now = history.last_poll_at or 0.0
+    blockers = {pid for track in history.tracks.values() for pid in track.session.blocked_by}
     cohorts: dict[Cohort, list[Track]] = {}
-    limits: dict[tuple[Client, tuple[str, ...]], float] = {}
+    limits: dict[tuple[Client, tuple[str, ...]], _Limits] = {}
     for track in held:
         if track.session.state_change is None:
             continue  # a recording may lack it
         place = track.session.client, track.sites
         if place not in limits:
-            limits[place] = hold_limit_of(track, history, policy)
-        if now - held_since(track) > limits[place]:
+            limits[place] = _limits_of(track, history, policy)
+        if now - held_since(track) > limits[place].of(track, blockers):
             cohorts.setdefault(track.cohort, []).append(track)
     over_limit = {track.session.id for tracks in cohorts.values() for track in tracks}
     stuck = _stuck_clients({cohort.client for cohort in cohorts}, over_limit, history) if cohorts else ()
     for cohort, tracks in _with_varying_sites_joined(cohorts).items():
         tracks.sort(key=longest_first)
+        own = [limits[cohort.client, track.sites] for track in tracks]
+        reported, normal, longest, _ = map(max, zip(*own, strict=True))
         starts = tuple(map(held_since, tracks))
-        limit = max(limits[cohort.client, track.sites] for track in tracks)
+        lost = [start for start in starts if now - start > longest]
         long = _LONG_WHEN_ALL_HELD if cohort.client in stuck else _LONG
         yield Suspicion(
             key=FindingKey(cohort.client, kind, cohort.site),
             tracks=tuple(tracks),
             starts=starts,
-            limit=limit,
-            is_leak=is_leak(starts, now=now, limit=limit, long=long)
-            or _outlives_kills(starts, limit, _recent_kills(cohort, history, policy)),
-            is_plain=kind is LeakKind.TRANSACTION_HELD and _is_plain_leak(starts, now=now, limit=limit),
+            limit=reported,
+            is_leak=is_leak(lost, now=now, limit=normal, long=long)
+            or _outlives_kills(starts, normal, _recent_kills(cohort, history, policy)),
+            is_plain=kind is LeakKind.TRANSACTION_HELD and _is_plain_leak(lost, now=now, limit=normal),
         )
+
+
+class _Limits(NamedTuple):
+    """For how many seconds the holds of a cohort may last."""
+
+    #: Longer holds are reported.
+    reported: float
+    #: How long is normal: the unit for whether they began together.
+    normal: float
+    #: Longer holds may be leaked.
+    longest: float
+    #: A session that blocks others is reported after this time.
+    blocking: float
+
+    def of(self, track: Track, blockers: Collection[int]) -> float:
+        """Return after how many seconds a hold is reported. `blockers` are the pids that block others."""
+        return self.blocking if track.session.id.pid in blockers else self.reported
+
+
+def _limits_of(track: Track, history: History, policy: Policy) -> _Limits:
+    """Return the limits of a session's cohort. Where a hold was reported lately, all that follow are."""
+    normal, cohort = hold_limit_of(track, history, policy), track.cohort
+    if configured_limit_of(track, policy) is not None:
+        return _Limits(normal, normal, normal, normal)
+    recurrence = recurrence_of(cohort, history, policy)
+    longest = normal if recurrence is None else max(normal, _NORMAL_FACTOR * recurrence.longest)
+    reported = min(normal, policy.hold_limit) if ended_lately(cohort, history, policy) else normal
+    return _Limits(reported, normal, longest, policy.hold_limit)
 
 
 def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = _LONG) -> bool:
@@ -205,11 +242,13 @@ def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = 
 
     `limit` is in seconds; holds that began together are a leak once the oldest has lasted `long` limits.
     """
+    if len(starts) < SEVERAL - 1:
+        return False
     spread = starts[-1] - starts[0]
     oldest = now - starts[0]
     if len(starts) >= SEVERAL:
         return spread >= _MIN_SPREAD * limit or oldest >= long * limit
-    return len(starts) == SEVERAL - 1 and spread >= _RECURRING * limit and oldest >= long * limit
+    return spread >= _RECURRING * limit and oldest >= long * limit
 
 
 def _is_plain_leak(starts: Sequence[float], *, now: float, limit: float) -> bool:

@@ -3,13 +3,14 @@
 A pool that is too small looks full, busy and young. A leak looks full, quiet and old.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pgwatch_sessions.core.events import DiagnosisChanged
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
 from pgwatch_sessions.core.history import History, Track
+from pgwatch_sessions.core.judging.detection import held_since, longest_first
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, Client, LimitScope, SessionState
@@ -67,7 +68,7 @@ class ClientEvidence:
 
     tracks: Sequence[Track]
     activity: Sequence[Activity]
-    #: Open findings of this client with sessions, of at least WARNING.
+    #: Open findings of this client, of at least WARNING, with sessions or with holds that come back.
     leaks: Sequence[Finding]
     context: PollContext
 
@@ -82,7 +83,7 @@ def diagnose(
             tracks[track.session.client].append(track)
     leaks: dict[Client, list[Finding]] = {}
     for finding in findings:
-        if finding.sessions and finding.severity.rank >= Severity.WARNING.rank:
+        if (finding.sessions or finding.recurrence) and finding.severity.rank >= Severity.WARNING.rank:
             leaks.setdefault(finding.key.client, []).append(finding)
     activity = {
         client: _with_latest(memory.activity.get(client, ()), _activity(own, context), context)
@@ -131,25 +132,46 @@ def _hidden_part(hidden: int, sessions: int) -> str:
 
 
 def _leaking(evidence: ClientEvidence) -> str:
-    return "; ".join(f"{len(leak.sessions)} held at {leak.site}" for leak in evidence.leaks)
+    return "; ".join(
+        f"{len(leak.sessions)} held at {leak.site}"
+        if leak.recurrence is None
+        else f"long holds come back at {leak.site}"
+        for leak in evidence.leaks
+    )
 
 
 def _blocked(evidence: ClientEvidence) -> str:
-    """Say who blocks if at least half of the client's running statements wait for locks."""
+    """Say who blocks, if sessions wait for one that is held, or at least half of the running statements wait."""
     context = evidence.context
+    limit = context.policy.hold_limit
     active = [track.session for track in evidence.tracks if track.session.state is SessionState.ACTIVE]
-    waiting = [session for session in active if session.wait_event_type == LOCK_WAIT]
-    if not waiting or 2 * len(waiting) < len(active):
+    waiting = [session for session in active if session.wait_event_type == LOCK_WAIT or session.blocked_by]
+    if not waiting:
         return ""
+    roots = {root for session in waiting for root in context.blocking.roots_of(session.id.pid)}
+    blockers = [track for track in context.history.tracks.values() if track.session.id.pid in roots]
+    held = any(
+        each.session.state in IDLE_IN_TRANSACTION_STATES and context.now - held_since(each) > limit for each in blockers
+    )
     starts = (session.query_start for session in waiting if session.query_start is not None)
     longest = max((context.now - start for start in starts), default=0.0)
-    if longest < _MIN_WAIT * context.policy.hold_limit:
+    if not held and (2 * len(waiting) < len(active) or longest < _MIN_WAIT * limit):
         return ""
-    roots = sorted({root for session in waiting for root in context.blocking.roots_of(session.id.pid)})
-    behind = f" held by pid {', '.join(map(str, roots[:_MAX_BLOCKERS_NAMED]))}" if roots else ""
     return (
-        f"waiting for locks{behind}: {len(waiting)} of {len(active)} active sessions, the longest for {longest:.0f} s"
+        f"{len(waiting)} of {len(active)} active sessions wait for locks{_held_by(blockers, roots)}, "
+        f"the longest for {longest:.0f} s"
     )
+
+
+def _held_by(blockers: Sequence[Track], roots: Collection[int]) -> str:
+    """Name the sessions at the head of the queue, the longest held first."""
+    if not roots:
+        return ""
+    known = [
+        f"{each.session.client.application} at {each.session.statement.site} (pid {each.session.id.pid})"
+        for each in sorted(blockers, key=longest_first)[:_MAX_BLOCKERS_NAMED]
+    ]
+    return f" held by {', '.join(known) or ', '.join(f'pid {pid}' for pid in sorted(roots)[:_MAX_BLOCKERS_NAMED])}"
 
 
 def _slow(evidence: ClientEvidence) -> str:
@@ -180,13 +202,13 @@ def _saturated(evidence: ClientEvidence) -> str:
 #: The verdicts on a client. The first rule that returns a reason decides.
 CLIENT_RULES: tuple[tuple[Verdict, Callable[[ClientEvidence], str]], ...] = (
     (Verdict.UNKNOWN, _hidden),
-    (Verdict.LEAKING, _leaking),
     (Verdict.BLOCKED, _blocked),
+    (Verdict.LEAKING, _leaking),
     (Verdict.SLOW, _slow),
     (Verdict.SATURATED, _saturated),
 )
 #: The server takes over the worst verdict on its clients.
-_WORST_FIRST = (Verdict.LEAKING, Verdict.BLOCKED, Verdict.SATURATED, Verdict.SLOW)
+_WORST_FIRST = (Verdict.BLOCKED, Verdict.LEAKING, Verdict.SATURATED, Verdict.SLOW)
 
 
 def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage], *, hidden: str) -> Diagnosis:
@@ -198,7 +220,7 @@ def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage], *,
     for diagnosis in clients:
         by_verdict.setdefault(diagnosis.verdict, []).append(diagnosis)
     full = [each for each in slots if each.scope is LimitScope.SERVER and each.used >= _FULL * each.capacity]
-    if Verdict.LEAKING not in by_verdict and full:
+    if not {Verdict.LEAKING, Verdict.BLOCKED} & by_verdict.keys() and full:
         reason = f"{full[0].used} of {full[0].capacity} slots are in use"
         return Diagnosis(client=None, verdict=Verdict.SATURATED, reason=reason)
     for verdict in _WORST_FIRST:

@@ -1,9 +1,9 @@
-"""Whether the held sessions of a client fill a limit on connections."""
+"""Whether the held sessions of a client fill a limit on connections, or its own pool."""
 
 from collections.abc import Collection, Iterable
 
 from pgwatch_sessions.core.findings import FilledLimit
-from pgwatch_sessions.core.history import History
+from pgwatch_sessions.core.history import History, Track
 from pgwatch_sessions.core.judging.detection import SEVERAL
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session
@@ -27,14 +27,9 @@ def filled_limit(
     ]
     if not nearly_full:
         return None
-    now = history.last_poll_at or 0.0
     counted = {session.id for session in found}
     held = len(counted) + sum(
-        track.session.client == client
-        and track.session.id not in counted
-        and track.session.state_change is not None
-        and now - track.session.state_change >= _HELD_AFTER * hold_limit
-        and history.is_held(track.session)
+        track.session.client == client and track.session.id not in counted and _is_held(track, history, hold_limit)
         for track in history.tracks.values()
     )
     filled = [each for each in nearly_full if held >= max(SEVERAL, _LARGE_PART * each.used)]
@@ -43,3 +38,22 @@ def filled_limit(
         key=lambda each: each.slots.used / each.slots.capacity,
         default=None,
     )
+
+
+def full_pool(client: Client, history: History, *, hold_limit: float) -> int | None:
+    """Return the size of the client's own pool if all of it is held; None if not.
+
+    The server does not know the size of a pool. It is full if every session is held, and none was opened lately.
+    """
+    now = history.last_poll_at or 0.0
+    own = [track for track in history.tracks.values() if track.session.client == client]
+    full = len(own) >= SEVERAL and all(
+        _is_held(track, history, hold_limit) and now - (track.session.id.backend_start or now) > hold_limit
+        for track in own
+    )
+    return len(own) if full else None
+
+
+def _is_held(track: Track, history: History, hold_limit: float) -> bool:
+    since, now = track.session.state_change, history.last_poll_at or 0.0
+    return since is not None and now - since >= _HELD_AFTER * hold_limit and history.is_held(track.session)

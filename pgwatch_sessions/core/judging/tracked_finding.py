@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.history import History
+from pgwatch_sessions.core.judging.blocking import Blocked
 from pgwatch_sessions.core.model import SessionId
+
+
+class EndedMember(NamedTuple):
+    """A session of a finding whose hold ended."""
+
+    at: float
+    #: How long it had been held when it was last seen.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +37,12 @@ class TrackedFinding:
     empty_since: float | None
     #: When it was last judged critical.
     critical_at: float | None = None
+    #: The holds that ended, one by one, within the growth window; only the latest are kept.
+    ended: tuple[EndedMember, ...] = ()
+    #: The longest hold that ended, in seconds.
+    longest_ended: float = 0.0
+    #: Since when others have waited for its sessions; None if nobody has for a while.
+    blocked: Blocked | None = None
 
     def held_members(self, history: History) -> dict[SessionId, int]:
         """Return the members that have not moved since they joined."""

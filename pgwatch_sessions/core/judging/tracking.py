@@ -9,18 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import Finding, FindingKey, FindingState, Harm, LeakKind, Severity
-from pgwatch_sessions.core.history import Track
-from pgwatch_sessions.core.judging.blocking import harm_of
+from pgwatch_sessions.core.findings import Finding, FindingKey, FindingState, Harm, LeakKind, Recurrence, Severity
+from pgwatch_sessions.core.history import Cohort, Track
+from pgwatch_sessions.core.judging.blocking import Blocked, blocked_after, harm_of, stopped_client
 from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
-from pgwatch_sessions.core.judging.filling import filled_limit
-from pgwatch_sessions.core.judging.forecast import forecast, rate_per_second
+from pgwatch_sessions.core.judging.filling import filled_limit, full_pool
+from pgwatch_sessions.core.judging.forecast import forecast, outlasting_part, rate_per_second, steady_rate
 from pgwatch_sessions.core.judging.matching import common_limit, match, session_ids, without_excused
 from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.judging.recurrence import recurrence_of
 from pgwatch_sessions.core.judging.severity import severity_of
-from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
+from pgwatch_sessions.core.judging.tracked_finding import EndedMember, TrackedFinding
 from pgwatch_sessions.core.limits import LimitId, nearest_limit
-from pgwatch_sessions.core.model import Client, Session
+from pgwatch_sessions.core.model import Client, Session, SessionId
 from pgwatch_sessions.core.statements import Statement
 
 #: Starts that are kept of a finding, for its rate.
@@ -32,10 +33,14 @@ _GRACE = 0.25
 #: A leak without sessions stays open for this many hold limits: the application may have been restarted without a fix,
 #: and its next leaked session is found one limit later.
 _OPEN_WITHOUT_SESSIONS = 2.0
+#: Holds that ended by themselves may come back: the finding waits this many times as long as the longest of them
+#: lasted, for at least one growth window and at most this many.
+_AWAITED_LENGTHS = 10.0
+_AWAITED_WINDOWS = 6.0
+#: Others may stop waiting for so many limits: one gives up, and the next comes.
+_BLOCKED_PAUSE = 1.0
 #: A finding stays critical for this many hold limits after it was last judged critical.
 _CRITICAL_FOR = 5.0
-#: A leak is growing while this part of all its sessions is still held. Below that, its sessions are being ended.
-_STILL_HELD = 0.9
 #: A number has changed if it differs by more than a fifth from what was last reported.
 _NOTABLE_CHANGE = 0.2
 
@@ -64,7 +69,7 @@ def track(
     opened = [_continue(_without_sessions(suspicion, context), suspicion, context) for suspicion in matches.new]
     exhaustion = forecast(
         context.slots,
-        _leak_rates([*continued, *opened]),
+        _leak_rates([*continued, *opened], context),
         context.usage,
         window=context.policy.growth_window,
     )
@@ -85,27 +90,32 @@ def track(
     return TrackingResult(tracked=tuple(after), events=tuple(events), exhaustion=exhaustion)
 
 
-def _leak_rates(tracked: Iterable[TrackedFinding]) -> Mapping[Client, float]:
+def _leak_rates(tracked: Iterable[TrackedFinding], context: PollContext) -> Mapping[Client, float]:
     """Return the sessions per second that each client leaks at present.
 
-    Batches and single sessions do not count. Nor does a leak whose sessions are being ended, by time-outs or by the
-    garbage collector: there, the trend of the used slots is the better forecast.
+    Batches and single sessions do not count. Nor do holds that come back.
     """
     rates: dict[Client, float] = {}
-    for finding in (each.finding for each in tracked):
-        if finding.is_leak and len(finding.sessions) >= _STILL_HELD * max(1, finding.total):
-            rates[finding.key.client] = rates.get(finding.key.client, 0.0) + finding.rate_per_minute / 60
+    for each in tracked:
+        if each.finding.is_leak:
+            client = each.finding.key.client
+            rates[client] = rates.get(client, 0.0) + _net_rate(each, context, steady=True)
     return rates
 
 
 def _judged(tracked: TrackedFinding, exhaustion: Mapping[LimitId, float], context: PollContext) -> TrackedFinding:
     """Return the finding with its forecast and severity."""
     finding = tracked.finding
-    seconds = nearest_limit(exhaustion, finding.key.client).seconds if finding.sessions else math.inf
+    limit, seconds = nearest_limit(exhaustion, finding.key.client) if finding.sessions else (None, math.inf)
     finding = replace(finding, exhaustion_seconds=seconds, closes_at=_closes_at(tracked, context))
     severity = severity_of(
         finding,
         limits_held=_longest_hold(finding, context) / tracked.limit,
+        growing_for=context.now - finding.since,
+        slots_grow=limit is not None
+        and context.usage.keeps_up(
+            limit, finding.rate_per_minute / 60, since=finding.since, window=context.policy.growth_window
+        ),
         policy=context.policy,
     )
     if severity is Severity.CRITICAL:
@@ -126,8 +136,22 @@ def _longest_hold(finding: Finding, context: PollContext) -> float:
 
 
 def _closes_at(tracked: TrackedFinding, context: PollContext) -> float | None:
-    limits = _OPEN_WITHOUT_SESSIONS if tracked.finding.is_leak else 1.0
-    return None if tracked.empty_since is None else tracked.empty_since + limits * context.policy.hold_limit
+    if tracked.empty_since is None:
+        return None
+    finding, policy = tracked.finding, context.policy
+    seconds = (_OPEN_WITHOUT_SESSIONS if finding.is_leak else 1.0) * policy.hold_limit
+    if finding.recurrence is not None or _may_come_back(tracked):
+        longest = _AWAITED_WINDOWS * policy.growth_window
+        seconds = min(max(_AWAITED_LENGTHS * tracked.longest_ended, policy.growth_window), longest)
+    return tracked.empty_since + seconds
+
+
+def _may_come_back(tracked: TrackedFinding) -> bool:
+    """Return whether more holds may follow: all that there were have ended one by one."""
+    finding = tracked.finding
+    if finding.key.kind is not LeakKind.TRANSACTION_HELD:
+        return False
+    return len(tracked.ended) >= finding.total if finding.is_leak else finding.severity is Severity.NOTICE
 
 
 def _is_over(tracked: TrackedFinding, context: PollContext) -> bool:
@@ -167,6 +191,7 @@ def _without_sessions(suspicion: Suspicion, context: PollContext) -> TrackedFind
 def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: PollContext) -> TrackedFinding:
     """Return the finding with the sessions that it has after this poll."""
     members = tracked.held_members(context.history)
+    ended = _ended_one_by_one(tracked, members, context)
     joining = [] if suspicion is None else [each for each in suspicion.tracks if each.session.id not in members]
     starts = tuple(sorted((*tracked.starts, *(held_since(each) for each in joining))))[-_MAX_STARTS:]
     members = {**members, **{each.session.id: each.moves for each in joining}}
@@ -177,14 +202,36 @@ def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: Pol
         limit=tracked.limit if suspicion is None else max(tracked.limit, suspicion.limit),
         leak_since=_leak_since(tracked, suspicion, context),
         empty_since=None if members else min(tracked.empty_since or context.now, context.now),
+        ended=ended,
+        longest_ended=max([tracked.longest_ended, *(each.seconds for each in ended)]),
+        blocked=_blocked(tracked, members, context),
     )
     return replace(continued, finding=_described(continued, suspicion, len(joining), context))
+
+
+def _ended_one_by_one(
+    tracked: TrackedFinding, members: Mapping[SessionId, int], context: PollContext
+) -> tuple[EndedMember, ...]:
+    """Return the holds that ended by themselves. Several that end at one poll, all that were left, were terminated."""
+    gone = tracked.members.keys() - members.keys()
+    known = [each for each in tracked.ended if context.now - context.policy.growth_window < each.at <= context.now]
+    if not members and len(gone) >= SEVERAL:
+        return tuple(known)
+    before = context.history_before
+    lengths = ((before.last_poll_at or 0.0) - held_since(before.tracks[identity]) for identity in gone)
+    return (*known, *(EndedMember(context.now, seconds) for seconds in lengths))[-_MAX_STARTS:]
+
+
+def _blocked(tracked: TrackedFinding, members: Mapping[SessionId, int], context: PollContext) -> Blocked | None:
+    sessions = [context.history.tracks[identity].session for identity in members]
+    pause = _BLOCKED_PAUSE * context.policy.hold_limit
+    return blocked_after(tracked.blocked, sessions, context.blocking, now=context.now, pause=pause)
 
 
 def _leak_since(tracked: TrackedFinding, suspicion: Suspicion | None, context: PollContext) -> float | None:
     if suspicion is not None and suspicion.is_leak:
         return context.now if tracked.leak_since is None else min(tracked.leak_since, context.now)
-    return tracked.leak_since if tracked.finding.is_leak else None
+    return tracked.leak_since if tracked.finding.is_leak and tracked.finding.recurrence is None else None
 
 
 def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int, context: PollContext) -> Finding:
@@ -192,34 +239,59 @@ def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int
     before = tracked.finding
     held = sorted((context.history.tracks[identity] for identity in tracked.members), key=longest_first)
     sessions = tuple(each.session for each in held)
-    rate = rate_per_second(
-        tracked.starts,
-        now=context.now - tracked.limit,
-        window=context.policy.growth_window,
-        grace=_GRACE * tracked.limit,
-    )
-    harm = replace(
-        harm_of(sessions, context.blocking),
-        fills=filled_limit(
-            before.key.client, sessions, context.slots, context.history, hold_limit=context.policy.hold_limit
-        )
-        if sessions
-        else None,
-    )
+    recurrence = _recurrence(before, context)
+    harm = _harm(tracked, sessions, context)
+    is_leak = _is_confirmed_leak(tracked, suspicion, harm, recurrence, context)
     key = _key(before, suspicion, tracked, sessions)
     return replace(
         before,
         key=key,
         write=before.write if before.total and key == before.key else _write_of(key, held),
-        is_leak=_is_confirmed_leak(tracked, suspicion, harm, context),
+        is_leak=is_leak,
         sessions=sessions,
         evidence=sessions or before.evidence,
         origins=tuple(sorted({session.client_addr for session in sessions if session.client_addr})) or before.origins,
         since=min(before.since, tracked.starts[0]),
         total=before.total + joined,
-        rate_per_minute=60 * rate,
+        # What comes back reaches a level and stays there.
+        rate_per_minute=60 * _net_rate(tracked, context) if is_leak or recurrence is None else 0.0,
         harm=harm,
         configured_limit=common_limit(held, context.policy) if held else before.configured_limit,
+        recurrence=recurrence,
+    )
+
+
+def _recurrence(finding: Finding, context: PollContext) -> Recurrence | None:
+    if finding.key.kind is not LeakKind.TRANSACTION_HELD or finding.is_tool:
+        return None
+    return recurrence_of(Cohort(finding.key.client, finding.key.site), context.history, context.policy)
+
+
+def _net_rate(tracked: TrackedFinding, context: PollContext, *, steady: bool = False) -> float:
+    """Return the holds per second that begin, less the part that will end by itself; see `steady_rate`."""
+    seen_until, window = context.now - tracked.limit, context.policy.growth_window
+    rate = rate_per_second(tracked.starts, now=seen_until, window=window, grace=_GRACE * tracked.limit)
+    if steady and rate:
+        rate = steady_rate(rate, tracked.starts, now=seen_until, window=window)
+    if not rate or not tracked.ended:
+        return rate
+    held = [context.now - held_since(context.history.tracks[identity]) for identity in tracked.members]
+    return rate * outlasting_part([each.seconds for each in tracked.ended], held)
+
+
+def _harm(tracked: TrackedFinding, sessions: Sequence[Session], context: PollContext) -> Harm:
+    harm, policy = harm_of(sessions, context.blocking), context.policy
+    if not sessions:
+        return harm
+    client, history = tracked.finding.key.client, context.history
+    all_sessions = (track.session for track in history.tracks.values())
+    blocked = tracked.blocked
+    return replace(
+        harm,
+        blocked_seconds=context.now - blocked.since if blocked is not None and harm.blocked else 0.0,
+        stopped=stopped_client(sessions, context.blocking, all_sessions) if harm.blocked else None,
+        fills=filled_limit(client, sessions, context.slots, history, hold_limit=policy.hold_limit),
+        own_pool=full_pool(client, history, hold_limit=policy.hold_limit),
     )
 
 
@@ -242,8 +314,14 @@ def _write_of(key: FindingKey, tracks: Iterable[Track]) -> Statement | None:
     return max(writes, key=lambda write: sites.count(write.site), default=None)
 
 
-def _is_confirmed_leak(tracked: TrackedFinding, suspicion: Suspicion | None, harm: Harm, context: PollContext) -> bool:
-    if tracked.finding.is_leak:
+def _is_confirmed_leak(
+    tracked: TrackedFinding,
+    suspicion: Suspicion | None,
+    harm: Harm,
+    recurrence: Recurrence | None,
+    context: PollContext,
+) -> bool:
+    if tracked.finding.is_leak and (recurrence is None or (suspicion is not None and suspicion.is_leak)):
         return True
     first_poll_at = context.history.first_poll_at
     if tracked.leak_since is None or first_poll_at is None or tracked.finding.is_tool:
@@ -262,11 +340,14 @@ def _is_judged_at_once(suspicion: Suspicion, harm: Harm) -> bool:
 
 def _is_notable(finding: Finding, reported: Finding) -> bool:
     """Return whether a finding differs so much from what was last reported that it is reported again."""
+    if (finding.key, finding.severity) != (reported.key, reported.severity):
+        return True
+    if finding.recurrence is not None and reported.recurrence is not None:
+        return finding.harm.blocked > 0 and reported.harm.blocked == 0  # its holds come and go
     if finding.state is FindingState.RECOVERING:
         return reported.state is not FindingState.RECOVERING
     return (
-        (finding.key, finding.severity) != (reported.key, reported.severity)
-        or _differs(len(finding.sessions), len(reported.sessions))
+        _differs(len(finding.sessions), len(reported.sessions))
         or _differs(finding.rate_per_minute, reported.rate_per_minute)
         or (finding.harm.blocked > 0 and reported.harm.blocked == 0)
         # A forecast is reported again when it comes nearer, not when it recedes or is missing for a moment.

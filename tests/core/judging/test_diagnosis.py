@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.history import History, KnownState, Track
 from pgwatch_sessions.core.judging.blocking import Blocking
 from pgwatch_sessions.core.judging.diagnosis import (
@@ -27,7 +27,8 @@ from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionStat
 from tests.support.findings import finding
 from tests.support.values import NOW, ORDERS, session
 
-ACTIVE, IDLE = SessionState.ACTIVE, SessionState.IDLE
+ACTIVE, IDLE, HELD = SessionState.ACTIVE, SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION
+PAY = "UPDATE orders SET paid = true"
 POLICY = Policy(hold_limit=60.0)
 LEAK = finding(
     *(session(pid, SessionState.IDLE_IN_TRANSACTION) for pid in range(4)),
@@ -95,12 +96,25 @@ ROWS: Mapping[str, Row] = {
     "an open finding": Row(leaks=[LEAK], verdict=Verdict.LEAKING, reason="4 held at SELECT orders"),
     "half of the statements wait for a lock": Row(
         sessions=[waiting(1, 20, behind=9), active(2, 1)],
-        verdict=Verdict.BLOCKED, reason="waiting for locks held by pid 9: 1 of 2 active sessions, the longest for 20 s",
+        verdict=Verdict.BLOCKED, reason="1 of 2 active sessions wait for locks held by pid 9, the longest for 20 s",
     ),
     "less than half wait": Row(sessions=[waiting(1, 20, behind=9), active(2, 1), active(3, 1)], verdict=Verdict.OK),
     "the lock is waited for briefly": Row(sessions=[waiting(1, 9, behind=9)], verdict=Verdict.OK),
-    "a leak that is also blocked is a leak": Row(
-        sessions=[waiting(1, 20, behind=9)], leaks=[LEAK], verdict=Verdict.LEAKING,
+    "one of many waits for a session that is held": Row(
+        sessions=[waiting(1, 2, behind=9), active(2, 1), active(3, 1), session(9, HELD, since=NOW - 61, query=PAY)],
+        verdict=Verdict.BLOCKED,
+        reason="1 of 3 active sessions wait for locks held by orders at UPDATE orders (pid 9), the longest for 2 s",
+    ),
+    "it is held for less than the limit": Row(
+        sessions=[waiting(1, 2, behind=9), active(2, 1), active(3, 1), session(9, HELD, since=NOW - 59, query=PAY)],
+        verdict=Verdict.OK,
+    ),
+    "a leak that is also blocked is blocked": Row(
+        sessions=[waiting(1, 20, behind=9)], leaks=[LEAK], verdict=Verdict.BLOCKED,
+    ),
+    "long holds that come back, in a pause": Row(
+        leaks=[replace(LEAK, sessions=(), recurrence=Recurrence(12, 3600, 120, 300))],
+        verdict=Verdict.LEAKING, reason="long holds come back at SELECT orders",
     ),
     "half of the sessions run one query beyond the limit": Row(
         sessions=[active(1, 61), active(2, 70), session(3, IDLE), session(4, IDLE)],
@@ -160,14 +174,14 @@ class ServerRow(NamedTuple):
 SERVER_ROWS: Mapping[str, ServerRow] = {
     "no client": ServerRow([], ROOMY, Verdict.OK, ""),
     "all are well": ServerRow([verdict(Verdict.OK)], ROOMY, Verdict.OK, ""),
-    "a leak is worst": ServerRow(
-        [verdict(Verdict.BLOCKED), verdict(Verdict.LEAKING, "stock")], ROOMY, Verdict.LEAKING, "stock: why",
+    "blocked is worst, whatever leaks": ServerRow(
+        [verdict(Verdict.BLOCKED), verdict(Verdict.LEAKING, "stock")], ROOMY, Verdict.BLOCKED, "orders: why",
     ),
     "blocked is worse than slow": ServerRow(
         [verdict(Verdict.SLOW), verdict(Verdict.BLOCKED)], ROOMY, Verdict.BLOCKED, "orders: why",
     ),
     "nine tenths of the slots are in use without a leak": ServerRow(
-        [verdict(Verdict.BLOCKED)], FULL, Verdict.SATURATED, "90 of 100 slots are in use",
+        [verdict(Verdict.SLOW)], FULL, Verdict.SATURATED, "90 of 100 slots are in use",
     ),
     "a leak explains a full server": ServerRow([verdict(Verdict.LEAKING)], FULL, Verdict.LEAKING, "orders: why"),
     "one session is hidden": ServerRow(

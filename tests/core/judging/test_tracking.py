@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from pgwatch_sessions.core.events import Event, LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import FindingState, Severity
+from pgwatch_sessions.core.findings import FindingState, Severity, Verdict
 from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo, Session, SessionState, Snapshot
@@ -97,23 +97,111 @@ def test_one_poll_shows_a_leak_whose_holds_began_long_after_each_other(
 
 
 def test_one_poll_shows_that_what_looks_like_a_leak_blocks_others() -> None:
-    """Several holds that did not begin together block somebody: critical at once. One is a notice, as later."""
+    """Several holds that did not begin together block somebody: critical at once. One is a warning."""
     waiter = session(9, ACTIVE, since=NOW, wait_event_type="Lock", blocked_by=(1,))
     several, single = PolledServer(), PolledServer()
     several.poll(110, *SPREAD_OUT, waiter)
     single.poll(110, held(1, 0), waiter)
     assert [finding.severity for finding in several.state.findings] == [Severity.CRITICAL]
-    assert [finding.severity for finding in single.state.findings] == [Severity.NOTICE]
+    assert [finding.severity for finding in single.state.findings] == [Severity.WARNING]
 
 
-def test_one_session_is_a_notice_unless_it_does_harm_for_long() -> None:
-    """A session that waits for it makes it a warning."""
-    waiter = session(9, ACTIVE, since=NOW, wait_event_type="Lock", blocked_by=(1,))
-    alone, blocking = PolledServer(), PolledServer()
-    alone.watch(0, 600, held(1, 0))
-    blocking.watch(0, 600, held(1, 0), waiter)
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        pytest.param(70, [Severity.WARNING], id="at the hold limit"),
+        pytest.param(110, [Severity.WARNING], id="not yet for two limits"),
+        pytest.param(190, [Severity.CRITICAL], id="for two limits"),
+    ],
+)
+def test_one_session_that_blocks_others_is_an_outage(until: int, expected: Sequence[Severity]) -> None:
+    """It has done so since the first of them began to wait, even if that one gave up and others came."""
+    server, alone = PolledServer(), PolledServer()
+    for seconds in range(0, until + 1, 10):
+        began = NOW + max(0, seconds - 10)
+        waiter = session(100 + seconds, ACTIVE, since=began, query_start=began, wait_event_type="Lock", blocked_by=(1,))
+        server.poll(seconds, held(1, 0), *([waiter] if seconds % 30 else []))
+        alone.poll(seconds, held(1, 0))
+    assert [finding.severity for finding in server.state.findings] == expected
     assert [finding.severity for finding in alone.state.findings] == [Severity.NOTICE]
-    assert [(finding.severity, finding.harm.blocked) for finding in blocking.state.findings] == [(Severity.WARNING, 1)]
+    assert not server.state.findings[0].is_leak
+
+
+def test_a_lesson_does_not_hide_a_session_that_blocks_others() -> None:
+    """A hold of 80 s ended at the site, so that 160 s are normal there. But somebody waits now."""
+    server = PolledServer()
+    server.watch(0, 90, held(1, 0))
+    server.watch(90, 100, session(1, ACTIVE, since=NOW + 85, query_start=NOW + 85, born=NOW - 1000))
+    waiter = session(9, ACTIVE, since=NOW + 120, query_start=NOW + 120, wait_event_type="Lock", blocked_by=(2,))
+    server.watch(100, 190, held(2, 110), waiter)
+    assert [finding.severity for finding in server.state.findings] == [Severity.WARNING]
+
+
+def come_and_go(server: PolledServer, *, times: int, length: int, every: int, one_transaction: bool = False) -> None:
+    """Hold one session at a time, again and again, and let each hold end by itself."""
+    for seconds in range(0, times * every, 10):
+        number, age = divmod(seconds, every)
+        began = number * every
+        transaction = NOW + (0 if one_transaction else began)
+        if age < length:
+            server.poll(seconds, held(1, began, xact_start=transaction))
+        else:
+            server.poll(
+                seconds,
+                session(
+                    1,
+                    ACTIVE,
+                    since=NOW + began + length,
+                    query_start=NOW + began + length,
+                    born=NOW - 1000,
+                    xact_start=transaction,
+                ),
+            )
+
+
+def test_long_holds_that_come_back_are_one_warning() -> None:
+    """Each of 2 min ends by itself, every 5 min. One finding stays open, and its client leaks, also in the pauses."""
+    server = PolledServer()
+    come_and_go(server, times=5, length=120, every=300)
+    (finding,) = server.state.findings
+    assert (finding.severity, finding.is_leak, finding.state) == (Severity.WARNING, False, FindingState.RECOVERING)
+    assert finding.recurrence is not None
+    assert (finding.recurrence.holds, finding.recurrence.shortest) == (5, 120)
+    assert finding.rate_per_minute == 0
+    assert server.state.diagnoses[finding.key.client].verdict is Verdict.LEAKING
+    assert sum(isinstance(event, LeakOpened) for event in server.events) == 1
+    before = len(server.events)
+    server.watch(1500, 1500 + 4000)
+    assert [type(event) for event in server.events[before:] if isinstance(event, LeakClosed)] == [LeakClosed]
+
+
+@pytest.mark.parametrize(
+    ("times", "length", "every", "one_transaction"),
+    [
+        pytest.param(3, 120, 300, False, id="three rounds of a batch"),
+        pytest.param(6, 120, 300, True, id="a batch in one transaction"),
+        pytest.param(6, 50, 300, False, id="shorter than the limit"),
+        pytest.param(4, 70, 80, False, id="for some minutes only"),
+    ],
+)
+def test_long_holds_that_do_not_recur_are_a_notice(times: int, length: int, every: int, one_transaction: bool) -> None:
+    """They may end for good."""
+    server = PolledServer()
+    come_and_go(server, times=times, length=length, every=every, one_transaction=one_transaction)
+    assert {finding.severity for finding in server.state.findings} <= {Severity.NOTICE}
+
+
+def test_a_level_of_holds_forecasts_nothing() -> None:
+    """Each minute a hold begins and another one ends: as many are held at any time. A leak goes on at its rate."""
+    level, leak = PolledServer(), PolledServer()
+    for seconds in range(0, 2400, 10):
+        lost = [held(i, 60 * i, xact_start=NOW + 60 * i) for i in range(1 + seconds // 60)]
+        leak.poll(seconds, *lost)
+        level.poll(seconds, *(each for i, each in enumerate(lost) if seconds - 60 * i < 300))
+    assert leak.state.findings[0].rate_per_minute == pytest.approx(1)
+    assert level.state.findings[0].rate_per_minute < 0.2
+    assert level.state.findings[0].recurrence is not None
+    assert not level.state.findings[0].is_leak
 
 
 def test_a_tool_is_reported_only_when_it_blocks_others() -> None:
@@ -121,8 +209,8 @@ def test_a_tool_is_reported_only_when_it_blocks_others() -> None:
     console = [replace(each, client=Client("shop", "ann", "psql")) for each in SPREAD_OUT]
     waiter = session(9, ACTIVE, since=NOW, wait_event_type="Lock", blocked_by=(1,))
     quiet, blocking = PolledServer(), PolledServer()
-    quiet.watch(0, 600, *console)
-    blocking.watch(0, 600, *console, waiter)
+    quiet.watch(0, 110, *console)
+    blocking.watch(0, 110, *console, waiter)
     assert quiet.state.findings == ()
     assert [(finding.severity, finding.is_leak) for finding in blocking.state.findings] == [(Severity.WARNING, False)]
 
