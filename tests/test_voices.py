@@ -47,7 +47,7 @@ EXPECTED = Voice(
         {
             Said("leak", "critical", "orders", "/orders/{id}", "transaction_held"),
             Said("outage", "critical", "reports", "/reports", "transaction_held"),
-            Said("blocker", "warning", "billing", "/bills", "transaction_held"),
+            Said("blocker", "critical", "billing", "/bills", "transaction_held"),
         }
     ),
     sentences=None,
@@ -56,7 +56,7 @@ EXPECTED = Voice(
         ("leak", "orders"): "leaking",
         ("outage", ""): "leaking",
         ("outage", "reports"): "leaking",
-        ("blocker", ""): "leaking",
+        ("blocker", ""): "blocked",
         ("blocker", "billing"): "leaking",
         ("blocker", "mailer"): "blocked",
         ("pool", ""): "saturated",

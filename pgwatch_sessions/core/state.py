@@ -19,7 +19,7 @@ from pgwatch_sessions.core.events import (
 )
 from pgwatch_sessions.core.findings import Diagnosis, Finding
 from pgwatch_sessions.core.history import EndedHold, History
-from pgwatch_sessions.core.judging.blocking import Blocking
+from pgwatch_sessions.core.judging.blocking import Blocked, Blocking, follow_blocked
 from pgwatch_sessions.core.judging.detection import detect
 from pgwatch_sessions.core.judging.diagnosis import DiagnosisMemory, diagnose, diagnose_failure
 from pgwatch_sessions.core.judging.forecast import UsageHistory
@@ -35,6 +35,7 @@ from pgwatch_sessions.core.model import (
     Failure,
     FailureReason,
     LimitScope,
+    SessionId,
     Snapshot,
 )
 from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
@@ -61,6 +62,8 @@ class Memory:
     #: The open findings with what continues them. A failed poll does not change them.
     tracked: tuple[TrackedFinding, ...] = ()
     diagnosis: DiagnosisMemory = field(default_factory=DiagnosisMemory)
+    #: Since when others have waited for sessions that are idle in transaction.
+    blocked: Mapping[SessionId, Blocked] = field(default_factory=dict)
     #: Whether there were ever hidden sessions, and folded clients. Each is reported once.
     had_hidden: bool = False
     had_folded: bool = False
@@ -163,6 +166,10 @@ def _after_success(
         history_before=before.history,
         history=history,
         blocking=blocking,
+        # A waiter may give up, and the next one comes.
+        blocked=follow_blocked(
+            before.blocked, snapshot.sessions, blocking, now=snapshot.taken_at, pause=policy.hold_limit
+        ),
         slots=summary.slots,
         usage=before.usage.add(snapshot.taken_at, summary.slots, window=policy.growth_window),
         policy=policy,
@@ -187,6 +194,7 @@ def _after_success(
             usage=context.usage,
             tracked=tracking.tracked,
             diagnosis=diagnosis,
+            blocked=context.blocked,
             had_hidden=before.had_hidden or summary.hidden > 0,
             had_folded=before.had_folded or summary.folded > 0,
         ),

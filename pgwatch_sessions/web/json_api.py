@@ -172,10 +172,13 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
         "opened_at": _time(finding.opened_at),
         "closes_at": _time(finding.closes_at),
         "total": finding.total,
+        "recurrence": finding.recurrence._asdict() if finding.recurrence else None,
         "exhaustion_limit": {"scope": str(limit.scope), "name": limit.name} if limit else None,
         "harm": {
             "slots": finding.harm.slots,
             "blocked": finding.harm.blocked,
+            "blocked_seconds": _seconds(finding.harm.blocked_seconds),
+            "own_pool": finding.harm.own_pool,
             "xmin_age_max": finding.harm.xmin_age_max,
             "xid_age_max": finding.harm.xid_age_max,
         },

@@ -22,6 +22,15 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def span(shortest: float, longest: float) -> str:
+    """Return the shortest and the longest of several durations: `2 to 5 min`, `80 s to 2 min`, `2 min`."""
+    low, high = duration(shortest), duration(longest)
+    if low == high:
+        return high
+    same_unit = low.split()[1:] == high.split()[1:] and low.count(" ") == 1
+    return f"{low.split()[0] if same_unit else low} to {high}"
+
+
 def until(seconds: float) -> str:
     """Return how far away a time is: `now`, `in 14 min`; empty if it never comes."""
     if math.isinf(seconds):

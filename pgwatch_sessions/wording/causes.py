@@ -8,7 +8,7 @@ from pgwatch_sessions.core.findings import Finding, LeakKind
 from pgwatch_sessions.core.judging.detection import UNKNOWN_SITE, VARIOUS_SITES
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
-from pgwatch_sessions.wording.amounts import counted
+from pgwatch_sessions.wording.amounts import counted, span
 from pgwatch_sessions.wording.harm import held_back
 from pgwatch_sessions.wording.stacks.stack import Words
 
@@ -76,6 +76,14 @@ def _transaction_held(finding: Finding, words: Words) -> str:
         return (
             f"Transactions were opened and no statement followed: {words.begun}, or a request that was cancelled right "
             "after it."
+        )
+    if finding.recurrence is not None and not finding.is_leak:
+        again = finding.recurrence
+        return (
+            f"Transactions at {site} stay open for {span(again.shortest, again.longest)} while the application does "
+            f"something else, again and again, and each ends by itself. Usual causes: an external call, a stream or "
+            f"background work inside the transaction, or {words.stays_open}. Each takes one connection out of the pool "
+            "for that time."
         )
     if not finding.is_leak:
         return (

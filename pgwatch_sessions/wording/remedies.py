@@ -30,6 +30,11 @@ def _terminate(finding: Finding) -> str:
     )
     if finding.is_tool:
         return f"Now: ask the person who runs it to commit, roll back or disconnect, or terminate the session. {how}"
+    if finding.recurrence is not None and not finding.is_leak:
+        return (
+            "Now: nothing, while the pool has free connections: each of these sessions ends by itself. Terminate them "
+            f"if requests wait. {how}"
+        )
     if finding.is_leak:
         return f"Now: terminate the sessions. {how}"
     if finding.severity is Severity.CRITICAL:

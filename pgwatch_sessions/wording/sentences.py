@@ -1,8 +1,8 @@
 """The sentences about findings, diagnoses and what cannot be seen. Every output takes them from here."""
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingState, Verdict
+from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingState, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.model import Failure
-from pgwatch_sessions.wording.amounts import NOW, counted, duration, growth, until
+from pgwatch_sessions.wording.amounts import NOW, counted, duration, growth, span, until
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.harm import harm_parts
 from pgwatch_sessions.wording.labels import HOW_HELD, VERDICT_PHRASES, client_name, printable
@@ -24,6 +24,8 @@ def finding_sentence(finding: Finding, *, at: float) -> str:
 def finding_text(finding: Finding, *, at: float) -> str:
     """Return the sentence on a finding without its client."""
     site = printable(finding.site)
+    if finding.recurrence is not None and not finding.is_leak:
+        return _recurring(finding, finding.recurrence)
     if finding.state is FindingState.RECOVERING:
         closes = "" if finding.closes_at is None else f"; closes {until(finding.closes_at - at)} unless it leaks again"
         return f"{_all_sessions(finding)} at {site} {_gone(finding)}{closes}"
@@ -39,7 +41,7 @@ def finding_text(finding: Finding, *, at: float) -> str:
             if finding.configured_limit is None
             else (f"limit {duration(finding.configured_limit)} by configuration",)
         ),
-        *([rate] if rate else ()),
+        *([rate] if rate else _no_new_ones(finding, at)),
         *([f"out of connections {ends}"] if ends and (rate or ends == NOW) else ()),
         *harm_parts(finding.harm),
     ]
@@ -48,6 +50,29 @@ def finding_text(finding: Finding, *, at: float) -> str:
     themselves = "it may still end by itself" if number == 1 else "they may still end by themselves"
     may_end = "" if finding.is_leak else f"; {themselves}"
     return ", ".join(parts) + may_end
+
+
+def _no_new_ones(finding: Finding, at: float) -> list[str]:
+    """Say why a finding stays critical although it does not grow any more."""
+    began = [session.state_change for session in finding.sessions if session.state_change is not None]
+    if finding.severity is not Severity.CRITICAL or not finding.is_leak or len(began) < 2:
+        return []
+    return [f"no new ones for {duration(at - max(began))}"]
+
+
+def _recurring(finding: Finding, again: Recurrence) -> str:
+    """Return the sentence on long holds that come back."""
+    within = "hour" if again.within == 3600 else duration(again.within)
+    number, times = len(finding.sessions), f"{again.holds:,} times in the last {within}"
+    now = f"{counted(number, 'session')} now" if number else "no session now"
+    how = f"{HOW_HELD[finding.key.kind]} at {printable(finding.site)}"
+    parts = [
+        f"{how} for {span(again.shortest, again.longest)}, {times}, {now}",
+        *harm_parts(finding.harm),
+    ]
+    return (
+        f"{', '.join(parts)}; each ends by itself: an external call, a stream or background work inside the transaction"
+    )
 
 
 def closed_text(finding: Finding, *, at: float) -> str:

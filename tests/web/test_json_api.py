@@ -70,7 +70,15 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
         "exhaustion_seconds": leak["exhaustion_seconds"],
         "exhaustion_limit": {"scope": "role", "name": "app"},
         "blocked": 0,
-        "harm": {"slots": len(sessions), "blocked": 0, "xmin_age_max": None, "xid_age_max": None},
+        "recurrence": None,
+        "harm": {
+            "slots": len(sessions),
+            "blocked": 0,
+            "blocked_seconds": 0.0,
+            "own_pool": None,
+            "xmin_age_max": None,
+            "xid_age_max": None,
+        },
     }
     assert 0 < leak["exhaustion_seconds"] < 300
     assert re.fullmatch(r"leak-[0-9a-f]{10}", anchor)

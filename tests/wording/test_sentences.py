@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgwatch_sessions.core.findings import Diagnosis, Finding, Harm, LeakKind, Verdict
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Harm, LeakKind, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.limits import LimitId
 from pgwatch_sessions.core.model import NONE, Client, Failure, FailureReason, LimitScope
 from pgwatch_sessions.wording.amounts import counted, duration, moment, until_full
@@ -63,6 +63,44 @@ def test_moments_are_utc_and_counts_agree_with_their_noun() -> None:
             (
                 "1 session idle and not returned to the pool at SELECT orders for 5 min, 24 more per hour, "
                 "out of connections now, blocks 1 other session, holds back vacuum by 25,000 transactions"
+            ),
+        ),
+        (
+            finding(HELD, severity=Severity.CRITICAL, rate_per_minute=0.0, exhaustion_seconds=float("inf")),
+            "1 session idle in transaction at SELECT orders for 5 min",
+        ),
+        (
+            finding(
+                HELD,
+                HELD,
+                severity=Severity.CRITICAL,
+                rate_per_minute=0.0,
+                exhaustion_seconds=float("inf"),
+                harm=Harm(slots=2, own_pool=15),
+            ),
+            (
+                "2 sessions idle in transaction at SELECT orders, the longest for 5 min, no new ones for 5 min, "
+                "its own pool of 15 is full"
+            ),
+        ),
+        (
+            finding(
+                HELD,
+                is_leak=False,
+                rate_per_minute=0.0,
+                exhaustion_seconds=float("inf"),
+                harm=Harm(slots=1, blocked=14, blocked_seconds=130, stopped=Client("shop", "app", "billing")),
+            ),
+            (
+                "1 session idle in transaction at SELECT orders for 5 min, blocks 14 other sessions for 2 min, "
+                "every running session of billing (shop, app) waits; it may still end by itself"
+            ),
+        ),
+        (
+            finding(HELD, is_leak=False, rate_per_minute=0.0, recurrence=Recurrence(12, 3600, 130, 310)),
+            (
+                "idle in transaction at SELECT orders for 2 to 5 min, 12 times in the last hour, 1 session now; each "
+                "ends by itself: an external call, a stream or background work inside the transaction"
             ),
         ),
         (

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Harm
-from pgwatch_sessions.core.model import Client, Session, SessionState
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 
 #: A client stands still if all of its running sessions wait, and there are so many.
 _MIN_STOPPED = 2
@@ -78,17 +78,27 @@ def harm_of(sessions: Collection[Session], blocking: Blocking) -> Harm:
     )
 
 
-def blocked_after(
-    before: Blocked | None, sessions: Collection[Session], blocking: Blocking, *, now: float, pause: float
-) -> Blocked | None:
-    """Return since when others have waited for these sessions. A pause of up to `pause` seconds does not end it."""
-    waiting = blocking.waiting_for({session.id.pid for session in sessions}) if blocking else {}
-    if before is not None and not 0 <= now - before.last <= pause:
-        before = None
-    if not waiting:
-        return before
-    since = min([now, *(each.query_start for each in waiting.values() if each.query_start is not None)])
-    return Blocked(since if before is None else min(since, before.since), now)
+def follow_blocked(
+    before: Mapping[SessionId, Blocked], sessions: Iterable[Session], blocking: Blocking, *, now: float, pause: float
+) -> Mapping[SessionId, Blocked]:
+    """Return since when others have waited for each session that is idle in transaction.
+
+    A pause of up to `pause` seconds does not end it.
+    """
+    if not blocking and not before:
+        return {}
+    after = {}
+    for session in sessions:
+        if session.state in IDLE_IN_TRANSACTION_STATES:
+            known = before.get(session.id)
+            known = known if known is not None and 0 <= now - known.last <= pause else None
+            waiting = blocking.waiting_for({session.id.pid}).values()
+            if waiting:
+                since = min([now, *(each.query_start for each in waiting if each.query_start is not None)])
+                known = Blocked(since if known is None else min(since, known.since), now)
+            if known is not None:
+                after[session.id] = known
+    return after
 
 
 def stopped_client(held: Collection[Session], blocking: Blocking, sessions: Iterable[Session]) -> Client | None:

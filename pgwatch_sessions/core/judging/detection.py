@@ -42,7 +42,7 @@ _LONG = 3.0
 #: The same, if all sessions of a client that was busy before are held: its whole pool is gone.
 _LONG_WHEN_ALL_HELD = 1.3
 #: A client with this number of rests counts as one that was busy.
-_BUSY_RESTS = 20
+BUSY_RESTS = 20
 #: A hold is normal up to this many times the longest one that ended at its site.
 _NORMAL_FACTOR = 2.0
 #: What was learned raises the limit to this many hold limits at most.
@@ -269,7 +269,7 @@ def _outlives_kills(starts: Sequence[float], limit: float, kills: Sequence[Kill]
 def _stuck_clients(clients: Collection[Client], held: Collection[SessionId], history: History) -> set[Client]:
     """Return the clients that were busy before and have no session left that is not held."""
     moving = {track.session.client for identity, track in history.tracks.items() if identity not in held}
-    return {client for client in clients if client not in moving and history.rest_count(client) >= _BUSY_RESTS}
+    return {client for client in clients if client not in moving and history.rest_count(client) >= BUSY_RESTS}
 
 
 def _with_varying_sites_joined(cohorts: Mapping[Cohort, list[Track]]) -> Mapping[Cohort, list[Track]]:

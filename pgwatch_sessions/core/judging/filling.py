@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from pgwatch_sessions.core.findings import FilledLimit
 from pgwatch_sessions.core.history import History, Track
-from pgwatch_sessions.core.judging.detection import SEVERAL
+from pgwatch_sessions.core.judging.detection import BUSY_RESTS, SEVERAL
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session
 
@@ -43,13 +43,18 @@ def filled_limit(
 def full_pool(client: Client, history: History, *, hold_limit: float) -> int | None:
     """Return the size of the client's own pool if all of it is held; None if not.
 
-    The server does not know the size of a pool. It is full if every session is held, and none was opened lately.
+    The server does not know the size of a pool. It is full if the client was busy before, every session is held, and
+    none was opened lately.
     """
     now = history.last_poll_at or 0.0
     own = [track for track in history.tracks.values() if track.session.client == client]
-    full = len(own) >= SEVERAL and all(
-        _is_held(track, history, hold_limit) and now - (track.session.id.backend_start or now) > hold_limit
-        for track in own
+    full = (
+        len(own) >= SEVERAL
+        and history.rest_count(client) >= BUSY_RESTS
+        and all(
+            _is_held(track, history, hold_limit) and now - (track.session.id.backend_start or now) > hold_limit
+            for track in own
+        )
     )
     return len(own) if full else None
 

@@ -1,14 +1,15 @@
 """Inputs of one poll that are needed to judge findings and clients."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pgwatch_sessions.core.history import History
-from pgwatch_sessions.core.judging.blocking import Blocking
+from pgwatch_sessions.core.judging.blocking import Blocked, Blocking
 from pgwatch_sessions.core.judging.forecast import UsageHistory
 from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_tool
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.limits import SlotUsage
-from pgwatch_sessions.core.model import Client
+from pgwatch_sessions.core.model import Client, SessionId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class PollContext:
     history_before: History
     history: History
     blocking: Blocking
+    #: Since when others have waited for sessions that are idle in transaction.
+    blocked: Mapping[SessionId, Blocked] = field(default_factory=dict)
     slots: tuple[SlotUsage, ...]
     usage: UsageHistory
     policy: Policy

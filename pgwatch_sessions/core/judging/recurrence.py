@@ -21,7 +21,7 @@ _PAUSE = 3.0
 
 
 def ended_lately(cohort: Cohort, history: History, policy: Policy) -> list[LongHold]:
-    """Return the holds that were too long and ended within the last hour. Those with a limit of their own never were."""
+    """Return the holds that were too long and ended within the last hour. None if they have a limit of their own."""
     if policy.hold_limits and policy.configured_limit(cohort.client, (cohort.site,)) is not None:
         return []
     since = (history.last_poll_at or 0.0) - _WINDOWS * policy.growth_window

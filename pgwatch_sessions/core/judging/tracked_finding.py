@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.history import History
-from pgwatch_sessions.core.judging.blocking import Blocked
 from pgwatch_sessions.core.model import SessionId
 
 
@@ -41,8 +40,8 @@ class TrackedFinding:
     ended: tuple[EndedMember, ...] = ()
     #: The longest hold that ended, in seconds.
     longest_ended: float = 0.0
-    #: Since when others have waited for its sessions; None if nobody has for a while.
-    blocked: Blocked | None = None
+    #: Whether its holds have ever come back.
+    has_recurred: bool = False
 
     def held_members(self, history: History) -> dict[SessionId, int]:
         """Return the members that have not moved since they joined."""

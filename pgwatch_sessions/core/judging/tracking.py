@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
 from pgwatch_sessions.core.findings import Finding, FindingKey, FindingState, Harm, LeakKind, Recurrence, Severity
 from pgwatch_sessions.core.history import Cohort, Track
-from pgwatch_sessions.core.judging.blocking import Blocked, blocked_after, harm_of, stopped_client
+from pgwatch_sessions.core.judging.blocking import harm_of, stopped_client
 from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
 from pgwatch_sessions.core.judging.filling import filled_limit, full_pool
 from pgwatch_sessions.core.judging.forecast import forecast, outlasting_part, rate_per_second, steady_rate
@@ -37,8 +37,6 @@ _OPEN_WITHOUT_SESSIONS = 2.0
 #: lasted, for at least one growth window and at most this many.
 _AWAITED_LENGTHS = 10.0
 _AWAITED_WINDOWS = 6.0
-#: Others may stop waiting for so many limits: one gives up, and the next comes.
-_BLOCKED_PAUSE = 1.0
 #: A finding stays critical for this many hold limits after it was last judged critical.
 _CRITICAL_FOR = 5.0
 #: A number has changed if it differs by more than a fifth from what was last reported.
@@ -140,8 +138,10 @@ def _closes_at(tracked: TrackedFinding, context: PollContext) -> float | None:
         return None
     finding, policy = tracked.finding, context.policy
     seconds = (_OPEN_WITHOUT_SESSIONS if finding.is_leak else 1.0) * policy.hold_limit
-    if finding.recurrence is not None or _may_come_back(tracked):
-        longest = _AWAITED_WINDOWS * policy.growth_window
+    longest = _AWAITED_WINDOWS * policy.growth_window
+    if tracked.has_recurred:
+        seconds = longest
+    elif _may_come_back(tracked):
         seconds = min(max(_AWAITED_LENGTHS * tracked.longest_ended, policy.growth_window), longest)
     return tracked.empty_since + seconds
 
@@ -204,9 +204,9 @@ def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: Pol
         empty_since=None if members else min(tracked.empty_since or context.now, context.now),
         ended=ended,
         longest_ended=max([tracked.longest_ended, *(each.seconds for each in ended)]),
-        blocked=_blocked(tracked, members, context),
     )
-    return replace(continued, finding=_described(continued, suspicion, len(joining), context))
+    finding = _described(continued, suspicion, len(joining), context)
+    return replace(continued, finding=finding, has_recurred=tracked.has_recurred or finding.recurrence is not None)
 
 
 def _ended_one_by_one(
@@ -220,12 +220,6 @@ def _ended_one_by_one(
     before = context.history_before
     lengths = ((before.last_poll_at or 0.0) - held_since(before.tracks[identity]) for identity in gone)
     return (*known, *(EndedMember(context.now, seconds) for seconds in lengths))[-_MAX_STARTS:]
-
-
-def _blocked(tracked: TrackedFinding, members: Mapping[SessionId, int], context: PollContext) -> Blocked | None:
-    sessions = [context.history.tracks[identity].session for identity in members]
-    pause = _BLOCKED_PAUSE * context.policy.hold_limit
-    return blocked_after(tracked.blocked, sessions, context.blocking, now=context.now, pause=pause)
 
 
 def _leak_since(tracked: TrackedFinding, suspicion: Suspicion | None, context: PollContext) -> float | None:
@@ -285,10 +279,10 @@ def _harm(tracked: TrackedFinding, sessions: Sequence[Session], context: PollCon
         return harm
     client, history = tracked.finding.key.client, context.history
     all_sessions = (track.session for track in history.tracks.values())
-    blocked = tracked.blocked
+    since = min((context.blocked[each.id].since for each in sessions if each.id in context.blocked), default=None)
     return replace(
         harm,
-        blocked_seconds=context.now - blocked.since if blocked is not None and harm.blocked else 0.0,
+        blocked_seconds=context.now - since if since is not None and harm.blocked else 0.0,
         stopped=stopped_client(sessions, context.blocking, all_sessions) if harm.blocked else None,
         fills=filled_limit(client, sessions, context.slots, history, hold_limit=policy.hold_limit),
         own_pool=full_pool(client, history, hold_limit=policy.hold_limit),

@@ -111,7 +111,7 @@ def test_one_poll_shows_that_what_looks_like_a_leak_blocks_others() -> None:
     [
         pytest.param(70, [Severity.WARNING], id="at the hold limit"),
         pytest.param(110, [Severity.WARNING], id="not yet for two limits"),
-        pytest.param(190, [Severity.CRITICAL], id="for two limits"),
+        pytest.param(140, [Severity.CRITICAL], id="for two limits"),
     ],
 )
 def test_one_session_that_blocks_others_is_an_outage(until: int, expected: Sequence[Severity]) -> None:
