@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwatch_sessions.core.judging.forecast import UsageHistory, forecast, rate_per_second
+from pgwatch_sessions.core.judging.forecast import (
+    UsageHistory,
+    forecast,
+    outlasting_part,
+    rate_per_second,
+    steady_rate,
+)
 from pgwatch_sessions.core.limits import LimitId, SlotUsage
 from pgwatch_sessions.core.model import LimitScope
 from tests.support.values import NOW, ORDERS
@@ -105,3 +111,37 @@ def test_a_rate_is_never_negative_nor_infinite(gaps: list[float], later: float) 
     """Whatever the starts."""
     starts = list(accumulate(gaps, initial=NOW))
     assert 0 <= rate(starts, starts[-1] + later) < 600.1
+
+
+@pytest.mark.parametrize(
+    ("ended", "held", "expected"),
+    [
+        pytest.param([], [100, 200], 1.0, id="none has ended"),
+        pytest.param([300.0] * 9, [290, 200, 100], 0.1, id="streams of 5 min: all have ended at that age"),
+        pytest.param([70.0] * 10, [*range(100, 1100, 100)], 0.52, id="half of them is collected early, half stays"),
+        pytest.param([300.0], [310, 290], 2 / 3, id="the first one that ends does not decide alone"),
+    ],
+)
+def test_holds_that_end_are_no_growth(ended: list[float], held: list[float], expected: float) -> None:
+    """The lengths, in seconds, of the holds that ended and of those that did not tell how many will never end."""
+    assert outlasting_part(ended, held) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_steady_leak_is_forecast_from_several_windows() -> None:
+    """Chance makes the last window differ. A leak that became faster is forecast by its present rate."""
+    steady = [60.0 * i for i in range(40)]
+    assert steady_rate(12 / 600, steady, now=2400, window=600) == pytest.approx(1 / 60, rel=0.05)
+    faster = [*steady[:30], *(1800 + 10.0 * i for i in range(60))]
+    assert steady_rate(60 / 600, faster, now=2400, window=600) == 60 / 600
+
+
+def test_slots_that_stand_still_do_not_keep_up_with_a_leak() -> None:
+    """Its sessions come out of a pool that was open before."""
+    rising, flat = UsageHistory(), UsageHistory()
+    for seconds in range(0, 300, 10):
+        rising = rising.add(seconds, [SlotUsage(LimitScope.SERVER, "db", 100, 10 + seconds // 60)], window=600)
+        flat = flat.add(seconds, [SlotUsage(LimitScope.SERVER, "db", 100, 20)], window=600)
+    limit = LimitId(LimitScope.SERVER, "db")
+    assert rising.keeps_up(limit, 1 / 60, since=0, window=600)
+    assert not flat.keeps_up(limit, 1 / 60, since=0, window=600)
+    assert flat.keeps_up(limit, 1 / 60, since=280, window=600), "nothing is known yet"
