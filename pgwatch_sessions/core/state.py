@@ -20,7 +20,7 @@ from pgwatch_sessions.core.events import (
 from pgwatch_sessions.core.findings import Diagnosis, Finding
 from pgwatch_sessions.core.history import EndedHold, History
 from pgwatch_sessions.core.judging.blocking import Blocked, Blocking, follow_blocked
-from pgwatch_sessions.core.judging.detection import detect
+from pgwatch_sessions.core.judging.detectors import detect
 from pgwatch_sessions.core.judging.diagnosis import DiagnosisMemory, diagnose, diagnose_failure
 from pgwatch_sessions.core.judging.forecast import UsageHistory
 from pgwatch_sessions.core.judging.policy import Policy

@@ -1,4 +1,4 @@
-"""Finds sessions that look leaked now. Each detector is a function of the history and the policy.
+"""Finds sessions that are held now for longer than is normal at their site.
 
 A session is *held* when it sits in a transaction, or keeps a connection that it should have returned to its pool, and
 has not moved. What counts is the age of the state, never the age of the transaction or the number of active sessions.
@@ -11,18 +11,16 @@ after the other are a leak. A single session is judged by its harm. Sessions of 
 ones.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
-from pgwatch_sessions.core.history import Cohort, History, Kill, Origin, Track
+from pgwatch_sessions.core.history import Cohort, History, Kill, Track
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.recurrence import ended_lately, recurrence_of
-from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
-from pgwatch_sessions.core.statements import StatementKind
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, SessionId, SessionState
 
 #: The site of a finding whose statements vary too much to name one.
 VARIOUS_SITES = "(various)"
@@ -32,7 +30,7 @@ UNKNOWN_SITE = "(not shown)"
 #: From this number on, the held sessions of one site are judged together.
 SEVERAL = 3
 #: Holds did not begin together if their starts are further apart than this part of the limit.
-_MIN_SPREAD = 0.3
+MIN_SPREAD = 0.3
 #: One poll shows a leak if the starts are further apart than this, or if several holds have lasted longer than this,
 #: in limits. It is more than above, because holds that end are not seen in one poll.
 _PLAIN_SPREAD = 2.0
@@ -44,17 +42,11 @@ _LONG_WHEN_ALL_HELD = 1.3
 #: A client with this number of rests counts as one that was busy.
 BUSY_RESTS = 20
 #: A hold is normal up to this many times the longest one that ended at its site.
-_NORMAL_FACTOR = 2.0
+NORMAL_FACTOR = 2.0
 #: What was learned raises the limit to this many hold limits at most.
 _MAX_NORMAL = 3.0
 #: Two holds recur if their starts are this many limits apart.
 _RECURRING = 1.0
-#: An origin counts as growing from this number of sessions on that were passed over.
-_MIN_PASSED_OVER = 4
-#: The kinds of statement that an idle session shows once it was used.
-_USED = frozenset({StatementKind.APPLICATION, StatementKind.PROBED, StatementKind.RETURNED})
-#: A session may become free this many seconds after another one was already opened.
-_SAME_MOMENT = 1.0
 #: If the server keeps terminating holds after T seconds, the limit is this part of T, so that they are seen before.
 _KILL_SHARE = 0.5
 
@@ -85,11 +77,6 @@ def longest_first(track: Track) -> tuple[float, int]:
     return held_since(track), track.session.id.pid
 
 
-def detect(history: History, policy: Policy) -> tuple[Suspicion, ...]:
-    """Run every detector."""
-    return tuple(suspicion for detector in DETECTORS for suspicion in detector(history, policy))
-
-
 def held_transactions(history: History, policy: Policy) -> Iterator[Suspicion]:
     """Find sessions that are idle in transaction, aborted or not, for longer than is normal at their site."""
     held = (track for track in history.tracks.values() if track.session.state in IDLE_IN_TRANSACTION_STATES)
@@ -106,51 +93,6 @@ def held_connections(history: History, policy: Policy) -> Iterator[Suspicion]:
     yield from _by_site(held, LeakKind.CONNECTION_HELD, history, policy)
 
 
-def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
-    """Find origins that keep opening sessions and do not use the earlier ones again.
-
-    A pool takes a free session before it opens a new one, so a session that was passed over several times is lost. An
-    origin may have several pools that each open their own sessions, but that ends, and they are used again. If a long
-    rest of such a client ended, rests of up to twice its length are normal.
-    """
-    now = history.last_poll_at or 0.0
-    origins: dict[Origin, list[Track]] = {}
-    for track in history.tracks.values():
-        if track.session.statement.kind in _USED:
-            origins.setdefault(track.origin, []).append(track)
-    growing: dict[Client, list[Track]] = {}
-    for origin, tracks in origins.items():
-        limit = _rest_limit(origin.client, history, policy)
-        returns_to_pool = history.returns_to_pool(origin.client)
-        unused = [
-            track
-            for track in tracks
-            if now - held_since(track) > limit
-            and _is_unused(track, returns_to_pool=returns_to_pool)
-            and not history.is_held(track.session)
-        ]
-        growing.setdefault(origin.client, []).extend(_passed_over(unused, tracks))
-    for client, grown in growing.items():
-        if len(grown) >= SEVERAL:
-            grown.sort(key=longest_first)
-            starts = tuple(map(held_since, grown))
-            yield Suspicion(
-                key=FindingKey(client, LeakKind.ORIGIN_GROWTH, _most_frequent_site(grown)),
-                tracks=tuple(grown),
-                starts=starts,
-                limit=_rest_limit(client, history, policy),
-                is_leak=len(grown) >= _MIN_PASSED_OVER and starts[-1] - starts[0] >= _MIN_SPREAD * policy.hold_limit,
-            )
-
-
-#: To add a detector, add a line.
-DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
-    held_transactions,
-    held_connections,
-    growing_origins,
-)
-
-
 def configured_limit_of(track: Track, policy: Policy) -> float | None:
     """Return the limit that the configuration sets where the session is held; None if it sets none."""
     return policy.configured_limit(track.session.client, track.sites) if policy.hold_limits else None
@@ -162,7 +104,7 @@ def hold_limit_of(track: Track, history: History, policy: Policy) -> float:
     if configured is not None:
         return configured
     cohort = track.cohort
-    normal = min(_NORMAL_FACTOR * history.longest_hold(cohort), _MAX_NORMAL * policy.hold_limit)
+    normal = min(NORMAL_FACTOR * history.longest_hold(cohort), _MAX_NORMAL * policy.hold_limit)
     limit = policy.hold_limit if recurrence_of(cohort, history, policy) else max(policy.hold_limit, normal)
     kills = _recent_kills(cohort, history, policy)
     if len(kills) >= SEVERAL:
@@ -232,7 +174,7 @@ def _limits_of(track: Track, history: History, policy: Policy) -> _Limits:
     if configured_limit_of(track, policy) is not None:
         return _Limits(normal, normal, normal, normal)
     recurrence = recurrence_of(cohort, history, policy)
-    longest = normal if recurrence is None else max(normal, _NORMAL_FACTOR * recurrence.longest)
+    longest = normal if recurrence is None else max(normal, NORMAL_FACTOR * recurrence.longest)
     reported = min(normal, policy.hold_limit) if ended_lately(cohort, history, policy) else normal
     return _Limits(reported, normal, longest, policy.hold_limit)
 
@@ -247,7 +189,7 @@ def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = 
     spread = starts[-1] - starts[0]
     oldest = now - starts[0]
     if len(starts) >= SEVERAL:
-        return spread >= _MIN_SPREAD * limit or oldest >= long * limit
+        return spread >= MIN_SPREAD * limit or oldest >= long * limit
     return spread >= _RECURRING * limit and oldest >= long * limit
 
 
@@ -284,45 +226,3 @@ def _with_varying_sites_joined(cohorts: Mapping[Cohort, list[Track]]) -> Mapping
             tracks = [track for cohort in scattered for track in joined.pop(cohort)]
             joined[Cohort(client, VARIOUS_SITES)] = tracks
     return joined
-
-
-def _rest_limit(client: Client, history: History, policy: Policy) -> float:
-    since = (history.last_poll_at or 0.0) - policy.growth_window
-    return max(policy.hold_limit, _NORMAL_FACTOR * history.longest_rest(client, since=since))
-
-
-def _is_unused(track: Track, *, returns_to_pool: bool) -> bool:
-    """Return whether an idle session may be lost.
-
-    If the client returns its sessions to a pool, only one that was used once, right after it was opened. Sessions that
-    such a client loses later keep the application's statement and are found by `held_connections`.
-    """
-    session = track.session
-    return (
-        session.state is SessionState.IDLE
-        and session.state_change is not None
-        and (not returns_to_pool or (track.moves <= 1 and track.birth_seen))
-    )
-
-
-def _passed_over(unused: Iterable[Track], tracks: Iterable[Track]) -> list[Track]:
-    """Return the sessions that were unused while others were opened, if that happened several times in turn.
-
-    A pool that went quiet before another pool at its address was opened has lost nothing: all of its rests began before
-    all of the other's sessions were opened.
-    """
-    births = sorted(track.session.id.backend_start or 0.0 for track in tracks)
-    turns = [(track, bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
-    passed_over = [(track, turn) for track, turn in turns if turn < len(births)]
-    if len({turn for _, turn in passed_over}) < SEVERAL:
-        return []
-    return [track for track, _ in passed_over]
-
-
-def _most_frequent_site(tracks: Sequence[Track]) -> str:
-    sites = [_visible_site(track.session) for track in tracks]
-    return max(sorted(set(sites)), key=sites.count)
-
-
-def _visible_site(session: Session) -> str:
-    return session.statement.site if session.statement.kind is StatementKind.APPLICATION else UNKNOWN_SITE

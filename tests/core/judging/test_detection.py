@@ -12,10 +12,10 @@ from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.detection import (
     UNKNOWN_SITE,
     VARIOUS_SITES,
-    detect,
     hold_limit_of,
     is_leak,
 )
+from pgwatch_sessions.core.judging.detectors import detect
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, Session, SessionState
 from tests.support.values import NOW, ORDERS, session
