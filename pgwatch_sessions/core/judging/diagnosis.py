@@ -3,6 +3,7 @@
 A pool that is too small looks full, busy and young. A leak looks full, quiet and old.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -11,23 +12,32 @@ from pgwatch_sessions.core.events import DiagnosisChanged
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
 from pgwatch_sessions.core.history import History, Track
 from pgwatch_sessions.core.judging.detection import held_since, longest_first
+from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_work
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, Client, LimitScope, SessionState
 
-#: A client is saturated if this part of its sessions is busy, in this part of the polls within one hold limit.
-_BUSY = 0.9
-_BUSY_POLLS = 0.8
+#: A client becomes saturated if this part of its sessions is busy within one hold limit, on average. The rest of them
+#: are handed over from one request to the next.
+_BUSY = 0.75
+#: It stays saturated while this part is busy within this number of hold limits: load breathes.
+_STILL_BUSY = 0.6
+_MEMORY = 3.0
+#: A pool is at full size while it has this part of its most sessions.
+_FULL_SIZE = 0.9
 _MIN_POLLS = 3
 _MIN_SESSIONS = 2
-#: This part of the busy sessions must have begun another transaction since the last poll.
-_TURNOVER = 0.4
+#: Within one hold limit, this many transactions must begin for each busy session.
+_TURNOVER = 0.5
+#: Where most busy sessions are idle in transaction, this part of them must have begun another one since the last poll.
+_TURNOVER_IDLE = 0.4
 #: A server is too small for its load from this part of its slots on.
 _FULL = 0.9
 #: A lock must be waited for this part of the hold limit.
 _MIN_WAIT = 1 / 6
 #: A verdict takes effect when it has been the same for this part of the hold limit.
 _STEADY = 0.1
+_BUSY_STATES = frozenset({SessionState.ACTIVE, *IDLE_IN_TRANSACTION_STATES})
 _MAX_POLLS = 60
 _MAX_BLOCKERS_NAMED = 3
 
@@ -39,6 +49,8 @@ class Activity(NamedTuple):
     sessions: int
     #: Sessions that ran a statement or were in a transaction.
     busy: int
+    #: Sessions that ran a statement.
+    active: int
     #: Busy sessions that have begun another transaction since the poll before.
     turned_over: int
 
@@ -54,7 +66,7 @@ class PendingVerdict(NamedTuple):
 class DiagnosisMemory:
     """What is remembered from poll to poll. The key None stands for the server."""
 
-    #: Each client's activity within the last hold limit.
+    #: Each client's activity within the last hold limits.
     activity: Mapping[Client, tuple[Activity, ...]] = field(default_factory=dict)
     #: The verdicts in effect.
     diagnoses: Mapping[Client | None, Diagnosis] = field(default_factory=dict)
@@ -71,6 +83,8 @@ class ClientEvidence:
     #: Open findings of this client, of at least WARNING, with sessions or with holds that come back.
     leaks: Sequence[Finding]
     context: PollContext
+    #: The verdict in effect.
+    former: Verdict | None = None
 
 
 def diagnose(
@@ -85,14 +99,22 @@ def diagnose(
     for finding in findings:
         if (finding.sessions or finding.recurrence) and finding.severity.rank >= Severity.WARNING.rank:
             leaks.setdefault(finding.key.client, []).append(finding)
+    before, after = context.history_before.tracks, context.history.tracks
+    ended = Counter(track.session.client for identity, track in before.items() if identity not in after)
     activity = {
-        client: _with_latest(memory.activity.get(client, ()), _activity(own, context), context)
+        client: _with_latest(memory.activity.get(client, ()), _activity(own, context, ended=ended[client]), context)
         for client, own in tracks.items()
     }
     found: dict[Client | None, Diagnosis] = {
         client: diagnose_client(
             client,
-            ClientEvidence(tracks=own, activity=activity[client], leaks=leaks.get(client, ()), context=context),
+            ClientEvidence(
+                tracks=own,
+                activity=activity[client],
+                leaks=leaks.get(client, ()),
+                context=context,
+                former=memory.diagnoses[client].verdict if client in memory.diagnoses else None,
+            ),
         )
         for client, own in tracks.items()
     }
@@ -175,28 +197,47 @@ def _held_by(blockers: Sequence[Track], roots: Collection[int]) -> str:
 
 
 def _slow(evidence: ClientEvidence) -> str:
+    """Say how many sessions run one query for long. Dumps, vacuums and index builds take their time."""
     now, limit = evidence.context.now, evidence.context.policy.hold_limit
-    slow = sum(
-        track.session.state is SessionState.ACTIVE
-        and track.session.query_start is not None
-        and now - track.session.query_start > limit
+    judged = [
+        track.session
         for track in evidence.tracks
+        if not evidence.context.is_tool(track.session.client) and not is_maintenance_work(track.session.statement.text)
+    ]
+    slow = sum(
+        session.state is SessionState.ACTIVE and session.query_start is not None and now - session.query_start > limit
+        for session in judged
     )
-    if slow < _MIN_SESSIONS or 2 * slow < len(evidence.tracks):
+    if slow < _MIN_SESSIONS or 2 * slow < len(judged):
         return ""
-    return f"{slow} of {len(evidence.tracks)} sessions have run one query for over {limit:.0f} s"
+    return f"{slow} of {len(judged)} sessions have run one query for over {limit:.0f} s: make it faster or limit it"
 
 
 def _saturated(evidence: ClientEvidence) -> str:
-    """Recognise a pool that is too small: its size stays the same, and all sessions are busy and finish their work."""
-    activity = evidence.activity
+    """Recognise a pool that is too small: its size stays the same, nearly all are busy and finish their work."""
+    is_saturated = evidence.former is Verdict.SATURATED
+    limit = evidence.context.policy.hold_limit
+    since = evidence.context.now - limit * (_MEMORY if is_saturated else 1.0)
+    activity = [each for each in evidence.activity if each.at >= since]
     most = max((each.sessions for each in activity), default=0)
-    full = [each for each in activity if each.busy >= _BUSY * each.sessions and each.sessions >= _BUSY * most]
-    if most < _MIN_SESSIONS or len(activity) < _MIN_POLLS or len(full) < _BUSY_POLLS * len(activity):
+    busy = sum(each.busy for each in activity)
+    if most < _MIN_SESSIONS or len(activity) < _MIN_POLLS or busy < len(activity) * most * _FULL_SIZE * _STILL_BUSY:
         return ""
-    if sum(each.turned_over for each in full) < _TURNOVER * sum(each.busy for each in full):
+    if not is_saturated and (
+        busy < _BUSY * sum(each.sessions for each in activity)
+        or sum(each.sessions >= _FULL_SIZE * most for each in activity) < _FULL_SIZE * len(activity)
+    ):
         return ""
-    return f"all of up to {most} sessions are busy and finish their work"
+    minutes = max(limit, evidence.context.now - activity[0].at) / 60
+    begun = sum(each.turned_over for each in activity)
+    # Sessions that wait for their client in a transaction must end it sooner than those whose statements are slow.
+    runs_statements = 2 * sum(each.active for each in activity) >= busy
+    if begun < busy * (_TURNOVER / len(activity) * 60 * minutes / limit if runs_statements else _TURNOVER_IDLE):
+        return ""
+    return (
+        f"all of up to {most} sessions are busy and finish their work: on average {busy / len(activity):.1f} at a time,"
+        f" at least {begun / minutes:.0f} transactions a minute; raise the pool or shorten the transactions"
+    )
 
 
 #: The verdicts on a client. The first rule that returns a reason decides.
@@ -233,25 +274,19 @@ def _reasons(diagnoses: Iterable[Diagnosis]) -> str:
     return "; ".join(f"{each.client.short_name}: {each.reason}" for each in diagnoses if each.client is not None)
 
 
-def _activity(tracks: Iterable[Track], context: PollContext) -> Activity:
-    sessions = busy = turned_over = 0
-    for track in tracks:
-        sessions += 1
-        session = track.session
-        if session.state is SessionState.ACTIVE or session.state in IDLE_IN_TRANSACTION_STATES:
-            busy += 1
-            turned_over += _began_another_transaction(track, context.history_before)
-    return Activity(context.now, sessions, busy, turned_over)
-
-
-def _began_another_transaction(track: Track, before: History) -> bool:
-    """Return whether the session has; a batch that runs many statements in one transaction has not."""
-    old = before.tracks.get(track.session.id)
-    return old is None or old.session.xact_start != track.session.xact_start
+def _activity(tracks: Sequence[Track], context: PollContext, *, ended: int) -> Activity:
+    before = context.history_before.tracks
+    busy = [track for track in tracks if track.session.state in _BUSY_STATES]
+    earlier = [(before[track.session.id], track) for track in busy if track.session.id in before]
+    # A batch that runs many statements in one transaction has not begun another one.
+    begun = sum(old.session.xact_start != track.session.xact_start for old, track in earlier)
+    active = sum(track.session.state is SessionState.ACTIVE for track in busy)
+    # Without a pool, each transaction has a session of its own, which ends with it.
+    return Activity(context.now, len(tracks), len(busy), active, begun + min(ended, len(busy) - len(earlier)))
 
 
 def _with_latest(activity: tuple[Activity, ...], latest: Activity, context: PollContext) -> tuple[Activity, ...]:
-    kept = [old for old in activity if latest.at - context.policy.hold_limit <= old.at < latest.at]
+    kept = [old for old in activity if latest.at - _MEMORY * context.policy.hold_limit <= old.at < latest.at]
     return (*kept[-_MAX_POLLS:], latest)
 
 

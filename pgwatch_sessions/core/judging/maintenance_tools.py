@@ -40,6 +40,8 @@ KNOWN_TOOLS = (
     "postgres_exporter*",
     "pgwatch*",
 )
+#: How statements begin that maintain a database or copy it, in upper case. They run for long, whoever sends them.
+_WORK = ("VACUUM", "ANALYZE", "CREATE INDEX", "CREATE UNIQUE INDEX", "REINDEX", "CLUSTER", "REFRESH", "COPY", "ALTER")
 
 
 @lru_cache(maxsize=4096)
@@ -47,3 +49,8 @@ def is_maintenance_tool(application: str, patterns: tuple[str, ...]) -> bool:
     """Return whether an application_name matches one of the shell patterns; case is ignored."""
     name = application.lower()
     return any(fnmatchcase(name, pattern.lower()) for pattern in patterns)
+
+
+def is_maintenance_work(text: str) -> bool:
+    """Return whether a redacted statement maintains a database or copies it."""
+    return text[: len("CREATE UNIQUE INDEX")].upper().startswith(_WORK)

@@ -70,9 +70,10 @@ def waiting(pid: int, age: float, *, behind: int) -> Session:
     return active(pid, age, wait_event_type="Lock", blocked_by=(behind,))
 
 
-def polls(number: int, *, sessions: int, busy: int, turned_over: int) -> list[Activity]:
-    """Return the same activity at several polls."""
-    return [Activity(NOW - 10 * i, sessions, busy, turned_over) for i in reversed(range(number))]
+def polls(number: int, *, sessions: int, busy: int, turned_over: int, active: int | None = None) -> list[Activity]:
+    """Return the same activity at several polls. All that are busy run a statement, unless it is said how many."""
+    running = busy if active is None else active
+    return [Activity(NOW - 10 * i, sessions, busy, running, turned_over) for i in reversed(range(number))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,12 @@ ROWS: Mapping[str, Row] = {
         sessions=[active(1, 61), active(2, 70), session(3, IDLE), session(4, IDLE)],
         verdict=Verdict.SLOW, reason="2 of 4 sessions have run one query for over 60 s",
     ),
+    "vacuums and index builds take their time": Row(
+        sessions=[
+            active(1, 600, query="VACUUM (ANALYZE) orders"), active(2, 600, query="create unique index i on orders (id)"),
+        ],
+        verdict=Verdict.OK,
+    ),
     "a single slow query": Row(sessions=[active(1, 600)], verdict=Verdict.OK),
     "slow queries of a few": Row(
         sessions=[active(1, 61), active(2, 70), *(session(pid, IDLE) for pid in range(3, 8))], verdict=Verdict.OK,
@@ -129,13 +136,21 @@ ROWS: Mapping[str, Row] = {
         verdict=Verdict.SATURATED, reason="all of up to 10 sessions are busy",
     ),
     "busy, but the same transactions: a batch": Row(
-        activity=polls(5, sessions=10, busy=10, turned_over=3), verdict=Verdict.OK,
+        activity=polls(5, sessions=10, busy=10, turned_over=3, active=2), verdict=Verdict.OK,
     ),
     "busy at two polls only": Row(activity=polls(2, sessions=10, busy=10, turned_over=6), verdict=Verdict.OK),
-    "two of ten sessions are free": Row(activity=polls(5, sessions=10, busy=8, turned_over=6), verdict=Verdict.OK),
+    "four of ten sessions are free": Row(activity=polls(5, sessions=10, busy=6, turned_over=6), verdict=Verdict.OK),
+    "slow statements that end": Row(
+        activity=polls(7, sessions=10, busy=10, turned_over=2), verdict=Verdict.SATURATED,
+        reason=(
+            "all of up to 10 sessions are busy and finish their work: on average 10.0 at a time, at least 14 transactions "
+            "a minute; raise the pool or shorten the transactions"
+        ),
+    ),
+    "statements that do not end": Row(activity=polls(7, sessions=10, busy=10, turned_over=0), verdict=Verdict.OK),
     "one session is no pool": Row(activity=polls(5, sessions=1, busy=1, turned_over=1), verdict=Verdict.OK),
     "the pool grows: its limit is not reached": Row(
-        activity=[Activity(NOW - 50 + 10 * i, 2 * i + 1, 2 * i + 1, 2 * i + 1) for i in range(5)], verdict=Verdict.OK,
+        activity=[Activity(NOW - 50 + 10 * i, *[2 * i + 1] * 4) for i in range(5)], verdict=Verdict.OK,
     ),
 }  # fmt: skip
 
