@@ -217,6 +217,11 @@ KINDS = {
     StatementKind.NEVER_USED: [
         "", "SET application_name = 'PostgreSQL JDBC Driver'", "SET extra_float_digits = 3; SET datestyle TO 'ISO'",
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "show standard_conforming_strings",
+        "SELECT set_config('search_path', $1, false), set_config('role', $2, false)", "select pg_catalog.version()",
+        "SELECT * FROM current_schema()", "SELECT current_database(), current_user",
+        "SELECT version();\n\nSELECT t.oid FROM pg_type AS t JOIN pg_namespace AS ns ON (ns.oid = typnamespace)",
+        "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'",
+        "WITH RECURSIVE tree(oid) AS (SELECT oid FROM pg_catalog.pg_type) SELECT DISTINCT * FROM tree",
     ],
     StatementKind.RETURNED: [
         "ROLLBACK", "ROLLBACK;", "COMMIT", "COMMIT;", "commit work", "END", "ABORT TRANSACTION;",
@@ -237,6 +242,7 @@ KINDS = {
         "COMMIT PREPARED 'x'", "SAVEPOINT x", "RELEASE SAVEPOINT x", "BEGIN; SELECT a FROM t; COMMIT", "SELECT $1",
         "SELECT pg_advisory_unlock(1)", "SET LOCAL a = 1", "SET app.tenant = '7'", "RESET statement_timeout",
         "CLOSE a", "UNLISTEN a", "DEALLOCATE a", "DO $$ $$", "SELECT 'c:\\' /*", "<FASTPATH>", "'ROLLBACK'",
+        "SELECT version() FROM orders", "SELECT t.oid FROM pg_type t, orders o", "SELECT * FROM pg_stat_activity",
     ],
     StatementKind.UNKNOWN: ["<insufficient privilege>", "<command string not enabled>"],
 }  # fmt: skip

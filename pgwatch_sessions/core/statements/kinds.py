@@ -3,11 +3,14 @@
 import re
 from enum import StrEnum
 
+from pgwatch_sessions.core.statements.summary import tables_of
+
 
 class StatementKind(StrEnum):
     """The class of a last statement. What it means depends on the session's state."""
 
-    #: No statement yet, or only the settings that drivers send when they connect.
+    #: No statement yet, or only what drivers and applications send when they connect: settings, the server's version,
+    #: the types in its catalogue.
     NEVER_USED = "never_used"
     #: A pool's reset or pre-ping, or the end of a transaction: the session was returned to its pool.
     RETURNED = "handed_back"
@@ -40,15 +43,37 @@ _RETURN = (
 
 _LEADERSHIP = r"SELECT (?:PG_CATALOG\.)?PG_(?:TRY_)?ADVISORY_LOCK(?:_SHARED)?\([^()]*\)(?: (?:AS )?[A-Z_]+)?"
 
+#: What a session is asked about itself when it is set up; also several at once.
+_ABOUT_THE_SESSION = (
+    r"(?:PG_CATALOG\.)?(?:SET_CONFIG|VERSION|CURRENT_SETTING|CURRENT_SCHEMAS?|CURRENT_DATABASE|PG_BACKEND_PID"
+    r"|PG_IS_IN_RECOVERY)\([^()]*\)|CURRENT_(?:SCHEMA|USER|ROLE|CATALOG)|SESSION_USER"
+)
+_NAMED = rf"(?:{_ABOUT_THE_SESSION})(?:::[A-Z]+)?(?: (?:AS )?[A-Z_]+)?"
+_QUESTIONS = rf"SELECT (?:\* FROM )?{_NAMED}(?: ?, ?{_NAMED})*"  # noqa: S608  a pattern
+
 # Each matches one whole statement in upper case, without its literals. The first match counts.
 _PATTERNS = (
     (StatementKind.RETURNED, "|".join(_RETURN)),
     (StatementKind.TRANSACTION_OPENED, rf"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION|SET TRANSACTION){_MODES}"),
     (StatementKind.LISTENING, rf'LISTEN (?:[^\s".;]+|"[^"]+")|{_LEADERSHIP}'),
     (StatementKind.PROBED, r"SELECT \?(?: (?:AS )?[A-Z_]+)?"),
-    (StatementKind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_ ]+"),
+    (StatementKind.NEVER_USED, rf"SET {_SETTING}|SHOW [A-Z_. ]+|{_QUESTIONS}"),
 )
 _STATEMENT = re.compile("|".join(f"(?P<{kind.name}>{pattern})" for kind, pattern in _PATTERNS))
+#: Drivers read these to learn the types of columns. Monitoring reads others.
+_CATALOGUE = frozenset(
+    {
+        "pg_type",
+        "pg_namespace",
+        "pg_range",
+        "pg_proc",
+        "pg_attribute",
+        "pg_class",
+        "pg_enum",
+        "pg_extension",
+        "pg_collation",
+    }
+)
 
 
 # At the beginning of a statement, or of one inside WITH. A row lock takes a transaction id, as a write does.
@@ -74,7 +99,17 @@ def kind_of(redacted: str) -> StatementKind:
         statement = part.strip(" ")
         if statement:
             match = _STATEMENT.fullmatch(statement)
-            if match is None or match.lastgroup is None:
+            if match is not None and match.lastgroup is not None:
+                kind = StatementKind[match.lastgroup]
+            elif _reads_types(statement):
+                kind = StatementKind.NEVER_USED
+            else:
                 return StatementKind.APPLICATION
-            kind = StatementKind[match.lastgroup]
     return kind
+
+
+def _reads_types(statement: str) -> bool:
+    if not statement.startswith(("SELECT ", "WITH ")):
+        return False
+    tables = {table.lower() for table in tables_of(statement)}
+    return bool(tables) and tables <= _CATALOGUE

@@ -41,7 +41,7 @@ def summary_of(redacted: str) -> str:
     verb = first[0].upper()
     if verb in _VERBS_WITH_TABLES:
         shown, body = _behind_ctes(main) if verb == "WITH" else (verb, main)
-        tables = list(_tables(body)) or (list(_qualifiers(main)) if verb == "SELECT" else [])
+        tables = list(tables_of(body)) or (list(_qualifiers(main)) if verb == "SELECT" else [])
         if tables:
             return shortened(f"{shown} {', '.join(tables)}", MAX_LENGTH)
     rest = main[first.end() :]
@@ -65,7 +65,7 @@ def _main_statement(redacted: str) -> str:
     return next(filter(None, reversed(parts)), redacted)
 
 
-def _tables(statement: str) -> Iterator[str]:
+def tables_of(statement: str) -> Iterator[str]:
     """Yield each table once, in order, without its schema. Common table expressions are left out."""
     if "(" in statement:
         statement = _KEYWORD_CALLS.sub("", statement)
