@@ -158,6 +158,7 @@ def _findings() -> tuple[Panel, ...]:
                 title="Findings",
                 description="The site of each leak: the route or controller named in the statement's comment, "
                 "otherwise the verb and tables of the last statement. `transaction_held`: a transaction was not ended; "
+                "`transaction_kept`: a session is used again and again in a transaction that nobody ends; "
                 "`connection_held`: a connection was not returned to the pool; `origin_growth`: one process opens more "
                 "and more sessions.",
             ),

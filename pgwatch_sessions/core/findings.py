@@ -14,6 +14,8 @@ class LeakKind(StrEnum):
 
     #: Idle in transaction, aborted or not, with no further statement.
     TRANSACTION_HELD = "transaction_held"
+    #: In one transaction for long, although the session is in use: statement after statement, no COMMIT or ROLLBACK.
+    TRANSACTION_KEPT = "transaction_kept"
     #: Idle after an application statement, although this client normally returns its connections to the pool.
     CONNECTION_HELD = "connection_held"
     #: One origin keeps opening sessions and never uses the earlier ones again.

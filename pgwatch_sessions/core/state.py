@@ -157,7 +157,9 @@ def _after_success(
     before = state.memory
     snapshot = before.history.with_known_applications(polled)
     leaked = {identity for tracked in before.tracked if tracked.finding.is_leak for identity in tracked.members}
-    history, ended = before.history.follow(snapshot, rest_limit=policy.hold_limit / 2, leaked=leaked)
+    history, ended = before.history.follow(
+        snapshot, rest_limit=policy.hold_limit / 2, window=policy.growth_window, leaked=leaked
+    )
     labelled = _admit(state.labelled, snapshot, state.findings, policy)
     blocking = Blocking(snapshot.sessions)
     summary = summarise_poll(state.server, snapshot, labelled, blocking)

@@ -59,6 +59,8 @@ def _main_cause(finding: Finding, words: Words) -> str:
     match finding.key.kind:
         case LeakKind.TRANSACTION_HELD:
             return _transaction_held(finding, words)
+        case LeakKind.TRANSACTION_KEPT:
+            return _transaction_kept(words)
         case LeakKind.CONNECTION_HELD:
             return _connection_held(words)
         case LeakKind.ORIGIN_GROWTH:
@@ -93,6 +95,14 @@ def _transaction_held(finding: Finding, words: Words) -> str:
     return (
         f"Transactions were opened at {site} and never committed, rolled back or closed. Usual causes: "
         f"{words.transaction_causes}."
+    )
+
+
+def _transaction_kept(words: Words) -> str:
+    return (
+        "A session runs statement after statement in one transaction that nobody ends, while other sessions of this "
+        "client do end theirs. Usual causes: a thread or task that keeps its session from request to request, and a "
+        f"way out without commit or rollback, or {words.stays_open}."
     )
 
 

@@ -9,8 +9,9 @@ from pgwatch_sessions.core.model import NONE, Client, LimitScope
 #: Completes "3 sessions ...", for each kind of leak.
 HOW_HELD: Mapping[LeakKind, str] = {
     LeakKind.TRANSACTION_HELD: "idle in transaction",
+    LeakKind.TRANSACTION_KEPT: "in a transaction that is never ended, but used again",
     LeakKind.CONNECTION_HELD: "idle and not returned to the pool",
-    LeakKind.ORIGIN_GROWTH: "opened and never used again",
+    LeakKind.ORIGIN_GROWTH: "idle while others are opened",
 }
 VERDICTS: Mapping[Verdict, str] = {
     Verdict.OK: "nothing is wrong",

@@ -54,6 +54,11 @@ def _what_to_look_for(finding: Finding, words: Words) -> str:
     match finding.key.kind:
         case LeakKind.TRANSACTION_HELD:
             return f"check every way out of {site}: exception, early return, cancellation. {words.transaction_code}"
+        case LeakKind.TRANSACTION_KEPT:
+            return (
+                "find what keeps a session from one request to the next (a thread-local or global session, a scoped "
+                f"session that is not removed), and end its transaction after each. {words.transaction_code}"
+            )
         case LeakKind.CONNECTION_HELD:
             return f"look for {words.connection_code} near {site}. Every way out must return the connection."
         case LeakKind.ORIGIN_GROWTH:
@@ -61,6 +66,11 @@ def _what_to_look_for(finding: Finding, words: Words) -> str:
 
 
 def _prevent(finding: Finding, words: Words) -> str:
+    if finding.key.kind is LeakKind.TRANSACTION_KEPT:
+        return (
+            f"Prevention: {words.transaction_guard}. idle_in_transaction_session_timeout does not help here, because "
+            "the session is never idle for long; transaction_timeout (PostgreSQL 17) does."
+        )
     if finding.key.kind is LeakKind.TRANSACTION_HELD:
         return (
             f"Prevention: {words.transaction_guard}, and time-outs on the pool and on external calls. "

@@ -18,7 +18,7 @@ def after(*polls: Snapshot) -> History:
     """Return what is remembered after these polls."""
     history = History()
     for poll in polls:
-        history, _ = history.follow(history.with_known_applications(poll), rest_limit=30)
+        history, _ = history.follow(history.with_known_applications(poll), rest_limit=30, window=600)
     return history
 
 
@@ -61,15 +61,15 @@ def test_the_longest_hold_is_forgotten_after_some_weeks() -> None:
     held, ended = session(1, HELD, since=NOW - 500, query=READ), session(1, IDLE, since=NOW + 1)
     known = after(snapshot(held), snapshot(ended, at=NOW + 10))
     for days, longest in ((7, 501), (15, 501), (17, 0)):
-        later, _ = known.follow(snapshot(ended, at=NOW + days * day), rest_limit=30)
+        later, _ = known.follow(snapshot(ended, at=NOW + days * day), rest_limit=30, window=600)
         assert later.longest_hold(SITE) == longest
 
     again = [session(1, HELD, since=NOW + 9 * day - 50, query=READ), session(1, IDLE, since=NOW + 9 * day)]
     weekly = known
     for poll in again:
-        weekly, _ = weekly.follow(snapshot(poll, at=(poll.state_change or 0) + 1), rest_limit=30)
+        weekly, _ = weekly.follow(snapshot(poll, at=(poll.state_change or 0) + 1), rest_limit=30, window=600)
     assert weekly.longest_hold(SITE) == 501
-    later, _ = weekly.follow(snapshot(again[1], at=NOW + 18 * day), rest_limit=30)
+    later, _ = weekly.follow(snapshot(again[1], at=NOW + 18 * day), rest_limit=30, window=600)
     assert 0 < later.longest_hold(SITE) < 500
 
 
@@ -117,10 +117,10 @@ def test_the_last_write_of_a_transaction_names_its_place_too(polls: Sequence[Sna
 def test_nothing_is_learned_from_a_leaked_session_that_is_gone() -> None:
     """A rolling restart frees the leaked sessions of one process after the other."""
     held = [session(i, HELD, since=NOW - 500, query=READ) for i in range(2)]
-    before, _ = History().follow(snapshot(*held), rest_limit=30)
+    before, _ = History().follow(snapshot(*held), rest_limit=30, window=600)
     gone = snapshot(held[0], at=NOW + 10)
     for leaked, longest in ((frozenset({held[1].id}), 0), (frozenset(), 500)):
-        history, _ = before.follow(gone, rest_limit=30, leaked=leaked)
+        history, _ = before.follow(gone, rest_limit=30, window=600, leaked=leaked)
         assert history.longest_hold(SITE) == longest
 
 

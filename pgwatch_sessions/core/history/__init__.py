@@ -2,7 +2,8 @@
 
 from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold
 from pgwatch_sessions.core.history.history import History
-from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, HoldEnd, KnownState, Origin, Track
+from pgwatch_sessions.core.history.sizes import OriginSizes, Span
+from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, HoldEnd, KnownState, OpenTransaction, Origin, Track
 
 __all__ = [
     "ClientHabits",
@@ -13,6 +14,9 @@ __all__ = [
     "Kill",
     "KnownState",
     "LongHold",
+    "OpenTransaction",
     "Origin",
+    "OriginSizes",
+    "Span",
     "Track",
 ]

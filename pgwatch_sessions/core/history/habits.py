@@ -17,9 +17,12 @@ _MAX_SITES = 64
 #: Rests that a client's habit is judged by. Above this number both counts are halved, so that a habit can change.
 _MAX_RESTS = 1_000
 _RESTS = frozenset({StatementKind.RETURNED, StatementKind.APPLICATION})
-#: A client that uses a pool returns its sessions nearly always.
+#: A client that uses a pool returns its sessions nearly always. The share is larger where only COMMIT shows it: clients
+#: without a pool that resets end their transactions too.
 _RETURN_SHARE = 0.7
+_COMMIT_SHARE = 0.95
 _MIN_RETURNS = 3
+_COMMITS = ("COMMIT", "END")
 _MAX_LONG_RESTS = 8
 _MAX_KILLS = 8
 _MAX_LONG_HOLDS = 64
@@ -89,6 +92,8 @@ class ClientHabits:
     #: left idle after an application statement.
     returned: int = 0
     left: int = 0
+    #: Of those returned: how often the last statement was COMMIT, which a pool's reset replaces.
+    committed: int = 0
     #: The longest hold that ended, by site.
     longest_holds: Mapping[str, LongestHold] = field(default_factory=dict)
     #: The latest long holds in a transaction that ended by themselves, by site.
@@ -106,7 +111,10 @@ class ClientHabits:
     @property
     def returns_to_pool(self) -> bool:
         """Whether this client normally returns its sessions to a pool that resets them."""
-        return self.returned >= _MIN_RETURNS and self.returned >= _RETURN_SHARE * self.rests
+        if self.returned < _MIN_RETURNS:
+            return False
+        reset = self.returned - self.committed
+        return reset >= _RETURN_SHARE * (self.left + reset) > 0 or self.returned >= _COMMIT_SHARE * self.rests
 
 
 def learn(
@@ -153,6 +161,7 @@ def _learn_rest(habits: ClientHabits, old: Session, new: Session, *, at: float, 
         habits,
         returned=habits.returned // divisor + (kind is StatementKind.RETURNED),
         left=habits.left // divisor + (kind is StatementKind.APPLICATION),
+        committed=habits.committed // divisor + old.statement.text.upper().startswith(_COMMITS),
     )
 
 

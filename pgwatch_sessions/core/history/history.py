@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold, learn
-from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Track, ended_holds, follow_sessions
+from pgwatch_sessions.core.history.sizes import OriginSizes, follow_sizes
+from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Origin, Track, ended_holds, follow_sessions
 from pgwatch_sessions.core.model import (
     IDLE_IN_TRANSACTION_STATES,
     NONE,
@@ -19,6 +20,8 @@ from pgwatch_sessions.core.statements import StatementKind
 #: What sessions did in a longer pause between two polls is not known, even of those that were opened in it: the daemon
 #: was not running, or the server refused it.
 _LONG_PAUSE = 300.0
+#: The sizes of origins are kept for spans of this part of the window.
+_SPAN = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,10 @@ class History:
     terminated: Mapping[str, int] = field(default_factory=dict)
     tracks: Mapping[SessionId, Track] = field(default_factory=dict)
     habits: Mapping[Client, ClientHabits] = field(default_factory=dict)
+    #: How many sessions each origin had, in spans of a quarter of the window.
+    sizes: Mapping[Origin, OriginSizes] = field(default_factory=dict)
+    #: Slots of the server that are not in use; None if not known.
+    free_slots: int | None = None
 
     def returns_to_pool(self, client: Client) -> bool:
         """Return whether the client is known to return its sessions to a pool."""
@@ -95,7 +102,7 @@ class History:
         return replace(session, client=known.session.client)
 
     def follow(
-        self, snapshot: Snapshot, *, rest_limit: float, leaked: Collection[SessionId] = frozenset()
+        self, snapshot: Snapshot, *, rest_limit: float, window: float, leaked: Collection[SessionId] = frozenset()
     ) -> "tuple[History, tuple[EndedHold, ...]]":
         """Return the history after a poll, and the holds that ended since the last one.
 
@@ -136,5 +143,9 @@ class History:
             terminated=terminated,
             tracks=after,
             habits=learn(self.habits, before, after, ended, at=snapshot.taken_at, rest_limit=rest_limit),
+            sizes=follow_sizes(self.sizes, before, after, at=snapshot.taken_at, length=_SPAN * window),
+            free_slots=None
+            if snapshot.server.ordinary_slots is None
+            else max(0, snapshot.server.ordinary_slots - len(after)),
         )
         return history, ended

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from pgwatch_sessions.core.model import Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import Statement
 
 IsHeld = Callable[[Session], bool]
@@ -36,6 +36,18 @@ class KnownState(NamedTuple):
     since: float | None
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction that a session was seen in at several polls."""
+
+    #: The server's time when it began.
+    began: float
+    #: Polls that saw it, and those of them that saw it idle.
+    polls: int
+    idle: int
+    #: How often the session was seen to have moved in it.
+    moves: int
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """One session as it was followed over the polls."""
@@ -49,6 +61,8 @@ class Track:
     known: KnownState
     #: The last write that a poll saw in its present transaction; None if none was seen.
     last_write: Statement | None = None
+    #: The transaction that it is in; None if in none.
+    transaction: OpenTransaction | None = None
 
     @property
     def origin(self) -> Origin:
@@ -152,13 +166,15 @@ def ended_holds(
 def _track(session: Session, before: Track | None, *, births_missed: bool) -> Track:
     known = KnownState(session.state, session.state_change)
     if before is None:
-        return Track(session, not births_missed, 0, known, _last_write(session, None))
-    if before.session is session:
+        transaction = _transaction(session, None, moved=False)
+        return Track(session, not births_missed, 0, known, _last_write(session, None), transaction)
+    if before.session is session and before.transaction is None:
         return before
     if session.state is None:
-        return Track(session, before.birth_seen, before.moves, before.known)
+        return Track(session, before.birth_seen, before.moves, before.known, before.last_write, before.transaction)
     moved = known != before.known and before.known.state is not None
-    return Track(session, before.birth_seen, before.moves + moved, known, _last_write(session, before))
+    transaction = _transaction(session, before.transaction, moved=moved)
+    return Track(session, before.birth_seen, before.moves + moved, known, _last_write(session, before), transaction)
 
 
 def _last_write(session: Session, before: Track | None) -> Statement | None:
@@ -167,6 +183,15 @@ def _last_write(session: Session, before: Track | None) -> Statement | None:
     if session.statement.writes:
         return session.statement
     return before.last_write if before is not None and before.session.xact_start == session.xact_start else None
+
+
+def _transaction(session: Session, before: OpenTransaction | None, *, moved: bool) -> OpenTransaction | None:
+    if session.xact_start is None:
+        return None
+    idle = session.state in IDLE_IN_TRANSACTION_STATES
+    if before is None or before.began != session.xact_start:
+        return OpenTransaction(session.xact_start, 1, int(idle), 0)
+    return OpenTransaction(before.began, before.polls + 1, before.idle + idle, before.moves + moved)
 
 
 def _unseen_seconds(moved: Session, last_poll_at: float, rest_limit: float) -> float:

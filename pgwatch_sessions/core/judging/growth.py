@@ -21,9 +21,18 @@ from pgwatch_sessions.core.statements import StatementKind
 #: An origin counts as growing from this number of sessions on that were passed over.
 _MIN_PASSED_OVER = 4
 #: The kinds of statement that an idle session shows once it was used.
-_USED = frozenset({StatementKind.APPLICATION, StatementKind.PROBED, StatementKind.RETURNED})
+_USED = frozenset({StatementKind.APPLICATION, StatementKind.RETURNED})
+#: The first moments of a session, in seconds.
+_FIRST_MOMENTS = 5.0
 #: A session may become free this many seconds after another one was already opened.
 _SAME_MOMENT = 1.0
+#: If the server is full within this many windows at the present rate, growth is not watched first.
+_URGENT = 4.0
+#: Growth is looked for in this many windows.
+_WINDOWS = 3.0
+_RECORDS = 2
+#: A client of which this part of the sessions was used only once has no pool.
+_NEARLY_ALL = 0.9
 
 
 def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
@@ -33,39 +42,112 @@ def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
     origin may have several pools that each open their own sessions, but that ends, and they are used again. If a long
     rest of such a client ended, rests of up to twice its length are normal.
     """
-    now = history.last_poll_at or 0.0
     origins: dict[Origin, list[Track]] = {}
     for track in history.tracks.values():
-        if track.session.statement.kind in _USED:
-            origins.setdefault(track.origin, []).append(track)
-    growing: dict[Client, list[Track]] = {}
-    for origin, tracks in origins.items():
-        limit = _rest_limit(origin.client, history, policy)
-        returns_to_pool = history.returns_to_pool(origin.client)
-        unused = [
-            track
-            for track in tracks
-            if now - held_since(track) > limit
-            and _is_unused(track, returns_to_pool=returns_to_pool)
-            and not history.is_held(track.session)
-        ]
-        growing.setdefault(origin.client, []).extend(_passed_over(unused, tracks))
-    for client, grown in growing.items():
+        origins.setdefault(track.origin, []).append(track)
+    lost = {origin: _lost(tracks, history, policy) for origin, tracks in origins.items()}
+    is_urgent = _is_urgent([track for each in lost.values() for track in each], history, policy)
+    clients: dict[Client, list[Track]] = {}
+    growing: set[Client] = set()
+    for origin, grown in lost.items():
+        clients.setdefault(origin.client, []).extend(grown)
+        if len(grown) >= SEVERAL and (
+            is_urgent or _uses_each_once(origins[origin], history, policy) or _climbs(origin, grown, history, policy)
+        ):
+            growing.add(origin.client)
+    for client, grown in clients.items():
         if len(grown) >= SEVERAL:
             grown.sort(key=longest_first)
             starts = tuple(map(held_since, grown))
+            last_birth = max(_born(track) for track in history.tracks.values() if track.session.client == client)
             yield Suspicion(
                 key=FindingKey(client, LeakKind.ORIGIN_GROWTH, _most_frequent_site(grown)),
                 tracks=tuple(grown),
                 starts=starts,
                 limit=_rest_limit(client, history, policy),
-                is_leak=len(grown) >= _MIN_PASSED_OVER and starts[-1] - starts[0] >= MIN_SPREAD * policy.hold_limit,
+                is_leak=client in growing
+                and len(grown) >= _MIN_PASSED_OVER
+                and last_birth - starts[0] >= MIN_SPREAD * policy.hold_limit,
             )
 
 
+def _lost(tracks: Sequence[Track], history: History, policy: Policy) -> list[Track]:
+    """Return those of an origin's sessions that look lost."""
+    now = history.last_poll_at or 0.0
+    client = tracks[0].session.client
+    limit = _rest_limit(client, history, policy)
+    returns_to_pool = history.returns_to_pool(client)
+    unused = [
+        track
+        for track in tracks
+        if now - held_since(track) > limit
+        and _was_used(track)
+        and _is_unused(track, returns_to_pool=returns_to_pool)
+        and not history.is_held(track.session)
+    ]
+    return _passed_over(unused, [track for track in tracks if _was_used(track)])
+
+
+def _is_urgent(lost: Sequence[Track], history: History, policy: Policy) -> bool:
+    """Return whether the server would be full before it is known whether its origins go on growing."""
+    if history.free_slots is None or history.last_poll_at is None or len(lost) < _MIN_PASSED_OVER:
+        return False
+    seconds = history.last_poll_at - min(map(held_since, lost))
+    return history.free_slots * seconds < _URGENT * policy.growth_window * len(lost)
+
+
+def _uses_each_once(tracks: Sequence[Track], history: History, policy: Policy) -> bool:
+    """Return whether an origin uses nearly every session only right after it was opened, and still opens others.
+
+    No pool does that.
+    """
+    once = sum(_was_used(track) and _is_young(track) for track in tracks)
+    now = history.last_poll_at or 0.0
+    recent = sum(now - _born(track) < policy.growth_window for track in tracks)
+    return once >= _MIN_PASSED_OVER and once >= _NEARLY_ALL * len(tracks) and recent >= SEVERAL
+
+
+def _born(track: Track) -> float:
+    return track.session.id.backend_start or 0.0
+
+
+def _was_used(track: Track) -> bool:
+    """Return whether the application has used a session: `SELECT 1` is also sent when a connection is opened."""
+    kind = track.session.statement.kind
+    return kind in _USED or (kind is StatementKind.PROBED and not _is_young(track))
+
+
+def _is_young(track: Track) -> bool:
+    """Return whether a session entered its state right after it was opened, which we saw."""
+    return track.birth_seen and held_since(track) - _born(track) <= _FIRST_MOMENTS
+
+
+def _climbs(origin: Origin, lost: Sequence[Track], history: History, policy: Policy) -> bool:
+    """Return whether an origin has more and more sessions, at its quietest moments too, and does not use them.
+
+    What was opened within a window after its first session is what it needs: several pools, each opened when it was
+    first needed.
+    """
+    sizes, now = history.sizes.get(origin), history.last_poll_at
+    if sizes is None or now is None:
+        return False
+    settled_at = sizes.first_seen_at + policy.growth_window
+    needed = max((span.least for span in sizes.spans if span.begin < settled_at), default=0)
+    most, records = needed, []
+    for span in sizes.spans:
+        if span.least > most:
+            records.append(span.begin)
+            most = span.least
+    grown = min(most - needed, sum(held_since(track) > settled_at for track in lost))
+    recent = sum(begin > now - _WINDOWS * policy.growth_window for begin in records)
+    return grown >= _MIN_PASSED_OVER and recent >= _RECORDS
+
+
 def _rest_limit(client: Client, history: History, policy: Policy) -> float:
+    """Return how long a session of the client may rest: a lesson raises it to a window at most."""
     since = (history.last_poll_at or 0.0) - policy.growth_window
-    return max(policy.hold_limit, NORMAL_FACTOR * history.longest_rest(client, since=since))
+    learned = NORMAL_FACTOR * history.longest_rest(client, since=since)
+    return max(policy.hold_limit, min(learned, policy.growth_window))
 
 
 def _is_unused(track: Track, *, returns_to_pool: bool) -> bool:

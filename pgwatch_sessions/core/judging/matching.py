@@ -94,8 +94,12 @@ def _place_sharing_most(
 
 def _without_owned_by_others(suspicion: Suspicion, owners: Mapping[SessionId, int], place: int | None) -> Suspicion:
     """Leave out the sessions that belong to a finding at another place."""
-    tracks = tuple(each for each in suspicion.tracks if owners.get(each.session.id, place) == place)
-    return replace(suspicion, tracks=tracks, starts=tuple(map(held_since, tracks)))
+    own = [
+        (track, start)
+        for track, start in zip(suspicion.tracks, suspicion.starts, strict=True)
+        if owners.get(track.session.id, place) == place
+    ]
+    return replace(suspicion, tracks=tuple(track for track, _ in own), starts=tuple(start for _, start in own))
 
 
 def without_excused(tracked: TrackedFinding, history: History, policy: Policy) -> TrackedFinding:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pgwatch_sessions.core.findings import Finding
-from pgwatch_sessions.core.history import History
+from pgwatch_sessions.core.findings import Finding, LeakKind
+from pgwatch_sessions.core.history import History, Track
 from pgwatch_sessions.core.model import SessionId
 
 
@@ -24,8 +24,8 @@ class TrackedFinding:
     finding: Finding
     #: The finding as it was last reported by an event.
     last_reported: Finding
-    #: Its sessions, and how often each had moved when it joined the finding.
-    members: Mapping[SessionId, int]
+    #: Its sessions, and what stays the same of each while it belongs to the finding.
+    members: Mapping[SessionId, float]
     #: When the holds of all its sessions began, in order; only the latest are kept.
     starts: tuple[float, ...]
     #: The limit that its sessions are over, in seconds.
@@ -43,11 +43,18 @@ class TrackedFinding:
     #: Whether its holds have ever come back.
     has_recurred: bool = False
 
-    def held_members(self, history: History) -> dict[SessionId, int]:
-        """Return the members that have not moved since they joined."""
-        tracks = history.tracks
+    def held_members(self, history: History) -> dict[SessionId, float]:
+        """Return the members that have not moved since they joined, or that are still in the same transaction."""
+        tracks, kind = history.tracks, self.finding.key.kind
         return {
-            identity: moves
-            for identity, moves in self.members.items()
-            if identity in tracks and tracks[identity].moves == moves
+            identity: mark
+            for identity, mark in self.members.items()
+            if identity in tracks and mark_of(tracks[identity], kind) == mark
         }
+
+
+def mark_of(track: Track, kind: LeakKind) -> float | None:
+    """Return what stays the same of a session while it belongs to a finding: its moves, or its transaction."""
+    if kind is LeakKind.TRANSACTION_KEPT:
+        return track.transaction.began if track.transaction else None
+    return track.moves

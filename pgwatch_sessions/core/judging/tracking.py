@@ -5,7 +5,7 @@ sessions stays open for a while, so that a leak whose sessions are terminated an
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
@@ -19,7 +19,7 @@ from pgwatch_sessions.core.judging.matching import common_limit, match, session_
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.judging.recurrence import recurrence_of
 from pgwatch_sessions.core.judging.severity import severity_of
-from pgwatch_sessions.core.judging.tracked_finding import EndedMember, TrackedFinding
+from pgwatch_sessions.core.judging.tracked_finding import EndedMember, TrackedFinding, mark_of
 from pgwatch_sessions.core.limits import LimitId, nearest_limit
 from pgwatch_sessions.core.model import Client, Session, SessionId
 from pgwatch_sessions.core.statements import Statement
@@ -129,7 +129,10 @@ def _longest_hold(finding: Finding, context: PollContext) -> float:
     """Return how long the longest held session of a finding has been held, in seconds."""
     if not finding.sessions:
         return 0.0
-    began = context.history.tracks[finding.sessions[0].id].known.since
+    longest = context.history.tracks[finding.sessions[0].id]
+    if finding.key.kind is LeakKind.TRANSACTION_KEPT and longest.transaction is not None:
+        return context.now - longest.transaction.began
+    began = longest.known.since
     return context.now - began if began is not None else 0.0
 
 
@@ -192,9 +195,10 @@ def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: Pol
     """Return the finding with the sessions that it has after this poll."""
     members = tracked.held_members(context.history)
     ended = _ended_one_by_one(tracked, members, context)
-    joining = [] if suspicion is None else [each for each in suspicion.tracks if each.session.id not in members]
-    starts = tuple(sorted((*tracked.starts, *(held_since(each) for each in joining))))[-_MAX_STARTS:]
-    members = {**members, **{each.session.id: each.moves for each in joining}}
+    joining = [] if suspicion is None else _joining(suspicion, members)
+    starts = tuple(sorted((*tracked.starts, *(start for _, start in joining))))[-_MAX_STARTS:]
+    marks = ((each.session.id, mark_of(each, tracked.finding.key.kind)) for each, _ in joining)
+    members = {**members, **{identity: mark for identity, mark in marks if mark is not None}}
     continued = replace(
         tracked,
         members=members,
@@ -210,7 +214,7 @@ def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: Pol
 
 
 def _ended_one_by_one(
-    tracked: TrackedFinding, members: Mapping[SessionId, int], context: PollContext
+    tracked: TrackedFinding, members: Mapping[SessionId, float], context: PollContext
 ) -> tuple[EndedMember, ...]:
     """Return the holds that ended by themselves. Several that end at one poll, all that were left, were terminated."""
     gone = tracked.members.keys() - members.keys()
@@ -220,6 +224,12 @@ def _ended_one_by_one(
     before = context.history_before
     lengths = ((before.last_poll_at or 0.0) - held_since(before.tracks[identity]) for identity in gone)
     return (*known, *(EndedMember(context.now, seconds) for seconds in lengths))[-_MAX_STARTS:]
+
+
+def _joining(suspicion: Suspicion, members: Collection[SessionId]) -> list[tuple[Track, float]]:
+    """Return the sessions that are not members yet, each with when it began to be held."""
+    pairs = zip(suspicion.tracks, suspicion.starts, strict=True)
+    return [(track, start) for track, start in pairs if track.session.id not in members]
 
 
 def _leak_since(tracked: TrackedFinding, suspicion: Suspicion | None, context: PollContext) -> float | None:
@@ -293,6 +303,8 @@ def _key(
     before: Finding, suspicion: Suspicion | None, tracked: TrackedFinding, sessions: Sequence[Session]
 ) -> FindingKey:
     """Return the finding's key. It changes only when none of its sessions shows the old site any more."""
+    if before.key.kind is LeakKind.TRANSACTION_KEPT:
+        return before.key  # each poll shows other statements
     if suspicion is None or tracked.members.keys() - session_ids(suspicion):
         return before.key
     renamed = suspicion.key.kind is not before.key.kind or suspicion.key.site == VARIOUS_SITES

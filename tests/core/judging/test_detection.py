@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 
 from pgwatch_sessions.core.findings import LeakKind
-from pgwatch_sessions.core.history import ClientHabits, History, Kill, KnownState, Track
+from pgwatch_sessions.core.history import (
+    ClientHabits,
+    History,
+    Kill,
+    KnownState,
+    OpenTransaction,
+    Origin,
+    OriginSizes,
+    Span,
+    Track,
+)
 from pgwatch_sessions.core.history.habits import LongestHold, LongRest
 from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.detection import (
@@ -214,6 +224,7 @@ def test_an_origin_that_opens_sessions_and_does_not_use_the_earlier_ones(
 ) -> None:
     """Of a client that returns its sessions, a session used once after it was opened counts."""
     history = history_of(sessions(IDLE, *idle, query="ROLLBACK", born=opened), RETURNS, moves=1)
+    history = replace(history, free_slots=10)
     found = [each for each in detect(history, POLICY) if each.key.kind is LeakKind.ORIGIN_GROWTH]
     assert bool(found) is grows
     if grows:
@@ -232,3 +243,61 @@ def test_sessions_without_state_change_are_not_judged() -> None:
     """A recording that was made by hand may lack it."""
     unknown = [session(pid, HELD, state_change=None) for pid in range(3)]
     assert detect(history_of(unknown), POLICY) == ()
+
+
+def growing_by_steps(least: Sequence[int]) -> Mapping[Origin, OriginSizes]:
+    """Return the sizes of an origin that had at least so many sessions in each quarter of a window until now."""
+    first = NOW - 150.0 * len(least)
+    spans = tuple(Span(first + 150 * i, number) for i, number in enumerate(least))
+    return {Origin(ORDERS, session(1, IDLE).client_addr): OriginSizes(first, spans)}
+
+
+@pytest.mark.parametrize(
+    ("least", "is_leak"),
+    [
+        pytest.param([2] * 6 + [3, 4, 5, 6, 7], True, id="it climbs after its first window"),
+        pytest.param([2, 4, 6, 8] + [8] * 7, False, id="it has what it needs after its first window"),
+        pytest.param([2] * 6 + [8] * 5, False, id="one step is a pool that was needed later"),
+        pytest.param([8] * 11, False, id="sessions replace each other"),
+    ],
+)
+def test_growth_needs_growth(least: Sequence[int], is_leak: bool) -> None:
+    """Sessions that are passed over while the origin's size stays the same are a notice."""
+    idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
+    history = replace(history_of(idle, LEAVES), sizes=growing_by_steps(least))
+    (found,) = detect(history, POLICY)
+    assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
+
+
+def test_growth_that_fills_the_server_soon_is_not_watched_first() -> None:
+    """At the rate at which sessions are lost, 20 free slots are gone within 40 minutes."""
+    idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
+    history = history_of(idle, LEAVES)
+    assert [each.is_leak for each in detect(replace(history, free_slots=20), POLICY)] == [True]
+    assert [each.is_leak for each in detect(replace(history, free_slots=2000), POLICY)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("kept", "ending", "expected"),
+    [
+        pytest.param([900, 700, 400], True, [(3, True)], id="three threads keep their transactions"),
+        pytest.param([900], True, [(1, False)], id="one is evidence"),
+        pytest.param([900, 700, 400], False, [], id="a batch: no session of the client ends one"),
+        pytest.param([200, 100, 50], True, [], id="they are not old yet"),
+    ],
+)
+def test_transactions_that_are_kept_while_their_sessions_are_used(
+    kept: Sequence[float], ending: bool, expected: Sequence[tuple[int, bool]]
+) -> None:
+    """Each session moved 2 s ago; what counts is when its transaction began."""
+    history = history_of(sessions(HELD, *([2] * len(kept))))
+    tracks = {
+        identity: replace(track, transaction=OpenTransaction(NOW - age, polls=30, idle=28, moves=25))
+        for (identity, track), age in zip(history.tracks.items(), kept, strict=True)
+    }
+    other = session(99, IDLE, since=NOW - 5, born=NOW - 1000, query="ROLLBACK")
+    if ending:
+        tracks[other.id] = Track(other, birth_seen=True, moves=5, known=KnownState(other.state, other.state_change))
+    found = detect(replace(history, tracks=tracks), POLICY)
+    assert [(len(each.tracks), each.is_leak) for each in found] == list(expected)
+    assert {each.key.kind for each in found} <= {LeakKind.TRANSACTION_KEPT}

@@ -123,7 +123,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "vacuums and index builds take their time": Row(
         sessions=[
-            active(1, 600, query="VACUUM (ANALYZE) orders"), active(2, 600, query="create unique index i on orders (id)"),
+            active(1, 600, query="VACUUM (ANALYZE) orders"),
+            active(2, 600, query="create unique index i on orders (id)"),
         ],
         verdict=Verdict.OK,
     ),
@@ -143,8 +144,8 @@ ROWS: Mapping[str, Row] = {
     "slow statements that end": Row(
         activity=polls(7, sessions=10, busy=10, turned_over=2), verdict=Verdict.SATURATED,
         reason=(
-            "all of up to 10 sessions are busy and finish their work: on average 10.0 at a time, at least 14 transactions "
-            "a minute; raise the pool or shorten the transactions"
+            "all of up to 10 sessions are busy and finish their work: on average 10.0 at a time, at least 14 "
+            "transactions a minute; raise the pool or shorten the transactions"
         ),
     ),
     "statements that do not end": Row(activity=polls(7, sessions=10, busy=10, turned_over=0), verdict=Verdict.OK),
