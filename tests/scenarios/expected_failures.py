@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-_SHADOW = "growth that begins in a peak and is followed by silence stays a notice, because nothing shows that it goes on"
+_HIDDEN = "four sessions lost in half an hour, and then a peak after which nothing is opened any more"
 
 EXPECTED_TO_FAIL: Mapping[str, str] = {
-    "leaks without a reset 3": _SHADOW,
+    "leaks without a reset 3": _HIDDEN,
 }
