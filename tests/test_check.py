@@ -85,7 +85,7 @@ def _until_older(database: Database, pid: int, *, seconds: float) -> None:
 def test_a_hold_that_is_too_young_is_reported_and_for_waits_until_it_is_over(database: Database) -> None:
     """A hold within the limit passes, but the report mentions it. `--for` polls until the limit is over."""
     with idle_in_transaction(database.dsn(application_name="orders-api")):
-        ended = finished(*of_database(database, "--polls", "2", "--interval", "100ms"))
+        ended = finished(*of_database(database, "--polls", "2", "--interval", "1100ms"))
         assert ended.returncode == 0
         young = f"orders-api ({database.name}, postgres), "
         assert f"\nNot judged\n  {young}" in ended.stdout

@@ -33,13 +33,13 @@ def next_line(process: subprocess.Popen[str], *words: str) -> str:
 
 
 def test_each_event_is_a_line_at_once_and_ctrl_c_ends_it(database: Database) -> None:
-    """The first line says what is watched. A finding opens and closes; the exit code is that of the end."""
+    """The first line says what is watched. A finding opens and recovers; the exit code is that of the end."""
     with following(database) as process:
         assert "watching 127.0.0.1:" in next_line(process)
         with idle_in_transaction(database.dsn(application_name="orders-api")):
             opened = next_line(process, "notice")
             assert f"orders-api ({database.name}, postgres): 1 session idle in transaction at SELECT" in opened
-        next_line(process, "closed", "orders-api")
+        next_line(process, "recovering", "orders-api")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
     until(lambda: own_sessions(database.dsn()) == 0)

@@ -213,7 +213,7 @@ def test_jumps_of_the_clock_are_events(tmp_path: Path) -> None:
     """A gap, a clock set back and a restart of the server are one event each. An open finding stays one finding."""
     times = [*range(0, 90, 10), 690, 700, 710, 640, 650, 660]
     polls = [(float(at), polled(at)) for at in times]
-    polls += [(float(at), polled(at, held_since=None, started_at=NOW + 665)) for at in range(670, 1000, 10)]
+    polls += [(float(at), polled(at, held_since=None, started_at=NOW + 665)) for at in range(670, 5000, 10)]
     found = events(recording(tmp_path, polls))
     jumps = {event["event"]: event for event in found if event["event"] not in {"server_up", "diagnosis_changed"}}
     assert jumps["polls_missing"]["seconds"] == 610

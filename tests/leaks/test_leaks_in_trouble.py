@@ -15,7 +15,7 @@ SITE = "SELECT invoices"
 
 
 def test_one_forgotten_row_lock_blocks_others(shop: Database, monitor: Monitor) -> None:
-    """The single holder gets a warning with the waiting sessions as its harm; the waiting client is `blocked` by it."""
+    """The single holder is critical, because a whole client waits for it; the waiting client is `blocked` by it."""
     application = app_on_async_engine(async_engine(shop.dsn(), application_name=NAME), mistakes.row_locked)
     with serve(application) as address:
         finding = monitor.poll_until(
@@ -24,10 +24,10 @@ def test_one_forgotten_row_lock_blocks_others(shop: Database, monitor: Monitor) 
             until=lambda monitor: monitor.open_warning(NAME, LeakKind.TRANSACTION_HELD, "UPDATE stock"),
         )
     (holder,) = finding.sessions
-    assert (finding.severity, finding.harm.slots, finding.harm.blocked) == (Severity.WARNING, 1, 3)
+    assert (finding.severity, finding.harm.slots, finding.harm.blocked) == (Severity.CRITICAL, 1, 3)
     assert monitor.warned_applications() == {NAME}
     assert (monitor.verdict(NAME), monitor.verdict("billing")) == (Verdict.LEAKING, Verdict.BLOCKED)
-    assert f"waiting for locks held by pid {holder.id.pid}: " in monitor.reason("billing")
+    assert f" at UPDATE stock (pid {holder.id.pid}), " in monitor.reason("billing")
 
 
 def test_a_leak_that_a_time_out_terminates_is_still_found(shop: Database, monitor: Monitor) -> None:
