@@ -196,7 +196,7 @@ def test_patterns_choose_which_clients_are_checked(database: Database) -> None:
 
 
 def test_a_pattern_that_matches_no_client_is_no_success(database: Database) -> None:
-    """A misspelt name would pass a gate for ever. The error names the clients that are there, most sessions first."""
+    """The exit code is 2. The error names the clients that are there, most sessions first."""
     once = ("--polls", "1", "--format", "json")
     with idle(database.dsn(application_name="orders-api"), 2), idle(database.dsn(application_name="billing")):
         wrong = finished(*of_database(database, *once, "--application", "nope*"))

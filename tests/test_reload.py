@@ -89,7 +89,7 @@ def test_sighup_takes_in_servers_and_thresholds_and_leaves_the_rest(
 
 
 def test_a_reloaded_limit_of_a_place_ends_its_finding(database: Database, tmp_path: Path) -> None:
-    """Whoever excuses a site does not have to wait for its sessions to end, or to restart the daemon."""
+    """The finding ends at the reload. Its sessions may stay, and the daemon need not be restarted."""
     server = ("orders", database.dsn())
     config = write_config(tmp_path / "config.yaml", server, hold_limit="1s")
     with contextlib.ExitStack() as stack:

@@ -216,7 +216,7 @@ def test_a_reload_may_change_the_directory_and_the_texts(database: Database, tmp
 
 
 async def test_an_error_in_the_program_removes_the_file(database: Database, tmp_path: Path) -> None:
-    """A restart must not run into the same error again with the same state, for ever."""
+    """With the file, the daemon would fail again after every restart."""
     file = StateFile(directory=tmp_path, server="shop", statements="redacted")
     target = Target(name="shop", dsn=database.dsn())
     connection = HeldConnection(target, timeout=5, parse=parse_statement, jitter=lambda _: 0.0)

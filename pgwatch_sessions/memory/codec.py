@@ -41,7 +41,10 @@ class _Form(NamedTuple):
 _Values = Callable[[Any], Iterable[Any]]
 _Make = Callable[[list[Any]], Any]
 
-_AS_IT_IS: Callable[[Any, Any], Any] = lambda value, _: value  # noqa: E731  # compared by identity
+
+def _as_it_is(value: Any, _: object) -> Any:
+    """Write or read a value that JSON has itself. Callers compare with this function to leave out the call."""
+    return value
 
 
 class Codec(Generic[T]):
@@ -99,7 +102,7 @@ class Codec(Generic[T]):
     def _new_form(self, shape: Any) -> _Form:
         kind, parts = get_origin(shape) or shape, get_args(shape)
         if kind in _PLAIN:
-            return _Form(_AS_IT_IS, _AS_IT_IS, kind.__name__)
+            return _Form(_as_it_is, _as_it_is, kind.__name__)
         if kind in {Union, UnionType}:
             return self._optional(shape)
         if kind is Mapping:
@@ -121,8 +124,8 @@ class Codec(Generic[T]):
             raise TypeError(f"{shape}: of the types in a union, only one may be other than None")
         form = self._form_of(others[0])
         return _Form(
-            _AS_IT_IS if form.write is _AS_IT_IS else lambda v, shared: None if v is None else form.write(v, shared),
-            _AS_IT_IS if form.read is _AS_IT_IS else lambda v, shared: None if v is None else form.read(v, shared),
+            _as_it_is if form.write is _as_it_is else lambda v, shared: None if v is None else form.write(v, shared),
+            _as_it_is if form.read is _as_it_is else lambda v, shared: None if v is None else form.read(v, shared),
             f"{form.name}?",
         )
 
@@ -160,14 +163,14 @@ def _record(values: Callable[[Any], Any], make: Callable[[list[Any]], Any], form
 
     def write(value: Any, shared: _Shared) -> list[Any]:
         return [
-            field if form.write is _AS_IT_IS else form.write(field, shared)
+            field if form.write is _as_it_is else form.write(field, shared)
             for form, field in zip(forms, values(value), strict=True)
         ]
 
     def read(value: Any, shared: list[Any]) -> Any:
         return make(
             [
-                field if form.read is _AS_IT_IS else form.read(field, shared)
+                field if form.read is _as_it_is else form.read(field, shared)
                 for form, field in zip(forms, value, strict=True)
             ]
         )

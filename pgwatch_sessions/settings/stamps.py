@@ -39,7 +39,7 @@ def _source_files(options: Mapping[str, object], environ: Mapping[str, str], kno
 
 def _secret_files(directory: Path) -> Iterator[Path]:
     try:
-        names = os.listdir(directory)  # noqa: PTH208  # the names are enough
+        files = list(directory.iterdir())
     except OSError:
         return
-    yield from (directory / name for name in names if name.upper().startswith(PREFIX))
+    yield from (file for file in files if file.name.upper().startswith(PREFIX))

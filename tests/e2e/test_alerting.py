@@ -214,7 +214,7 @@ def restart_daemons(scene: Scene) -> None:
 
 
 def refuse_configuration(scene: Scene) -> None:
-    """Break the configuration file: the daemon keeps the former one, and an alert fires until the file is mended."""
+    """Break the configuration file: the daemon keeps its settings, and an alert fires until the file is valid again."""
     daemon = scene.daemons[0]
     scene.timeline.begin("refused", "the configuration file has a mistake")
     text = daemon.configuration.read_text()
@@ -226,7 +226,7 @@ def refuse_configuration(scene: Scene) -> None:
     daemon.configuration.write_text(text)
     daemon.reload()
     until(lambda: not scene.prometheus.query(alert), within=40)
-    scene.timeline.report("the mended file is taken in, and the alert is over")
+    scene.timeline.report("the daemon has loaded the corrected file, and the alert is resolved")
 
 
 def openings(daemon: RestartableDaemon) -> list[dict[str, Any]]:

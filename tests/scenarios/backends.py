@@ -115,7 +115,7 @@ class Backend:
         self._rest()
 
     def session(self, *, transactions: int, hidden: bool = False) -> Session:
-        """Return the session as a poll sees it."""
+        """Return what a poll reads of this session."""
         if self._session is None:
             self._session = self._build_session()
         session = self._session

@@ -1,4 +1,7 @@
-"""All families: each draws one story. Its name is given by whoever draws, and seeds what happens in it."""
+"""All families of random stories. A family draws the parameters of one story; its caller names the story.
+
+The name is the seed of what happens in the story.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -26,7 +26,7 @@ def test_mechanism(story: Story) -> None:
 
 
 def test_known_failures_are_stories() -> None:
-    """A line about a story that was renamed or deleted would stay for ever."""
+    """The list names no story that was renamed or deleted."""
     assert EXPECTED_TO_FAIL.keys() <= {story.name for story in MECHANISMS}
 
 

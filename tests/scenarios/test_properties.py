@@ -49,7 +49,7 @@ class Life(NamedTuple):
     xmin: int | None
 
     def seen(self, poll: int) -> Session | None:
-        """Return the session as a poll sees it."""
+        """Return what a poll reads of this session."""
         if not self.first <= poll <= self.last:
             return None
         moved = self.first if not self.moves else poll - (poll - self.first) % self.moves

@@ -47,7 +47,7 @@ def test_samples_are_remembered_for_five_minutes() -> None:
 
 
 def test_clients_that_are_gone_are_forgotten() -> None:
-    """Else the memory would grow for ever."""
+    """Otherwise memory would grow with every new client."""
     trends = remember(NO_TRENDS, view(leaking()))
     assert remember(trends, replace(view(leaking()), servers=())) == {}
 
@@ -59,7 +59,7 @@ def test_an_outage_keeps_what_was_before() -> None:
 
 
 def test_a_clock_that_is_set_back_starts_the_samples_again() -> None:
-    """Samples of the future would stay for ever."""
+    """Samples with later times are dropped. They would never be old enough to be dropped otherwise."""
     shown = view(leaking())
     trends = remember(remember(NO_TRENDS, shown), at(-1000, shown))
     assert {tuple(sample.at - END for sample in samples) for samples in trends.values()} == {(-1000.0,)}

@@ -38,7 +38,7 @@ class ClientFilter(NamedTuple):
 
 
 def refuse_missing(clients: ClientFilter, states: Sequence[ServerState], *, remedy: str) -> None:
-    """Raise CommandError if no client matches on any server: a misspelt name must not pass a gate.
+    """Raise CommandError if no client matches on any server: a gate with a wrong name must fail.
 
     If a server cannot be polled, its clients are not known; the check says so in its own way.
     """

@@ -40,7 +40,7 @@ KNOWN_TOOLS = (
     "postgres_exporter*",
     "pgwatch*",
 )
-#: How statements begin that maintain a database or copy it, in upper case. They run for long, whoever sends them.
+#: The first words, in upper case, of statements that maintain or copy a database. Such statements may run for hours.
 _WORK = ("VACUUM", "ANALYZE", "CREATE INDEX", "CREATE UNIQUE INDEX", "REINDEX", "CLUSTER", "REFRESH", "COPY", "ALTER")
 
 
