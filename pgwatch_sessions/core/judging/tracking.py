@@ -9,34 +9,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import Finding, FindingKey, FindingState, Harm, LeakKind, Recurrence, Severity
-from pgwatch_sessions.core.history import Cohort, Track
-from pgwatch_sessions.core.judging.blocking import harm_of, stopped_client
-from pgwatch_sessions.core.judging.detection import SEVERAL, VARIOUS_SITES, Suspicion, held_since, longest_first
-from pgwatch_sessions.core.judging.filling import filled_limit, full_pool
-from pgwatch_sessions.core.judging.forecast import forecast, outlasting_part, rate_per_second, steady_rate
-from pgwatch_sessions.core.judging.matching import common_limit, match, session_ids, without_excused
+from pgwatch_sessions.core.findings import Finding, FindingState, Harm, LeakKind, Severity
+from pgwatch_sessions.core.history import Track
+from pgwatch_sessions.core.judging.closing import closes_at, is_over
+from pgwatch_sessions.core.judging.describing import described, net_rate
+from pgwatch_sessions.core.judging.detection import SEVERAL, Suspicion, held_since
+from pgwatch_sessions.core.judging.forecast import forecast
+from pgwatch_sessions.core.judging.matching import match, without_excused
 from pgwatch_sessions.core.judging.poll_context import PollContext
-from pgwatch_sessions.core.judging.recurrence import recurrence_of
 from pgwatch_sessions.core.judging.severity import severity_of
 from pgwatch_sessions.core.judging.tracked_finding import EndedMember, TrackedFinding, mark_of
 from pgwatch_sessions.core.limits import LimitId, nearest_limit
-from pgwatch_sessions.core.model import Client, Session, SessionId
-from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.core.model import Client, SessionId
 
 #: Starts that are kept of a finding, for its rate.
 _MAX_STARTS = 200
-#: A finding becomes a leak when it has looked like one for this part of the hold limit.
-_CONFIRMED_AFTER = 0.4
-#: A pause of this part of its limit does not end a leak.
-_GRACE = 0.25
-#: A leak without sessions stays open for this many hold limits: the application may have been restarted without a fix,
-#: and its next leaked session is found one limit later.
-_OPEN_WITHOUT_SESSIONS = 2.0
-#: Holds that ended by themselves may come back: the finding waits this many times as long as the longest of them
-#: lasted, for at least one growth window and at most this many.
-_AWAITED_LENGTHS = 10.0
-_AWAITED_WINDOWS = 6.0
 #: A finding stays critical for this many hold limits after it was last judged critical.
 _CRITICAL_FOR = 5.0
 #: A number has changed if it differs by more than a fifth from what was last reported.
@@ -74,7 +61,7 @@ def track(
     after, events = [], list[LeakEvent]()
     for tracked, match_ in zip(continued, matches.continued, strict=True):
         judged = _judged(tracked, exhaustion, context)
-        if match_.taken_over or _is_over(judged, context):
+        if match_.taken_over or is_over(judged, context):
             events.append(LeakClosed(judged.finding))
         elif _is_notable(judged.finding, judged.last_reported):
             events.append(LeakChanged(judged.finding, judged.last_reported))
@@ -97,7 +84,7 @@ def _leak_rates(tracked: Iterable[TrackedFinding], context: PollContext) -> Mapp
     for each in tracked:
         if each.finding.is_leak:
             client = each.finding.key.client
-            rates[client] = rates.get(client, 0.0) + _net_rate(each, context, steady=True)
+            rates[client] = rates.get(client, 0.0) + net_rate(each, context, steady=True)
     return rates
 
 
@@ -105,7 +92,7 @@ def _judged(tracked: TrackedFinding, exhaustion: Mapping[LimitId, float], contex
     """Return the finding with its forecast and severity."""
     finding = tracked.finding
     limit, seconds = nearest_limit(exhaustion, finding.key.client) if finding.sessions else (None, math.inf)
-    finding = replace(finding, exhaustion_seconds=seconds, closes_at=_closes_at(tracked, context))
+    finding = replace(finding, exhaustion_seconds=seconds, closes_at=closes_at(tracked, context))
     severity = severity_of(
         finding,
         limits_held=_longest_hold(finding, context) / tracked.limit,
@@ -134,32 +121,6 @@ def _longest_hold(finding: Finding, context: PollContext) -> float:
         return context.now - longest.transaction.began
     began = longest.known.since
     return context.now - began if began is not None else 0.0
-
-
-def _closes_at(tracked: TrackedFinding, context: PollContext) -> float | None:
-    if tracked.empty_since is None:
-        return None
-    finding, policy = tracked.finding, context.policy
-    seconds = (_OPEN_WITHOUT_SESSIONS if finding.is_leak else 1.0) * policy.hold_limit
-    longest = _AWAITED_WINDOWS * policy.growth_window
-    if tracked.has_recurred:
-        seconds = longest
-    elif _may_come_back(tracked):
-        seconds = min(max(_AWAITED_LENGTHS * tracked.longest_ended, policy.growth_window), longest)
-    return tracked.empty_since + seconds
-
-
-def _may_come_back(tracked: TrackedFinding) -> bool:
-    """Return whether more holds may follow: all that there were have ended one by one."""
-    finding = tracked.finding
-    if finding.key.kind is not LeakKind.TRANSACTION_HELD:
-        return False
-    return len(tracked.ended) >= finding.total if finding.is_leak else finding.severity is Severity.NOTICE
-
-
-def _is_over(tracked: TrackedFinding, context: PollContext) -> bool:
-    closes_at = tracked.finding.closes_at
-    return closes_at is not None and context.now >= closes_at
 
 
 def _without_sessions(suspicion: Suspicion, context: PollContext) -> TrackedFinding:
@@ -209,7 +170,7 @@ def _continue(tracked: TrackedFinding, suspicion: Suspicion | None, context: Pol
         ended=ended,
         longest_ended=max([tracked.longest_ended, *(each.seconds for each in ended)]),
     )
-    finding = _described(continued, suspicion, len(joining), context)
+    finding = described(continued, suspicion, len(joining), context)
     return replace(continued, finding=finding, has_recurred=tracked.has_recurred or finding.recurrence is not None)
 
 
@@ -236,112 +197,6 @@ def _leak_since(tracked: TrackedFinding, suspicion: Suspicion | None, context: P
     if suspicion is not None and suspicion.is_leak:
         return context.now if tracked.leak_since is None else min(tracked.leak_since, context.now)
     return tracked.leak_since if tracked.finding.is_leak and tracked.finding.recurrence is None else None
-
-
-def _described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int, context: PollContext) -> Finding:
-    """Return the finding as its sessions are now; `joined` sessions are new."""
-    before = tracked.finding
-    held = sorted((context.history.tracks[identity] for identity in tracked.members), key=longest_first)
-    sessions = tuple(each.session for each in held)
-    recurrence = _recurrence(before, context)
-    harm = _harm(tracked, sessions, context)
-    is_leak = _is_confirmed_leak(tracked, suspicion, harm, recurrence, context)
-    key = _key(before, suspicion, tracked, sessions)
-    return replace(
-        before,
-        key=key,
-        write=before.write if before.total and key == before.key else _write_of(key, held),
-        is_leak=is_leak,
-        sessions=sessions,
-        evidence=sessions or before.evidence,
-        origins=tuple(sorted({session.client_addr for session in sessions if session.client_addr})) or before.origins,
-        since=min(before.since, tracked.starts[0]),
-        total=before.total + joined,
-        # What comes back reaches a level and stays there.
-        rate_per_minute=60 * _net_rate(tracked, context) if is_leak or recurrence is None else 0.0,
-        harm=harm,
-        configured_limit=common_limit(held, context.policy) if held else before.configured_limit,
-        recurrence=recurrence,
-    )
-
-
-def _recurrence(finding: Finding, context: PollContext) -> Recurrence | None:
-    if finding.key.kind is not LeakKind.TRANSACTION_HELD or finding.is_tool:
-        return None
-    return recurrence_of(Cohort(finding.key.client, finding.key.site), context.history, context.policy)
-
-
-def _net_rate(tracked: TrackedFinding, context: PollContext, *, steady: bool = False) -> float:
-    """Return the holds per second that begin, less the part that will end by itself; see `steady_rate`."""
-    seen_until, window = context.now - tracked.limit, context.policy.growth_window
-    rate = rate_per_second(tracked.starts, now=seen_until, window=window, grace=_GRACE * tracked.limit)
-    if steady and rate:
-        rate = steady_rate(rate, tracked.starts, now=seen_until, window=window)
-    if not rate or not tracked.ended:
-        return rate
-    held = [context.now - held_since(context.history.tracks[identity]) for identity in tracked.members]
-    return rate * outlasting_part([each.seconds for each in tracked.ended], held)
-
-
-def _harm(tracked: TrackedFinding, sessions: Sequence[Session], context: PollContext) -> Harm:
-    harm, policy = harm_of(sessions, context.blocking), context.policy
-    if not sessions:
-        return harm
-    client, history = tracked.finding.key.client, context.history
-    all_sessions = (track.session for track in history.tracks.values())
-    since = min((context.blocked[each.id].since for each in sessions if each.id in context.blocked), default=None)
-    return replace(
-        harm,
-        blocked_seconds=context.now - since if since is not None and harm.blocked else 0.0,
-        stopped=stopped_client(sessions, context.blocking, all_sessions) if harm.blocked else None,
-        fills=filled_limit(client, sessions, context.slots, history, hold_limit=policy.hold_limit),
-        own_pool=full_pool(client, history, hold_limit=policy.hold_limit),
-    )
-
-
-def _key(
-    before: Finding, suspicion: Suspicion | None, tracked: TrackedFinding, sessions: Sequence[Session]
-) -> FindingKey:
-    """Return the finding's key. It changes only when none of its sessions shows the old site any more."""
-    if before.key.kind is LeakKind.TRANSACTION_KEPT:
-        return before.key  # each poll shows other statements
-    if suspicion is None or tracked.members.keys() - session_ids(suspicion):
-        return before.key
-    renamed = suspicion.key.kind is not before.key.kind or suspicion.key.site == VARIOUS_SITES
-    if not renamed and any(session.statement.site == before.key.site for session in sessions):
-        return before.key
-    return suspicion.key
-
-
-def _write_of(key: FindingKey, tracks: Iterable[Track]) -> Statement | None:
-    """Return the write that names most of these sessions' place; None if none was seen, or if they have several."""
-    writes = [write for each in tracks if (write := each.write)] if key.site != VARIOUS_SITES else []
-    sites = [write.site for write in writes]
-    return max(writes, key=lambda write: sites.count(write.site), default=None)
-
-
-def _is_confirmed_leak(
-    tracked: TrackedFinding,
-    suspicion: Suspicion | None,
-    harm: Harm,
-    recurrence: Recurrence | None,
-    context: PollContext,
-) -> bool:
-    if tracked.finding.is_leak and (recurrence is None or (suspicion is not None and suspicion.is_leak)):
-        return True
-    first_poll_at = context.history.first_poll_at
-    if tracked.leak_since is None or first_poll_at is None or tracked.finding.is_tool:
-        return False
-    if suspicion is not None and _is_judged_at_once(suspicion, harm):
-        return True
-    watched_long_enough = context.now - first_poll_at >= context.policy.hold_limit
-    return watched_long_enough and context.now - tracked.leak_since >= _CONFIRMED_AFTER * context.policy.hold_limit
-
-
-def _is_judged_at_once(suspicion: Suspicion, harm: Harm) -> bool:
-    """Return whether one poll is enough: the starts are visible in it, or what looks like a leak does harm now."""
-    harmful = suspicion.is_leak and len(suspicion.tracks) >= SEVERAL and (harm.blocked > 0 or harm.fills is not None)
-    return suspicion.is_plain or (harmful and suspicion.key.kind is LeakKind.TRANSACTION_HELD)
 
 
 def _is_notable(finding: Finding, reported: Finding) -> bool:
