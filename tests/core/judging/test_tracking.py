@@ -4,48 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from pgwatch_sessions.core.events import Event, LeakChanged, LeakClosed, LeakEvent, LeakOpened
-from pgwatch_sessions.core.findings import FindingState, Severity, Verdict
-from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
-from pgwatch_sessions.core.judging.policy import Policy
-from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo, Session, SessionState, Snapshot
-from pgwatch_sessions.core.state import ServerState, advance
-from pgwatch_sessions.wording.event_lines import event_text
-from pgwatch_sessions.wording.sentences import finding_text
-from tests.support.values import NOW, session, snapshot
-
-HELD, ACTIVE = SessionState.IDLE_IN_TRANSACTION, SessionState.ACTIVE
-BIG = ServerInfo(max_connections=1000)
-
-
-def held(pid: int, since: float, site: str = "orders", **fields: object) -> Session:
-    """Return a session held since so many seconds after NOW."""
-    fields = {"born": NOW - 1000, "query": f"SELECT * FROM {site}"} | fields
-    return session(pid, HELD, since=NOW + since, **fields)  # type: ignore[arg-type]  # fields of `session`
-
-
-class PolledServer:
-    """A server that a test polls with made-up sessions."""
-
-    def __init__(self) -> None:
-        self.state = ServerState(server="db")
-        self.events: list[Event] = []
-        self.policy = Policy()
-
-    def poll(self, seconds: float, *sessions: Session, server: ServerInfo = BIG) -> list[Event]:
-        """Poll this many seconds after NOW; return the events."""
-        poll: Snapshot = snapshot(*sessions, at=NOW + seconds, server=server)
-        self.state, events = advance(self.state, poll, policy=self.policy, at=NOW + seconds, duration=0.01)
-        self.events += events
-        return list(events)
-
-    def watch(self, begin: int, end: int, *sessions: Session, server: ServerInfo = BIG) -> None:
-        """Poll every ten seconds and see the same sessions."""
-        for seconds in range(begin, end, 10):
-            self.poll(seconds, *sessions, server=server)
-
-
-SPREAD_OUT = [held(i, 10 * i) for i in range(5)]
+from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakOpened
+from pgwatch_sessions.core.findings import FindingState, Severity
+from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo
+from tests.support.polled_server import ACTIVE, SPREAD_OUT, PolledServer, held
+from tests.support.values import NOW, session
 
 
 def test_holds_spread_out_are_a_leak_and_holds_born_together_are_not_yet() -> None:
@@ -137,60 +100,6 @@ def test_a_lesson_does_not_hide_a_session_that_blocks_others() -> None:
     assert [finding.severity for finding in server.state.findings] == [Severity.WARNING]
 
 
-def come_and_go(server: PolledServer, *, times: int, length: int, every: int, one_transaction: bool = False) -> None:
-    """Hold one session at a time, again and again, and let each hold end by itself."""
-    for seconds in range(0, times * every, 10):
-        number, age = divmod(seconds, every)
-        began = number * every
-        transaction = NOW + (0 if one_transaction else began)
-        if age < length:
-            server.poll(seconds, held(1, began, xact_start=transaction))
-        else:
-            server.poll(
-                seconds,
-                session(
-                    1,
-                    ACTIVE,
-                    since=NOW + began + length,
-                    query_start=NOW + began + length,
-                    born=NOW - 1000,
-                    xact_start=transaction,
-                ),
-            )
-
-
-def test_long_holds_that_come_back_are_one_warning() -> None:
-    """Each of 2 min ends by itself, every 5 min. One finding stays open, and its client leaks, also in the pauses."""
-    server = PolledServer()
-    come_and_go(server, times=5, length=120, every=300)
-    (finding,) = server.state.findings
-    assert (finding.severity, finding.is_leak, finding.state) == (Severity.WARNING, False, FindingState.RECOVERING)
-    assert finding.recurrence is not None
-    assert (finding.recurrence.holds, finding.recurrence.shortest) == (5, 120)
-    assert finding.rate_per_minute == 0
-    assert server.state.diagnoses[finding.key.client].verdict is Verdict.LEAKING
-    assert sum(isinstance(event, LeakOpened) for event in server.events) == 1
-    before = len(server.events)
-    server.watch(1500, 1500 + 4000)
-    assert [type(event) for event in server.events[before:] if isinstance(event, LeakClosed)] == [LeakClosed]
-
-
-@pytest.mark.parametrize(
-    ("times", "length", "every", "one_transaction"),
-    [
-        pytest.param(3, 120, 300, False, id="three rounds of a batch"),
-        pytest.param(6, 120, 300, True, id="a batch in one transaction"),
-        pytest.param(6, 50, 300, False, id="shorter than the limit"),
-        pytest.param(4, 70, 80, False, id="for some minutes only"),
-    ],
-)
-def test_long_holds_that_do_not_recur_are_a_notice(times: int, length: int, every: int, one_transaction: bool) -> None:
-    """They may end for good."""
-    server = PolledServer()
-    come_and_go(server, times=times, length=length, every=every, one_transaction=one_transaction)
-    assert {finding.severity for finding in server.state.findings} <= {Severity.NOTICE}
-
-
 def test_a_level_of_holds_forecasts_nothing() -> None:
     """Each minute a hold begins and another one ends: as many are held at any time. A leak goes on at its rate."""
     level, leak = PolledServer(), PolledServer()
@@ -274,77 +183,6 @@ def test_a_site_that_alternates_keeps_its_name() -> None:
     sites = {event.finding.key.site for event in server.events if isinstance(event, LeakChanged)}
     assert len(sites) <= 3
     assert len(server.state.findings) == len({finding.key for finding in server.state.findings})
-
-
-def writing(pid: int, query: str, since: float, began: float) -> Session:
-    """Return a session that is idle in a transaction with an xid."""
-    fields: dict[str, object] = {"born": NOW - 1000, "xact_start": NOW + began, "backend_xid_age": 5}
-    return session(pid, HELD, since=NOW + since, query=query, **fields)  # type: ignore[arg-type]  # fields of `session`
-
-
-def test_a_finding_names_the_last_write_and_keeps_that_name() -> None:
-    """The first session's write was seen. Neither its end nor sessions without a known write rename the finding."""
-    server = PolledServer()
-    server.poll(0, writing(1, "UPDATE stock SET n = 1", 0, -1))
-    read = "SELECT * FROM orders"
-    lost = [writing(number, read, 5 * number, 5 * number - 6) for number in range(1, 6)]
-    for poll in range(10, 300, 10):
-        server.poll(poll, *[each for each in lost if (each.state_change or 0) < NOW + poll][int(poll > 200) :])
-    names = [(event.finding.key.site, event.finding.site) for event in server.events if isinstance(event, LeakEvent)]
-    assert set(names) == {("SELECT orders", "UPDATE stock")}
-    (finding,) = server.state.findings
-    assert [each.statement.summary for each in finding.sessions] == ["SELECT orders"] * 4, "the statement that is shown"
-    assert " idle in transaction at UPDATE stock, " in finding_text(finding, at=NOW + 300)
-
-
-def test_a_write_that_is_seen_later_does_not_rename_a_finding() -> None:
-    """Only the second session's write was seen."""
-    server = PolledServer()
-    read, first = "SELECT * FROM orders", writing(1, "SELECT * FROM orders", 0, -1)
-    server.watch(10, 100, first)
-    server.poll(100, first, writing(2, "UPDATE stock SET n = 1", 99, 95))
-    server.watch(110, 300, first, writing(2, read, 104, 95), writing(3, read, 130, 129))
-    assert {event.finding.site for event in server.events if isinstance(event, LeakEvent)} == {"SELECT orders"}
-
-
-def test_a_configured_limit_goes_by_the_write_too() -> None:
-    """A pattern is written as findings show the site."""
-    server = PolledServer()
-    server.policy = Policy(hold_limits=(ConfiguredLimit(site="UPDATE stock", limit=120.0),))
-    server.poll(0, writing(1, "UPDATE stock SET n = 1", -1, -2))
-    server.watch(10, 120, writing(1, "SELECT * FROM orders", 5, -2))
-    assert not server.state.findings
-    server.watch(120, 140, writing(1, "SELECT * FROM orders", 5, -2))
-    (finding,) = server.state.findings
-    assert (finding.site, finding.configured_limit) == ("UPDATE stock", 120.0)
-
-
-def test_a_reload_that_allows_the_holds_closes_their_finding() -> None:
-    """It recovers at the next poll, and says why. A site without a limit of its own keeps its finding."""
-    server = PolledServer()
-    other = [held(10 + i, 10 * i, "invoices") for i in range(5)]
-    server.watch(0, 170, *SPREAD_OUT, *other)
-    server.policy = Policy(hold_limits=(ConfiguredLimit(site="SELECT orders", limit=1800.0),))
-    (changed,) = [event for event in server.poll(170, *SPREAD_OUT, *other) if isinstance(event, LeakChanged)]
-    assert changed.finding.state is FindingState.RECOVERING
-    assert event_text(changed, at=NOW + 170).startswith(
-        "orders (shop, app): all 5 sessions at SELECT orders have ended or are used again, or held for less than "
-        "30 min, their limit by configuration; closes in "
-    )
-    server.watch(180, 400, *SPREAD_OUT, *other)
-    assert [finding.key.site for finding in server.state.findings] == ["SELECT invoices"]
-
-
-def test_a_finding_beyond_a_configured_limit_names_it() -> None:
-    """Once it is over its own limit, it is reported like any other."""
-    server = PolledServer()
-    server.policy = Policy(hold_limits=(ConfiguredLimit(application="orders", limit=120.0),))
-    server.watch(0, 200, *SPREAD_OUT)
-    (finding,) = server.state.findings
-    assert finding.configured_limit == 120.0
-    assert finding_text(finding, at=NOW + 190).startswith(
-        "5 sessions idle in transaction at SELECT orders, the longest for 3 min, limit 2 min by configuration"
-    )
 
 
 def test_a_role_that_is_full_of_held_sessions_is_critical_and_stays_so() -> None:
