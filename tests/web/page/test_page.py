@@ -1,9 +1,7 @@
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from html.parser import HTMLParser
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -18,103 +16,19 @@ from pgwatch_sessions.core.model import (
     SessionState,
 )
 from pgwatch_sessions.core.state import ServerState
-from pgwatch_sessions.web.page.card import MAX_SESSIONS, Card
+from pgwatch_sessions.web.page.card import MAX_SESSIONS
 from pgwatch_sessions.web.page.page import (
     MAX_CLIENTS,
     MAX_FINDINGS,
     MAX_LIMITS,
-    Link,
-    Page,
-    Poll,
-    ServerSection,
-    page_of,
 )
-from pgwatch_sessions.web.page.templates import render_page
 from pgwatch_sessions.web.ranked_findings import anchor_of
-from pgwatch_sessions.wording.advice import Advice
 from pgwatch_sessions.wording.failures import FAILURES
 from pgwatch_sessions.wording.termination import termination_sql
+from tests.support.parsed_page import anchors, parsed, prepared, shown
 from tests.support.states import END, LEAKED, REFUSED, SERVER, after, leaking, polls_at_a_leak
 from tests.support.values import NOW, session, snapshot
 from tests.support.web import Watched, served
-
-#: Without escaping this would run a script, load an image, or end an attribute or element.
-HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
-ELEMENTS = {
-    *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article"),
-    *("div", "h1", "h2", "h3", "h4", "p", "span", "strong", "small", "a", "code", "pre", "dl", "dt", "dd"),
-    *("ul", "ol", "li", "table", "caption", "thead", "tbody", "tr", "th", "td", "meter", "button", "script"),
-}
-ATTRIBUTES = {
-    *("lang", "charset", "name", "content", "http-equiv", "class", "id", "href", "title", "scope", "tabindex"),
-    *("value", "max", "low", "high", "optimum", "type", "hidden"),
-}
-
-
-class Parsed(HTMLParser):
-    """The elements and texts of a page, as a browser reads them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Record an element and its attributes."""
-        self.elements.append((tag, dict(attrs)))
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Check that the tag ends the element opened last."""
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Record a text with the element around it."""
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def texts_of(self, *tags: str) -> list[str]:
-        """Return the texts directly inside elements of these names."""
-        return [text for tag, text in self.texts if tag in tags]
-
-
-def parsed(*states: ServerState, refreshing: bool = True) -> Parsed:
-    """Return the page of these servers after checking that it links to no other site."""
-    read = parsed_page(prepared(*states, refreshing=refreshing))
-    assert all(
-        re.match(r"#leak-|\?refresh=off$|\.$|metrics$|runbooks/\w+#[\w-]+$", attributes["href"] or "")
-        for _, attributes in read.elements
-        if "href" in attributes
-    )
-    return read
-
-
-def parsed_page(page: Page) -> Parsed:
-    """Return the page after checking that it has only the elements and attributes of the templates."""
-    read = Parsed(render_page(page))
-    assert {tag for tag, _ in read.elements} <= ELEMENTS
-    assert {name for _, attributes in read.elements for name in attributes} <= ATTRIBUTES
-    return read
-
-
-def prepared(*states: ServerState, refreshing: bool = True) -> Page:
-    """Return the texts of the page of these servers."""
-    links = [Link(path="/metrics", meaning="numbers")]
-    return page_of(states, version="1.2.3", links=links, refreshing=refreshing)
-
-
-def shown(read: Parsed) -> str:
-    """Return the visible text in one line."""
-    return " ".join("".join(text for tag, text in read.texts if tag not in {"style", "script"}).split())
-
-
-def anchors(read: Parsed) -> list[str]:
-    """Return the ids that links can point to."""
-    return [attributes["id"] or "" for _, attributes in read.elements if "id" in attributes]
 
 
 def test_a_leak_is_shown_from_its_verdict_to_the_statement_to_paste() -> None:
@@ -153,74 +67,6 @@ def test_no_page_has_a_literal() -> None:
     assert "card = ?" in text
     assert "swordfish" not in text
     assert "4711" not in text
-
-
-def test_hostile_names_are_text_in_every_place() -> None:
-    """Names, statements, tags, limits, roles and error messages are shown unchanged and never become markup."""
-    client = Client(HOSTILE, HOSTILE, HOSTILE)
-    quoted = HOSTILE.replace('"', "")[:63]
-    query = f"SELECT * FROM \"{quoted}\" /*route='{HOSTILE.replace(chr(39), '%27')}'*/"
-    leak = leaking(server=HOSTILE, client=client, query=query)
-    limited = ServerInfo(max_connections=30, role_limits=(ConnectionLimit(HOSTILE, 3),))
-    limited_state = after(
-        replace(snapshot(session(1, None, client=client), server=limited), own_user=HOSTILE), server=f"2{HOSTILE}"
-    )
-    down = after(Failure(reason=FailureReason.OTHER, detail=HOSTILE), server=f"3{HOSTILE}")
-    text = shown(parsed(leak, limited_state, down))
-    assert text.count(HOSTILE) > 20
-    assert f"role {HOSTILE}" in text
-    assert f"({HOSTILE})" in text
-    assert f'GRANT pg_monitor TO "{HOSTILE.replace(chr(34), chr(34) * 2)}";' in text
-    assert f'FROM "{quoted}"' in text
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        leaking(),
-        leaking(REFUSED),
-        after(snapshot(session(1, None, blocked_by=(2,)), session(2), server=SERVER)),
-    ],
-    ids=["leaking", "failed poll", "hidden"],
-)
-def test_no_text_of_the_page_can_become_markup(state: ServerState) -> None:
-    """If every text is hostile, in elements and in attributes, the page keeps its elements and shows the texts."""
-    usual = prepared(state, refreshing=False)
-    hostile = parsed_page(hostile_copy(usual))
-    assert [tag for tag, _ in hostile.elements if tag != "code"] == [
-        tag for tag, _ in parsed_page(usual).elements if tag != "code"
-    ]
-    (link,) = (attributes for tag, attributes in hostile.elements if tag == "a" and "title" in attributes)
-    assert link == {"href": HOSTILE, "title": HOSTILE}
-    assert hostile.texts_of("title") == [f"{HOSTILE} · pgwatch-sessions"]
-    assert hostile.texts_of("h1", "h2") == [HOSTILE] * 2
-    assert set(anchors(hostile)) <= {HOSTILE}
-
-
-def hostile_copy(value: Any) -> Any:
-    """Return the value with a hostile text in place of each text that is not empty."""
-    match value:
-        case str():
-            return value and HOSTILE
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*map(hostile_copy, value))
-        case list() | tuple():
-            return type(value)(map(hostile_copy, value))
-        case Page() | ServerSection() | Poll() | Card() | Advice():
-            return replace(value, **{field.name: hostile_copy(getattr(value, field.name)) for field in fields(value)})
-        case _:
-            assert value is None or isinstance(value, int)
-            return value
-
-
-def test_code_in_advice_is_escaped() -> None:
-    """Backquotes in advice make code of the text between them, never markup."""
-    page = prepared(leaking())
-    (card,) = page.servers[0].cards
-    advice = replace(card.advice, cause=f"Run `{HOSTILE}` {HOSTILE}", steps=(f"`{HOSTILE}`",))
-    read = parsed_page(replace(page, servers=[replace(page.servers[0], cards=[replace(card, advice=advice)])]))
-    assert read.texts_of("code").count(HOSTILE) == 2
-    assert f" {HOSTILE}" in read.texts_of("p")
 
 
 def test_when_nothing_is_wrong_the_page_says_so() -> None:
