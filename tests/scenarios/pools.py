@@ -43,7 +43,7 @@ class Pool:
     timeout: float = 30.0
     idle_timeout: float | None = None
     lifetime: float | None = None
-    connecting: Duration = about(0.02)  # noqa: RUF009  a function
+    connecting: Duration = about(0.02)
     #: The time until a waiting request uses a connection that was returned. None if it takes none.
     handing_over: Duration | None = None
 

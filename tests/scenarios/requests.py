@@ -35,11 +35,11 @@ class Leak:
     end: float = float("inf")
     #: The share that the garbage collector returns, after `collected_after` and only under traffic.
     collected: float = 0.0
-    collected_after: Duration = between(3, 11)  # noqa: RUF009  a function
+    collected_after: Duration = between(3, 11)
     #: A collected AsyncSession closes its connection instead of returning it.
     collected_ends: bool = False
     #: With Keeps.THREAD: seconds between two requests of that thread.
-    goes_on_after: Duration = between(1, 12)  # noqa: RUF009  a function
+    goes_on_after: Duration = between(1, 12)
     #: The pool believes that the connection is closed (after a cancelled request), and opens others.
     pool_forgets: bool = False
 
@@ -49,7 +49,7 @@ class Request:
     """One kind of request. Durations are of one statement, and of the client's work after it."""
 
     sql: str
-    takes: Duration = about(0.01)  # noqa: RUF009  a function
+    takes: Duration = about(0.01)
     #: Idle in transaction (idle, in autocommit) while the client works, waits for others, or streams.
     thinks: Duration | None = None
     #: Number of statements, each followed by `thinks`.

@@ -27,7 +27,7 @@ class Run:
     """Run a statement. It waits for `locks`, and rolls back the transaction after `gives_up` seconds."""
 
     sql: str
-    takes: Duration = about(0.01)  # noqa: RUF009  a function
+    takes: Duration = about(0.01)
     writes: bool = False
     locks: str | None = None
     shared: bool = False

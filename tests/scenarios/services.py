@@ -28,8 +28,8 @@ class Service:
     application: str = "orders"
     user: str = "app"
     database: str = "shop"
-    pool: Pool = sqlalchemy()  # noqa: RUF009  frozen
-    traffic: Rate = steady(4.0)  # noqa: RUF009  a function
+    pool: Pool = sqlalchemy()
+    traffic: Rate = steady(4.0)
     requests: tuple[Request, ...] = (LIST_ORDERS, READ_ORDER, PAY_ORDER)
     #: (time, number of instances). Each instance has its own address.
     instances: tuple[tuple[float, int], ...] = ((0, 2),)
