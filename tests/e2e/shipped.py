@@ -94,6 +94,7 @@ def print_answers(scene: Scene) -> None:
     promtool_only = {f"{name} ({severity})" for name, severity in BY_PROMTOOL_ONLY}
     for (name, severity), reason in BY_PROMTOOL_ONLY.items():
         sys.stdout.write(f"tested by promtool only: {name} ({severity}): {reason}\n")
-    assert {
+    unanswered = [
         f"{each.kind}: {each.place}" for each in counts if not each.series and each.place not in promtool_only
-    } == set()
+    ]
+    assert not unanswered, f"without an answer in the whole run: {unanswered}"

@@ -221,7 +221,8 @@ def refuse_configuration(scene: Scene) -> None:
     alert = f'ALERTS{{alertname="PgwatchSessionsConfigReloadFailed",alertstate="firing",instance="{daemon.address}"}}'
     daemon.configuration.write_text(f"hold_limt: 1s\n{text}")
     daemon.reload()
-    until(lambda: scene.prometheus.query(alert), within=40)
+    # Four evaluations are a second: long enough for the table at the end, which looks every half second.
+    until(lambda: scene.prometheus.query(f"count_over_time({alert}[10s]) >= 4"), within=40)
     scene.timeline.report("firing in Prometheus: PgwatchSessionsConfigReloadFailed")
     daemon.configuration.write_text(text)
     daemon.reload()
