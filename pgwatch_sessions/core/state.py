@@ -23,8 +23,9 @@ from pgwatch_sessions.core.judging.blocking import Blocked, Blocking, follow_blo
 from pgwatch_sessions.core.judging.detectors import detect
 from pgwatch_sessions.core.judging.diagnosis import DiagnosisMemory, diagnose, diagnose_failure
 from pgwatch_sessions.core.judging.forecast import UsageHistory
+from pgwatch_sessions.core.judging.hold_limits import HoldLimits
 from pgwatch_sessions.core.judging.policy import Policy
-from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.judging.poll_context import PollContext, tracks_by_client
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
 from pgwatch_sessions.core.judging.tracking import track
 from pgwatch_sessions.core.limits import LimitId
@@ -175,8 +176,10 @@ def _after_success(
         slots=summary.slots,
         usage=before.usage.add(snapshot.taken_at, summary.slots, window=policy.growth_window),
         policy=policy,
+        limits=HoldLimits(history, policy),
+        tracks=tracks_by_client(history.tracks.values()),
     )
-    tracking = track(before.tracked, detect(history, policy), context)
+    tracking = track(before.tracked, detect(context), context)
     findings = [tracked.finding for tracked in tracking.tracked]
     diagnosis, verdicts = diagnose(before.diagnosis, context, clients=labelled.seen_at, findings=findings)
     after = replace(
@@ -187,7 +190,7 @@ def _after_success(
         hold_durations=_observe_holds(state.hold_durations, ended, policy),
         labelled=labelled,
         exhaustion=tracking.exhaustion,
-        not_judged=not_judged(history, findings, policy),
+        not_judged=not_judged(context, findings),
         leak_counters=state.leak_counters.count(
             tracking.events, state.findings, findings, max_clients=policy.max_clients
         ),

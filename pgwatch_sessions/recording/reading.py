@@ -1,8 +1,8 @@
 """Reads recordings: lines become polls, with statements redacted as those from a server are."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from io import BufferedReader
+from operator import attrgetter
 from typing import NamedTuple
 
 from pgwatch_sessions.core.client_names import client_of, tagged_application
@@ -33,6 +33,7 @@ Parse = Callable[[str | None], Statement]
 
 #: Servers whose last poll stays in memory. With more servers in a recording, reading is only slower.
 _MAX_SERVERS = 64
+_COUNTERS = attrgetter(*COUNTER_KEYS.values())
 
 
 class RecordedPoll(NamedTuple):
@@ -103,7 +104,7 @@ def _outcome(row: PollRow, known: dict[int, _Known], parse: Parse) -> Snapshot |
         sessions=tuple(session for _, session in sessions.values()),
         own_user=server.own_user,
         own_database=server.own_database,
-        databases=tuple(_counters(database) for database in row.databases or () if None not in astuple(database)),
+        databases=tuple(_counters(database) for database in row.databases or () if None not in _COUNTERS(database)),
     )
 
 
@@ -156,4 +157,4 @@ def _server(row: ServerRow) -> ServerInfo:
 
 
 def _counters(row: DatabaseRow) -> DatabaseCounters:
-    return DatabaseCounters(**{name: getattr(row, key) for name, key in COUNTER_KEYS.items()})
+    return DatabaseCounters(**dict(zip(COUNTER_KEYS, _COUNTERS(row), strict=True)))

@@ -139,7 +139,11 @@ def ended_holds(
     A hold whose end was missed by more than `rest_limit` seconds counts only as far as it was seen.
     """
     # When an application restarts at its address, none of the sessions that it had there remains.
-    remaining = {track.origin for identity, track in after.items() if identity in before}
+    remaining = (
+        {track.origin for identity, track in after.items() if identity in before}
+        if before.keys() - after.keys()
+        else set[Origin]()
+    )
     for identity, track in before.items():
         held = track.session
         if held.state_change is None or not is_held(held):

@@ -11,7 +11,6 @@ from pgwatch_sessions.core.judging.filling import filled_limit, full_pool
 from pgwatch_sessions.core.judging.forecast import outlasting_part, rate_per_second, steady_rate
 from pgwatch_sessions.core.judging.matching import common_limit, session_ids
 from pgwatch_sessions.core.judging.poll_context import PollContext
-from pgwatch_sessions.core.judging.recurrence import recurrence_of
 from pgwatch_sessions.core.judging.tracked_finding import TrackedFinding
 from pgwatch_sessions.core.model import Session
 from pgwatch_sessions.core.statements import Statement
@@ -52,7 +51,7 @@ def described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int,
 def _recurrence(finding: Finding, context: PollContext) -> Recurrence | None:
     if finding.key.kind is not LeakKind.TRANSACTION_HELD or finding.is_tool:
         return None
-    return recurrence_of(Cohort(finding.key.client, finding.key.site), context.history, context.policy)
+    return context.limits.recurrence(Cohort(finding.key.client, finding.key.site))
 
 
 def net_rate(tracked: TrackedFinding, context: PollContext, *, steady: bool = False) -> float:
@@ -79,7 +78,7 @@ def _harm(tracked: TrackedFinding, sessions: Sequence[Session], context: PollCon
         blocked_seconds=context.now - since if since is not None and harm.blocked else 0.0,
         stopped=stopped_client(sessions, context.blocking, all_sessions) if harm.blocked else None,
         fills=filled_limit(client, sessions, context.slots, history, hold_limit=policy.hold_limit),
-        own_pool=full_pool(client, history, hold_limit=policy.hold_limit),
+        own_pool=full_pool(context.tracks.get(client, ()), history, hold_limit=policy.hold_limit),
     )
 
 

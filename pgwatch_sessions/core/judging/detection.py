@@ -13,13 +13,12 @@ ones.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
 from pgwatch_sessions.core.history import Cohort, History, Kill, Track
+from pgwatch_sessions.core.judging.hold_limits import MIN_KILLS
 from pgwatch_sessions.core.judging.policy import Policy
-from pgwatch_sessions.core.judging.recurrence import ended_lately, recurrence_of
+from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, SessionId, SessionState
 
 #: The site of a finding whose statements vary too much to name one.
@@ -41,14 +40,8 @@ _LONG = 3.0
 _LONG_WHEN_ALL_HELD = 1.3
 #: A client with this number of rests counts as one that was busy.
 BUSY_RESTS = 20
-#: A hold is normal up to this many times the longest one that ended at its site.
-NORMAL_FACTOR = 2.0
-#: What was learned raises the limit to this many hold limits at most.
-_MAX_NORMAL = 3.0
 #: Two holds recur if their starts are this many limits apart.
 _RECURRING = 1.0
-#: If the server keeps terminating holds after T seconds, the limit is this part of T, so that they are seen before.
-_KILL_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +70,22 @@ def longest_first(track: Track) -> tuple[float, int]:
     return held_since(track), track.session.id.pid
 
 
-def held_transactions(history: History, policy: Policy) -> Iterator[Suspicion]:
+def held_transactions(context: PollContext) -> Iterator[Suspicion]:
     """Find sessions that are idle in transaction, aborted or not, for longer than is normal at their site."""
-    held = (track for track in history.tracks.values() if track.session.state in IDLE_IN_TRANSACTION_STATES)
-    yield from _by_site(held, LeakKind.TRANSACTION_HELD, history, policy)
+    tracks = context.history.tracks.values()
+    held = (track for track in tracks if track.session.state in IDLE_IN_TRANSACTION_STATES)
+    yield from _by_site(held, LeakKind.TRANSACTION_HELD, context)
 
 
-def held_connections(history: History, policy: Policy) -> Iterator[Suspicion]:
+def held_connections(context: PollContext) -> Iterator[Suspicion]:
     """Find idle sessions that were not returned to the pool, of a client that normally returns them."""
+    history = context.history
     held = (
         track
         for track in history.tracks.values()
         if track.session.state is SessionState.IDLE and history.is_held(track.session)
     )
-    yield from _by_site(held, LeakKind.CONNECTION_HELD, history, policy)
+    yield from _by_site(held, LeakKind.CONNECTION_HELD, context)
 
 
 def configured_limit_of(track: Track, policy: Policy) -> float | None:
@@ -98,45 +93,20 @@ def configured_limit_of(track: Track, policy: Policy) -> float | None:
     return policy.configured_limit(track.session.client, track.sites) if policy.hold_limits else None
 
 
-def hold_limit_of(track: Track, history: History, policy: Policy) -> float:
-    """Return how many seconds the present hold of a session may last. What the configuration says is final."""
-    configured = configured_limit_of(track, policy)
-    if configured is not None:
-        return configured
-    cohort = track.cohort
-    normal = min(NORMAL_FACTOR * history.longest_hold(cohort), _MAX_NORMAL * policy.hold_limit)
-    limit = policy.hold_limit if recurrence_of(cohort, history, policy) else max(policy.hold_limit, normal)
-    kills = _recent_kills(cohort, history, policy)
-    if len(kills) >= SEVERAL:
-        return min(limit, _KILL_SHARE * median(kill.seconds for kill in kills))
-    return limit
-
-
-def _recent_kills(cohort: Cohort, history: History, policy: Policy) -> Sequence[Kill]:
-    if history.last_poll_at is None:
-        return ()
-    return history.kills(cohort, since=history.last_poll_at - policy.growth_window)
-
-
-def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Policy) -> Iterator[Suspicion]:
-    now = history.last_poll_at or 0.0
+def _by_site(held: Iterable[Track], kind: LeakKind, context: PollContext) -> Iterator[Suspicion]:
+    now, history, limits = context.now, context.history, context.limits
     blockers = {pid for track in history.tracks.values() for pid in track.session.blocked_by}
     cohorts: dict[Cohort, list[Track]] = {}
-    limits: dict[tuple[Client, tuple[str, ...]], _Limits] = {}
     for track in held:
-        if track.session.state_change is None:
-            continue  # a recording may lack it
-        place = track.session.client, track.sites
-        if place not in limits:
-            limits[place] = _limits_of(track, history, policy)
-        if now - held_since(track) > limits[place].of(track, blockers):
+        # A recording may lack state_change.
+        if track.session.state_change is not None and now - held_since(track) > limits.at(track).of(track, blockers):
             cohorts.setdefault(track.cohort, []).append(track)
     over_limit = {track.session.id for tracks in cohorts.values() for track in tracks}
     stuck = _stuck_clients({cohort.client for cohort in cohorts}, over_limit, history) if cohorts else ()
     for cohort, tracks in _with_varying_sites_joined(cohorts).items():
         tracks.sort(key=longest_first)
-        own = [limits[cohort.client, track.sites] for track in tracks]
-        reported, normal, longest, _ = map(max, zip(*own, strict=True))
+        places = [limits.at(track) for track in tracks]
+        normal, longest = max(each.normal for each in places), max(each.longest for each in places)
         starts = tuple(map(held_since, tracks))
         lost = [start for start in starts if now - start > longest]
         long = _LONG_WHEN_ALL_HELD if cohort.client in stuck else _LONG
@@ -144,39 +114,11 @@ def _by_site(held: Iterable[Track], kind: LeakKind, history: History, policy: Po
             key=FindingKey(cohort.client, kind, cohort.site),
             tracks=tuple(tracks),
             starts=starts,
-            limit=reported,
+            limit=max(each.reported for each in places),
             is_leak=is_leak(lost, now=now, limit=normal, long=long)
-            or _outlives_kills(starts, normal, _recent_kills(cohort, history, policy)),
+            or _outlives_kills(starts, normal, limits.recent_kills(cohort)),
             is_plain=kind is LeakKind.TRANSACTION_HELD and _is_plain_leak(lost, now=now, limit=normal),
         )
-
-
-class _Limits(NamedTuple):
-    """For how many seconds the holds of a cohort may last."""
-
-    #: Longer holds are reported.
-    reported: float
-    #: How long is normal: the unit for whether they began together.
-    normal: float
-    #: Longer holds may be leaked.
-    longest: float
-    #: A session that blocks others is reported after this time.
-    blocking: float
-
-    def of(self, track: Track, blockers: Collection[int]) -> float:
-        """Return after how many seconds a hold is reported. `blockers` are the pids that block others."""
-        return self.blocking if track.session.id.pid in blockers else self.reported
-
-
-def _limits_of(track: Track, history: History, policy: Policy) -> _Limits:
-    """Return the limits of a session's cohort. Where a hold was reported lately, all that follow are."""
-    normal, cohort = hold_limit_of(track, history, policy), track.cohort
-    if configured_limit_of(track, policy) is not None:
-        return _Limits(normal, normal, normal, normal)
-    recurrence = recurrence_of(cohort, history, policy)
-    longest = normal if recurrence is None else max(normal, NORMAL_FACTOR * recurrence.longest)
-    reported = min(normal, policy.hold_limit) if ended_lately(cohort, history, policy) else normal
-    return _Limits(reported, normal, longest, policy.hold_limit)
 
 
 def is_leak(starts: Sequence[float], *, now: float, limit: float, long: float = _LONG) -> bool:
@@ -205,7 +147,7 @@ def _outlives_kills(starts: Sequence[float], limit: float, kills: Sequence[Kill]
 
     Holds caused by a stalled dependency are killed as well, but then no new ones come.
     """
-    return len(kills) >= SEVERAL and starts[-1] - min(kill.at - kill.seconds for kill in kills) >= _LONG * limit
+    return len(kills) >= MIN_KILLS and starts[-1] - min(kill.at - kill.seconds for kill in kills) >= _LONG * limit
 
 
 def _stuck_clients(clients: Collection[Client], held: Collection[SessionId], history: History) -> set[Client]:

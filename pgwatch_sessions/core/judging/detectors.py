@@ -1,15 +1,14 @@
-"""All detectors. Each is a function of the history and the policy that finds sessions which look leaked now."""
+"""All detectors. Each is a function of a poll that finds sessions which look leaked now."""
 
 from collections.abc import Callable, Iterable
 
-from pgwatch_sessions.core.history import History
 from pgwatch_sessions.core.judging.detection import Suspicion, held_connections, held_transactions
 from pgwatch_sessions.core.judging.growth import growing_origins
 from pgwatch_sessions.core.judging.kept import kept_transactions
-from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.poll_context import PollContext
 
 #: To add a detector, add a line.
-DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
+DETECTORS: tuple[Callable[[PollContext], Iterable[Suspicion]], ...] = (
     held_transactions,
     kept_transactions,
     held_connections,
@@ -17,6 +16,6 @@ DETECTORS: tuple[Callable[[History, Policy], Iterable[Suspicion]], ...] = (
 )
 
 
-def detect(history: History, policy: Policy) -> tuple[Suspicion, ...]:
+def detect(context: PollContext) -> tuple[Suspicion, ...]:
     """Run every detector."""
-    return tuple(suspicion for detector in DETECTORS for suspicion in detector(history, policy))
+    return tuple(suspicion for detector in DETECTORS for suspicion in detector(context))

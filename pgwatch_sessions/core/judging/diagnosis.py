@@ -3,9 +3,11 @@
 A pool that is too small looks full, busy and young. A leak looks full, quiet and old.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from pgwatch_sessions.core.events import DiagnosisChanged
@@ -19,7 +21,7 @@ from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, C
 
 #: A client becomes saturated if this part of its sessions is busy within one hold limit, on average. The rest of them
 #: are handed over from one request to the next.
-_BUSY = 0.75
+_BUSY_PART = 0.75
 #: It stays saturated while this part is busy within this number of hold limits: load breathes.
 _STILL_BUSY = 0.6
 _MEMORY = 3.0
@@ -53,6 +55,9 @@ class Activity(NamedTuple):
     active: int
     #: Busy sessions that have begun another transaction since the poll before.
     turned_over: int
+
+
+_AT, _SESSIONS, _BUSY = attrgetter("at"), attrgetter("sessions"), attrgetter("busy")
 
 
 class PendingVerdict(NamedTuple):
@@ -91,10 +96,7 @@ def diagnose(
     memory: DiagnosisMemory, context: PollContext, *, clients: Iterable[Client], findings: Iterable[Finding]
 ) -> tuple[DiagnosisMemory, tuple[DiagnosisChanged, ...]]:
     """Return the memory after a poll, with a verdict on the server and on each of `clients`, and what changed."""
-    tracks: dict[Client, list[Track]] = {client: [] for client in clients}
-    for track in context.history.tracks.values():
-        if track.session.client in tracks:
-            tracks[track.session.client].append(track)
+    tracks = {client: context.tracks.get(client, ()) for client in clients}
     leaks: dict[Client, list[Finding]] = {}
     for finding in findings:
         if (finding.sessions or finding.recurrence) and finding.severity.rank >= Severity.WARNING.rank:
@@ -218,13 +220,13 @@ def _saturated(evidence: ClientEvidence) -> str:
     is_saturated = evidence.former is Verdict.SATURATED
     limit = evidence.context.policy.hold_limit
     since = evidence.context.now - limit * (_MEMORY if is_saturated else 1.0)
-    activity = [each for each in evidence.activity if each.at >= since]
-    most = max((each.sessions for each in activity), default=0)
-    busy = sum(each.busy for each in activity)
+    activity = evidence.activity[bisect_left(evidence.activity, since, key=_AT) :]
+    most = max(map(_SESSIONS, activity), default=0)
+    busy = sum(map(_BUSY, activity))
     if most < _MIN_SESSIONS or len(activity) < _MIN_POLLS or busy < len(activity) * most * _FULL_SIZE * _STILL_BUSY:
         return ""
     if not is_saturated and (
-        busy < _BUSY * sum(each.sessions for each in activity)
+        busy < _BUSY_PART * sum(each.sessions for each in activity)
         or sum(each.sessions >= _FULL_SIZE * most for each in activity) < _FULL_SIZE * len(activity)
     ):
         return ""
@@ -286,8 +288,9 @@ def _activity(tracks: Sequence[Track], context: PollContext, *, ended: int) -> A
 
 
 def _with_latest(activity: tuple[Activity, ...], latest: Activity, context: PollContext) -> tuple[Activity, ...]:
-    kept = [old for old in activity if latest.at - _MEMORY * context.policy.hold_limit <= old.at < latest.at]
-    return (*kept[-_MAX_POLLS:], latest)
+    begin = bisect_left(activity, latest.at - _MEMORY * context.policy.hold_limit, key=_AT)
+    end = bisect_left(activity, latest.at, key=_AT)  # the server's clock may have been set back
+    return (*activity[max(begin, end - _MAX_POLLS) : end], latest)
 
 
 def _settle(

@@ -1,6 +1,6 @@
 """Whether the held sessions of a client fill a limit on connections, or its own pool."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from pgwatch_sessions.core.findings import FilledLimit
 from pgwatch_sessions.core.history import History, Track
@@ -40,17 +40,16 @@ def filled_limit(
     )
 
 
-def full_pool(client: Client, history: History, *, hold_limit: float) -> int | None:
-    """Return the size of the client's own pool if all of it is held; None if not.
+def full_pool(own: Sequence[Track], history: History, *, hold_limit: float) -> int | None:
+    """Return the size of a client's own pool if all of it is held; None if not. `own` are all its sessions.
 
     The server does not know the size of a pool. It is full if the client was busy before, every session is held, and
     none was opened lately.
     """
     now = history.last_poll_at or 0.0
-    own = [track for track in history.tracks.values() if track.session.client == client]
     full = (
         len(own) >= SEVERAL
-        and history.rest_count(client) >= BUSY_RESTS
+        and history.rest_count(own[0].session.client) >= BUSY_RESTS
         and all(
             _is_held(track, history, hold_limit) and now - (track.session.id.backend_start or now) > hold_limit
             for track in own

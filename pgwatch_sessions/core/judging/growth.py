@@ -7,14 +7,15 @@ from pgwatch_sessions.core.findings import FindingKey, LeakKind
 from pgwatch_sessions.core.history import History, Origin, Track
 from pgwatch_sessions.core.judging.detection import (
     MIN_SPREAD,
-    NORMAL_FACTOR,
     SEVERAL,
     UNKNOWN_SITE,
     Suspicion,
     held_since,
     longest_first,
 )
+from pgwatch_sessions.core.judging.hold_limits import NORMAL_FACTOR
 from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.model import Client, Session, SessionState
 from pgwatch_sessions.core.statements import StatementKind
 
@@ -35,13 +36,20 @@ _RECORDS = 2
 _NEARLY_ALL = 0.9
 
 
-def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
+def growing_origins(context: PollContext) -> Iterator[Suspicion]:
     """Find origins that keep opening sessions and do not use the earlier ones again.
 
     A pool takes a free session before it opens a new one, so a session that was passed over several times is lost. An
     origin may have several pools that each open their own sessions, but that ends, and they are used again. If a long
     rest of such a client ended, rests of up to twice its length are normal.
     """
+    history, policy = context.history, context.policy
+    resting = sum(
+        track.session.state is SessionState.IDLE and context.now - held_since(track) > policy.hold_limit
+        for track in history.tracks.values()
+    )
+    if resting < SEVERAL:
+        return
     origins: dict[Origin, list[Track]] = {}
     for track in history.tracks.values():
         origins.setdefault(track.origin, []).append(track)
@@ -59,7 +67,7 @@ def growing_origins(history: History, policy: Policy) -> Iterator[Suspicion]:
         if len(grown) >= SEVERAL:
             grown.sort(key=longest_first)
             starts = tuple(map(held_since, grown))
-            last_birth = max(_born(track) for track in history.tracks.values() if track.session.client == client)
+            last_birth = max(map(_born, context.tracks[client]))
             yield Suspicion(
                 key=FindingKey(client, LeakKind.ORIGIN_GROWTH, _most_frequent_site(grown)),
                 tracks=tuple(grown),
@@ -170,7 +178,7 @@ def _passed_over(unused: Iterable[Track], tracks: Iterable[Track]) -> list[Track
     A pool that went quiet before another pool at its address was opened has lost nothing: all of its rests began before
     all of the other's sessions were opened.
     """
-    births = sorted(track.session.id.backend_start or 0.0 for track in tracks)
+    births = sorted(map(_born, tracks))
     turns = [(track, bisect_right(births, held_since(track) + _SAME_MOMENT)) for track in unused]
     passed_over = [(track, turn) for track, turn in turns if turn < len(births)]
     if len({turn for _, turn in passed_over}) < SEVERAL:

@@ -7,9 +7,9 @@ transaction is old. A batch that works through one long transaction looks the sa
 from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
-from pgwatch_sessions.core.history import History, OpenTransaction, Track
+from pgwatch_sessions.core.history import OpenTransaction, Track
 from pgwatch_sessions.core.judging.detection import MIN_SPREAD, SEVERAL, VARIOUS_SITES, Suspicion
-from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.model import Client
 
 #: A transaction is kept once it has lasted this many hold limits, ...
@@ -20,9 +20,9 @@ _MIN_MOVES = 5
 _IDLE_PART = 0.8
 
 
-def kept_transactions(history: History, policy: Policy) -> Iterator[Suspicion]:
+def kept_transactions(context: PollContext) -> Iterator[Suspicion]:
     """Find sessions in use whose transaction is never ended, of clients whose other sessions end theirs."""
-    now = history.last_poll_at or 0.0
+    now, history, policy = context.now, context.history, context.policy
     limit = _OLD * policy.hold_limit
     kept: dict[Client, list[tuple[float, Track]]] = {}
     for track in history.tracks.values():

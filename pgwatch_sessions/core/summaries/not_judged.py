@@ -6,10 +6,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from pgwatch_sessions.core.findings import Finding
-from pgwatch_sessions.core.history import History, Track
-from pgwatch_sessions.core.judging.detection import SEVERAL, configured_limit_of, hold_limit_of
-from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_tool
-from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.history import Track
+from pgwatch_sessions.core.judging.detection import SEVERAL
+from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionState
 from pgwatch_sessions.core.statements import StatementKind
 
@@ -58,7 +57,7 @@ class _Judgement(NamedTuple):
     limit: float | None = None
 
 
-def not_judged(history: History, findings: Collection[Finding], policy: Policy) -> tuple[NotJudged, ...]:
+def not_judged(context: PollContext, findings: Collection[Finding]) -> tuple[NotJudged, ...]:
     """Return the sessions that no finding is about though they are held, or may be: by reason, the longest first.
 
     The young sessions of a client with a finding are left out: it is reported already.
@@ -66,10 +65,11 @@ def not_judged(history: History, findings: Collection[Finding], policy: Policy) 
     reported = {session.id for finding in findings for session in finding.sessions}
     clients = {finding.key.client for finding in findings if finding.sessions}
     groups: dict[tuple[NotJudgedReason, Client, bool], list[_Judgement]] = {}
-    for identity, track in history.tracks.items():
+    shown_after = _shown_after(context)
+    for identity, track in context.history.tracks.items():
         if identity in reported:
             continue
-        found = _judgement(track, history, policy)
+        found = _judgement(track, context, shown_after)
         if found is not None and not (found.reason is NotJudgedReason.YOUNG and track.session.client in clients):
             in_transaction = track.session.state in IDLE_IN_TRANSACTION_STATES
             groups.setdefault((found.reason, track.session.client, in_transaction), []).append(found)
@@ -88,41 +88,42 @@ def not_judged(history: History, findings: Collection[Finding], policy: Policy) 
     return tuple(sorted(lines, key=lambda each: (order.index(each.reason), -(each.seconds or 0.0), each.client)))
 
 
-def _judgement(track: Track, history: History, policy: Policy) -> _Judgement | None:
+def _judgement(track: Track, context: PollContext, shown_after: float) -> _Judgement | None:
     """Return why a session is not judged; None if there is nothing to judge."""
     session = track.session
     if session.is_hidden:
         return _Judgement(NotJudgedReason.HIDDEN)
     if session.state_change is None or session.state is SessionState.ACTIVE:
         return None
-    now = history.last_poll_at or 0.0
-    seconds = now - session.state_change
-    if seconds < _shown_after(now, history, policy):
+    seconds = context.now - session.state_change
+    if seconds < shown_after:
         return None
-    is_tool = is_maintenance_tool(session.client.application, policy.tools)
-    if history.is_held(session):
-        return _Judgement(NotJudgedReason.TOOL, seconds) if is_tool else _within_limit(track, seconds, history, policy)
-    may_be_held = not is_tool and _may_be_held(session, seconds, history, policy)
+    is_tool = context.is_tool(session.client)
+    if context.history.is_held(session):
+        return _Judgement(NotJudgedReason.TOOL, seconds) if is_tool else _within_limit(track, seconds, context)
+    may_be_held = not is_tool and _may_be_held(session, seconds, context)
     return _Judgement(NotJudgedReason.HABIT_UNKNOWN, seconds) if may_be_held else None
 
 
-def _within_limit(track: Track, seconds: float, history: History, policy: Policy) -> _Judgement:
-    if configured_limit_of(track, policy) is not None:
+def _within_limit(track: Track, seconds: float, context: PollContext) -> _Judgement:
+    limits = context.limits.at(track)
+    if limits.is_configured:
         reason = NotJudgedReason.CONFIGURED
     else:
-        reason = NotJudgedReason.HABIT if seconds > policy.hold_limit else NotJudgedReason.YOUNG
-    return _Judgement(reason, seconds, hold_limit_of(track, history, policy))
+        reason = NotJudgedReason.HABIT if seconds > context.policy.hold_limit else NotJudgedReason.YOUNG
+    return _Judgement(reason, seconds, limits.normal)
 
 
-def _shown_after(now: float, history: History, policy: Policy) -> float:
-    watched = now - history.first_poll_at if history.first_poll_at is not None else 0.0
-    return min(_SHOWN_AFTER * policy.hold_limit, max(watched, _MIN_SHOWN))
+def _shown_after(context: PollContext) -> float:
+    first_poll_at = context.history.first_poll_at
+    watched = context.now - first_poll_at if first_poll_at is not None else 0.0
+    return min(_SHOWN_AFTER * context.policy.hold_limit, max(watched, _MIN_SHOWN))
 
 
-def _may_be_held(session: Session, seconds: float, history: History, policy: Policy) -> bool:
+def _may_be_held(session: Session, seconds: float, context: PollContext) -> bool:
     return (
         session.state is SessionState.IDLE
         and session.statement.kind is StatementKind.APPLICATION
-        and seconds > policy.hold_limit
-        and history.rest_count(session.client) < SEVERAL
+        and seconds > context.policy.hold_limit
+        and context.history.rest_count(session.client) < SEVERAL
     )

@@ -22,12 +22,14 @@ from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.detection import (
     UNKNOWN_SITE,
     VARIOUS_SITES,
-    hold_limit_of,
+    Suspicion,
     is_leak,
 )
 from pgwatch_sessions.core.judging.detectors import detect
+from pgwatch_sessions.core.judging.hold_limits import HoldLimits
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, Session, SessionState
+from tests.support.contexts import context_of
 from tests.support.values import NOW, ORDERS, session
 
 IDLE, HELD, ABORTED = SessionState.IDLE, SessionState.IDLE_IN_TRANSACTION, SessionState.ABORTED
@@ -59,6 +61,11 @@ def history_of(
     """Return what is remembered of these sessions, each of which has moved so often."""
     tracks = {each.session.id: each for each in tracks_of(*sessions, moves=moves, birth_seen=birth_seen)}
     return History(first_poll_at=NOW - 1000, last_poll_at=NOW, tracks=tracks, habits={ORDERS: habits} if habits else {})
+
+
+def found_in(history: History, policy: Policy) -> tuple[Suspicion, ...]:
+    """Return what is suspected at a poll after which this is remembered."""
+    return detect(context_of(history, policy))
 
 
 def sessions(
@@ -110,7 +117,7 @@ def test_how_long_a_hold_may_last(longest_ended: float, kills: list[float], limi
         kills={SITE: tuple(Kill(NOW - 10, seconds) for seconds in kills)},
     )
     (track,) = tracks_of(session(state=HELD, query=READ))
-    assert hold_limit_of(track, history_of([], habits), POLICY) == limit
+    assert HoldLimits(history_of([], habits), POLICY).at(track).normal == limit
 
 
 @pytest.mark.parametrize(
@@ -130,14 +137,14 @@ def test_the_configuration_sets_limits_of_applications_and_sites(application: st
     habits = ClientHabits(seen_at=NOW, longest_holds={SITE: LongestHold(NOW - 1000, 50.0)})
     learned = replace(history_of([]), habits={client: habits} if application == "batch" else {})
     (track,) = tracks_of(session(state=HELD, query=query, client=client))
-    assert hold_limit_of(track, learned, replace(POLICY, hold_limits=CONFIGURED)) == limit
+    assert HoldLimits(learned, replace(POLICY, hold_limits=CONFIGURED)).at(track).normal == limit
 
 
 def test_holds_within_their_configured_limit_are_not_suspected() -> None:
     """Beyond it, they are judged by it: starts 80 s apart are together if holds of 10 min are allowed."""
     policy = replace(POLICY, hold_limits=(ConfiguredLimit(site=SITE, limit=600.0),))
-    assert detect(history_of(sessions(HELD, 500, 300, 100)), policy) == ()
-    (found,) = detect(history_of(sessions(HELD, 700, 650, 620, 100)), policy)
+    assert found_in(history_of(sessions(HELD, 500, 300, 100)), policy) == ()
+    (found,) = found_in(history_of(sessions(HELD, 700, 650, 620, 100)), policy)
     assert (len(found.tracks), found.limit, found.is_leak) == (3, 600.0, False)
 
 
@@ -180,7 +187,7 @@ HELD_ROWS: Mapping[str, tuple[list[Session], ClientHabits | None, list[tuple[obj
 @pytest.mark.parametrize(("own", "habits", "expected"), HELD_ROWS.values(), ids=HELD_ROWS)
 def test_held_sessions(own: list[Session], habits: ClientHabits | None, expected: list[tuple[object, ...]]) -> None:
     """Kind, site, number of sessions, and whether it is a leak."""
-    found = detect(history_of(own, habits), POLICY)
+    found = found_in(history_of(own, habits), POLICY)
     assert sorted((each.key.kind, each.key.site, len(each.tracks), each.is_leak) for each in found) == sorted(expected)
 
 
@@ -188,9 +195,9 @@ def test_a_whole_pool_that_is_held_is_a_leak_sooner() -> None:
     """All sessions of a client that was busy are held for 1.3 limits: together they are its pool, and it is gone."""
     held = sessions(HELD, 80, 80, 80)
     busy = ClientHabits(seen_at=NOW, returned=20)
-    (all_held,) = detect(history_of(held, busy), POLICY)
-    (one_free,) = detect(history_of([*held, session(9, IDLE, query="ROLLBACK")], busy), POLICY)
-    (never_busy,) = detect(history_of(held), POLICY)
+    (all_held,) = found_in(history_of(held, busy), POLICY)
+    (one_free,) = found_in(history_of([*held, session(9, IDLE, query="ROLLBACK")], busy), POLICY)
+    (never_busy,) = found_in(history_of(held), POLICY)
     assert (all_held.is_leak, one_free.is_leak, never_busy.is_leak) == (True, False, False)
 
 
@@ -198,10 +205,10 @@ def test_holds_that_a_time_out_keeps_killing_are_a_leak() -> None:
     """Few exist at any time, but new ones have come for three limits. Without new ones it was a stall, and is over."""
     kills = tuple(Kill(NOW - ago, 40.0) for ago in (200, 150, 100))
     habits = ClientHabits(seen_at=NOW, kills={SITE: kills})
-    (going_on,) = detect(history_of(sessions(HELD, 25), habits), POLICY)
+    (going_on,) = found_in(history_of(sessions(HELD, 25), habits), POLICY)
     assert going_on.is_leak
     stalled = ClientHabits(seen_at=NOW, kills={SITE: tuple(Kill(NOW - 5, 40.0) for _ in range(3))})
-    (over,) = detect(history_of(sessions(HELD, 25), stalled), POLICY)
+    (over,) = found_in(history_of(sessions(HELD, 25), stalled), POLICY)
     assert not over.is_leak
 
 
@@ -225,7 +232,7 @@ def test_an_origin_that_opens_sessions_and_does_not_use_the_earlier_ones(
     """Of a client that returns its sessions, a session used once after it was opened counts."""
     history = history_of(sessions(IDLE, *idle, query="ROLLBACK", born=opened), RETURNS, moves=1)
     history = replace(history, free_slots=10)
-    found = [each for each in detect(history, POLICY) if each.key.kind is LeakKind.ORIGIN_GROWTH]
+    found = [each for each in found_in(history, POLICY) if each.key.kind is LeakKind.ORIGIN_GROWTH]
     assert bool(found) is grows
     if grows:
         assert (found[0].key.site, found[0].is_leak) == (UNKNOWN_SITE, True)
@@ -235,14 +242,14 @@ def test_a_rest_that_ended_makes_long_rests_normal() -> None:
     """A session was used again after 400 s: rests of up to 800 s are normal."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, query="ROLLBACK", born=[510, 410, 310, 210, 110, 2])
     rested = ClientHabits(seen_at=NOW, returned=10, long_rests=(LongRest(NOW - 20, 400.0),))
-    assert detect(history_of(idle, rested, moves=1), POLICY) == ()
-    assert detect(history_of(idle, RETURNS, moves=1), POLICY) != ()
+    assert found_in(history_of(idle, rested, moves=1), POLICY) == ()
+    assert found_in(history_of(idle, RETURNS, moves=1), POLICY) != ()
 
 
 def test_sessions_without_state_change_are_not_judged() -> None:
     """A recording that was made by hand may lack it."""
     unknown = [session(pid, HELD, state_change=None) for pid in range(3)]
-    assert detect(history_of(unknown), POLICY) == ()
+    assert found_in(history_of(unknown), POLICY) == ()
 
 
 def growing_by_steps(least: Sequence[int]) -> Mapping[Origin, OriginSizes]:
@@ -265,7 +272,7 @@ def test_growth_needs_growth(least: Sequence[int], is_leak: bool) -> None:
     """Sessions that are passed over while the origin's size stays the same are a notice."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
     history = replace(history_of(idle, LEAVES), sizes=growing_by_steps(least))
-    (found,) = detect(history, POLICY)
+    (found,) = found_in(history, POLICY)
     assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
 
 
@@ -273,8 +280,8 @@ def test_growth_that_fills_the_server_soon_is_not_watched_first() -> None:
     """At the rate at which sessions are lost, 20 free slots are gone within 40 minutes."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
     history = history_of(idle, LEAVES)
-    assert [each.is_leak for each in detect(replace(history, free_slots=20), POLICY)] == [True]
-    assert [each.is_leak for each in detect(replace(history, free_slots=2000), POLICY)] == [False]
+    assert [each.is_leak for each in found_in(replace(history, free_slots=20), POLICY)] == [True]
+    assert [each.is_leak for each in found_in(replace(history, free_slots=2000), POLICY)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +305,6 @@ def test_transactions_that_are_kept_while_their_sessions_are_used(
     other = session(99, IDLE, since=NOW - 5, born=NOW - 1000, query="ROLLBACK")
     if ending:
         tracks[other.id] = Track(other, birth_seen=True, moves=5, known=KnownState(other.state, other.state_change))
-    found = detect(replace(history, tracks=tracks), POLICY)
+    found = found_in(replace(history, tracks=tracks), POLICY)
     assert [(len(each.tracks), each.is_leak) for each in found] == list(expected)
     assert {each.key.kind for each in found} <= {LeakKind.TRANSACTION_KEPT}

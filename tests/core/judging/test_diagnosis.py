@@ -9,7 +9,6 @@ import pytest
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.history import History, KnownState, Track
-from pgwatch_sessions.core.judging.blocking import Blocking
 from pgwatch_sessions.core.judging.diagnosis import (
     Activity,
     ClientEvidence,
@@ -19,11 +18,11 @@ from pgwatch_sessions.core.judging.diagnosis import (
     diagnose_failure,
     diagnose_server,
 )
-from pgwatch_sessions.core.judging.forecast import UsageHistory
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionState
+from tests.support import contexts
 from tests.support.findings import finding
 from tests.support.values import NOW, ORDERS, session
 
@@ -46,18 +45,9 @@ def history_of(sessions: Sequence[Session], at: float = NOW) -> History:
     return History(first_poll_at=NOW - 1000, last_poll_at=at, tracks=tracks)
 
 
-def context_of(sessions: Sequence[Session], *, now: float = NOW, slots: tuple[SlotUsage, ...] = ()) -> PollContext:
+def context_of(sessions: Sequence[Session], *, now: float = NOW) -> PollContext:
     """Return the context of a poll that saw these sessions, and the same ones before."""
-    history = history_of(sessions, now)
-    return PollContext(
-        now=now,
-        history_before=history,
-        history=history,
-        blocking=Blocking(sessions),
-        slots=slots,
-        usage=UsageHistory(),
-        policy=POLICY,
-    )
+    return contexts.context_of(history_of(sessions, now), POLICY)
 
 
 def active(pid: int, age: float, **fields: object) -> Session:
