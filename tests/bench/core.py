@@ -1,9 +1,10 @@
-"""Cost of the core: CPU per poll by number of sessions, and memory with many sessions, clients and names."""
+"""Cost of the core: CPU per poll by number of sessions, polls replayed a second, and memory with many of all."""
 
 import gc
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader, BytesIO
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import NamedTuple
@@ -11,10 +12,12 @@ from typing import NamedTuple
 from prometheus_client import generate_latest
 
 import pgwatch_sessions.command_line
+from pgwatch_sessions.commands.replay.polls import ReplayedPoll, replay
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, Session, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.metrics.collector import registry_of
+from pgwatch_sessions.recording import encode_poll, read_polls
 from tests.bench.processes import resident_kib, resident_peak_kib, result_of
 from tests.bench.tables import Limit, limits, table
 from tests.support.values import NOW, session, snapshot
@@ -22,6 +25,7 @@ from tests.support.values import NOW, session, snapshot
 _SIZES = (10, 100, 1_000, 10_000)
 _MANY_SESSIONS, _MANY_CLIENTS, _MANY_POLLS = 10_000, 500, 40
 _NAMES, _NAMES_PER_POLL = 1_000_000, 1_000
+_REPLAYED_SESSIONS, _REPLAYED_CLIENTS, _REPLAYED_POLLS = 50, 5, 2_000
 _INTERVAL = 10.0
 #: Imported so that the measured memory includes the whole program, as the limit does.
 _PROGRAM = pgwatch_sessions.command_line
@@ -53,7 +57,7 @@ def bench() -> Iterator[str]:
     header = ["application names so far", *(f"{each.done:,}" for each in names)]
     rows = [["resident, MiB", *(each.kib / 1024 for each in names)], ["blocks", *(each.blocks for each in names)]]
     yield table("core: memory while every session has a new application name", header, rows)
-    yield limits(*_limits(costs, names, peak))
+    yield limits(*_limits(costs, names, peak), _replay_limit(_replayed_per_second()))
 
 
 def _limits(costs: Mapping[int, float], names: Sequence[Memory], peak: int) -> Iterator[Limit]:
@@ -83,6 +87,21 @@ def _microseconds_per_session(size: int) -> float:
         if turn >= 10:
             costs.append((time.process_time_ns() - begun) / 1000 / size)
     return median(costs)
+
+
+def _replay_limit(per_second: float) -> Limit:
+    what = f"{_REPLAYED_SESSIONS} sessions: polls replayed a second"
+    return Limit(what=what, measured=per_second, bound=1_000, least=True)
+
+
+def _replayed_per_second() -> float:
+    """Return how many polls of a recording are read and judged per second of CPU."""
+    polls = _polls(_REPLAYED_SESSIONS, _REPLAYED_POLLS, _REPLAYED_CLIENTS)
+    recording = b"".join(encode_poll(each, server="bench", at=each.taken_at) for each in polls)
+    with BufferedReader(BytesIO(recording)) as file:
+        begun = time.process_time()
+        judged = sum(isinstance(each, ReplayedPoll) for each in replay(read_polls(file), Policy()))
+        return judged / (time.process_time() - begun)
 
 
 def _polls(size: int, turns: int, clients: int | None = None) -> Iterator[Snapshot]:
