@@ -209,12 +209,22 @@ def _growth() -> tuple[Panel, ...]:
         .override_by_regexp("/^limit/", [_dashes(10, 4), _colour(RED)]),
         graph_panel(
             PanelText(
+                title="Leaked sessions by line of code",
+                description="The file, line and function in the comments of statements: where the connection was "
+                "borrowed, or the query was made. No data: the statements have no such tags.",
+            ),
+            PanelStyle(width=6, no_value=NO_FINDING),
+            Query(expr=sum_by(select("leaked_sessions_by_line", _USER), "code_line"), legend="{{code_line}}"),
+            stacked=True,
+        ),
+        graph_panel(
+            PanelText(
                 title="Sessions leaked per minute",
                 description="By kind of leak. Compare it with the requests or errors of a route: a leaking route has a "
                 "similar curve.",
                 unit="cpm",
             ),
-            PanelStyle(width=8, no_value=NO_FINDING),
+            PanelStyle(width=6, no_value=NO_FINDING),
             Query(expr=sum_by(_leaked_per_minute(), "kind"), legend="{{kind}}"),
         ),
         graph_panel(
@@ -223,7 +233,7 @@ def _growth() -> tuple[Panel, ...]:
                 description="Findings opened and closed, counted over a window as long as the time range shown. "
                 "Findings that open and close again and again are sessions that are held long but do end.",
             ),
-            PanelStyle(width=8, no_value=NO_FINDING),
+            PanelStyle(width=6, no_value=NO_FINDING),
             Query(
                 expr=sum_by(select("leaks_opened_total", _USER, change=OVER_RANGE), "kind"), legend="{{kind}} opened"
             ),
@@ -236,7 +246,7 @@ def _growth() -> tuple[Panel, ...]:
                 title="Diagnosis",
                 description="What was wrong with this client, and since when. Compare it with deploys.",
             ),
-            PanelStyle(width=8, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=6, mappings=(verdict_mapping(),), links=_TO_SERVER),
             Query(expr=verdict_code("client_diagnosis", *_CLIENT, where=(_USER,)), legend="{{application}}"),
         ),
     )

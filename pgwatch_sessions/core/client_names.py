@@ -8,6 +8,8 @@ from pgwatch_sessions.core.statements import Statement
 
 #: PgBouncer's application_name_add_host appends " - host:port". The port differs from session to session.
 _POOLER_SUFFIX = re.compile(r" - (?:\[?[0-9A-Fa-f:.]+\]?|[\w.-]+):\d+$")
+#: Tags that name the application, the most specific first; `ddps` and `dddbs` are Datadog's names of a service.
+_APPLICATION_KEYS = ("application", "app_name", "ddps", "dddbs")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -23,7 +25,7 @@ def tagged_application(statement: Statement) -> str | None:
     if not statement.tags:
         return None
     tags = dict(statement.tags)
-    return tags.get("application") or tags.get("app_name")
+    return next((tags[key] for key in _APPLICATION_KEYS if key in tags), None)
 
 
 @lru_cache(maxsize=4096)

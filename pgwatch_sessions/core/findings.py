@@ -1,12 +1,16 @@
 """What can be wrong, as values: findings with their evidence, and diagnoses."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session
-from pgwatch_sessions.core.statements import Statement
+from pgwatch_sessions.core.statements import CodeLine, Statement
+
+#: Lines of code that are named of one finding.
+MAX_CODE_LINES = 5
 
 
 class LeakKind(StrEnum):
@@ -102,6 +106,13 @@ class Recurrence(NamedTuple):
     longest: float
 
 
+class CodeLineSessions(NamedTuple):
+    """A line of code in the tags of statements, and how many sessions show it."""
+
+    code_line: CodeLine
+    sessions: int
+
+
 class FindingKey(NamedTuple):
     """Identifies a finding among those that are open."""
 
@@ -161,6 +172,17 @@ class Finding:
     def site(self) -> str:
         """Where it happens, for people and labels: its last write, else the site of its key."""
         return self.key.site if self.write is None else self.write.site
+
+    @property
+    def code_lines(self) -> tuple[CodeLineSessions, ...]:
+        """The lines of code in the tags of its sessions' statements, most sessions first; at most 5."""
+        of_write = self.write.code_line if self.write else None
+        found = Counter(session.statement.code_line or of_write for session in self.evidence)
+        return tuple(
+            CodeLineSessions(line, sessions)
+            for line, sessions in sorted(found.items(), key=lambda each: (-each[1], str(each[0])))
+            if line is not None
+        )[:MAX_CODE_LINES]
 
     @property
     def state(self) -> FindingState:

@@ -6,7 +6,7 @@ What a failed poll would have shown has no sample, so that its series disappear 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from pgwatch_sessions.core.findings import Diagnosis, Verdict
+from pgwatch_sessions.core.findings import Diagnosis, Finding, Verdict
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import OTHER, Client, DatabaseCounters
 from pgwatch_sessions.core.state import ServerState
@@ -16,6 +16,8 @@ from pgwatch_sessions.core.summaries.poll import PollSummary
 
 #: Sites of one server that have a label of their own. The others share the label `other`.
 MAX_SITES = 100
+#: Series of lines of code of one server. Further lines have none; the log, the page and JSON name them.
+MAX_CODE_LINES = 100
 
 #: Label values without that of `server`, and the value: a number, a Histogram, the labels of an info, or the states
 #: of a stateset.
@@ -81,17 +83,34 @@ def exhaustion(state: ServerState) -> Iterator[Sample]:
 
 
 def leaked_sessions(state: ServerState) -> Iterator[Sample]:
-    """Sample the sessions in open findings. The worst come first, so that the least important sites become `other`."""
+    """Sample the sessions in open findings."""
     held: dict[tuple[str, ...], int] = {}
+    for finding, client, site in _findings_with_sites(state):
+        labels = (*client, finding.key.kind, finding.severity, site)
+        held[labels] = held.get(labels, 0) + len(finding.sessions)
+    yield from held.items()
+
+
+def leaked_sessions_by_line(state: ServerState) -> Iterator[Sample]:
+    """Sample the sessions in open findings whose statements' tags name a line of code, of the first 100 lines."""
+    held: dict[tuple[str, ...], int] = {}
+    for finding, client, site in _findings_with_sites(state):
+        for line, sessions in finding.code_lines if finding.sessions else ():
+            labels = (*client, site, str(line))
+            if labels in held or len(held) < MAX_CODE_LINES:
+                held[labels] = held.get(labels, 0) + sessions
+    yield from held.items()
+
+
+def _findings_with_sites(state: ServerState) -> Iterator[tuple[Finding, Client, str]]:
+    """Yield each finding and its labels, the worst first, so that the least important sites become `other`."""
     sites: set[tuple[Client, str]] = set()
     for finding in sorted(state.findings, key=lambda each: (-each.severity.rank, -len(each.sessions), each.key)):
         client, site = state.labelled.label(finding.key.client), finding.site
         if (client, site) not in sites and len(sites) >= MAX_SITES:
             site = OTHER
         sites.add((client, site))
-        labels = (*client, finding.key.kind, finding.severity, site)
-        held[labels] = held.get(labels, 0) + len(finding.sessions)
-    yield from held.items()
+        yield finding, client, site
 
 
 def server_diagnosis(state: ServerState) -> Iterator[Sample]:

@@ -11,6 +11,7 @@ from pgwatch_sessions.metrics.samples import (
     exhaustion,
     last_success,
     leaked_sessions,
+    leaked_sessions_by_line,
     of_clients,
     of_databases,
     of_leaks,
@@ -164,6 +165,13 @@ METRICS: tuple[MetricSpec, ...] = (
         labels=(*CLIENT_LABELS, "kind", "severity", "site"),
         help="Sessions in open findings. If a poll fails, they stay, because the sessions may still be there.",
         samples=leaked_sessions,
+    ),
+    MetricSpec(
+        name="leaked_sessions_by_line",
+        kind="gauge",
+        labels=(*CLIENT_LABELS, "site", "code_line"),
+        help="Sessions in open findings by the line of code in their statements' tags; at most 100 lines per server.",
+        samples=leaked_sessions_by_line,
     ),
     MetricSpec(
         name="leaks_opened_total",

@@ -19,9 +19,10 @@ _MIN_ENDED = 3
 _TAGGED_SITES = (
     ("route", "the route"),
     ("controller", "the controller"),
+    ("namespaced_controller", "the controller"),
+    ("job", "the job"),
     ("file", "the function"),
     ("func", "the function"),
-    ("job", "the job"),
 )
 
 

@@ -18,6 +18,7 @@ from pgwatch_sessions.core.events import (
 )
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.model import Client
+from pgwatch_sessions.wording.code_lines import code_line_fields
 from pgwatch_sessions.wording.labels import quoted_name
 
 #: The names of events. Users' log queries depend on them.
@@ -85,6 +86,7 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
         **client_fields(finding.key.client),
         **({"origin": ", ".join(finding.origins)} if finding.origins else {}),
         "site": finding.site,
+        **({"code_lines": lines} if (lines := code_line_fields(finding)) else {}),
         **({"configured_limit_seconds": finding.configured_limit} if finding.configured_limit else {}),
         "sessions": [session.id.pid for session in finding.sessions],
         "session_count": len(finding.sessions),

@@ -7,6 +7,7 @@ pool, see `stacks/`. Cancelling has no effect on a session that is idle in trans
 from pgwatch_sessions.core.findings import Finding, LeakKind, Severity
 from pgwatch_sessions.core.model import NONE, OTHER
 from pgwatch_sessions.wording.causes import describe_site
+from pgwatch_sessions.wording.code_lines import first_line
 from pgwatch_sessions.wording.labels import quoted_name
 from pgwatch_sessions.wording.stacks.stack import Words
 from pgwatch_sessions.wording.termination import PRIVILEGE
@@ -50,7 +51,8 @@ def _fix_the_code(finding: Finding, words: Words) -> str:
 
 
 def _what_to_look_for(finding: Finding, words: Words) -> str:
-    site = describe_site(finding)
+    line = first_line(finding)
+    site = describe_site(finding) + (f" ({line})" if line else "")
     match finding.key.kind:
         case LeakKind.TRANSACTION_HELD:
             return f"check every way out of {site}: exception, early return, cancellation. {words.transaction_code}"

@@ -3,6 +3,7 @@
 from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingState, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.model import Failure
 from pgwatch_sessions.wording.amounts import NOW, counted, duration, growth, span, until
+from pgwatch_sessions.wording.code_lines import site_and_lines
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.harm import harm_parts
 from pgwatch_sessions.wording.labels import HOW_HELD, VERDICT_PHRASES, client_name, printable
@@ -23,18 +24,17 @@ def finding_sentence(finding: Finding, *, at: float) -> str:
 
 def finding_text(finding: Finding, *, at: float) -> str:
     """Return the sentence on a finding without its client."""
-    site = printable(finding.site)
     if finding.recurrence is not None and not finding.is_leak:
         return _recurring(finding, finding.recurrence)
     if finding.state is FindingState.RECOVERING:
         closes = "" if finding.closes_at is None else f"; closes {until(finding.closes_at - at)} unless it leaks again"
-        return f"{_all_sessions(finding)} at {site} {_gone(finding)}{closes}"
+        return f"{_all_sessions(finding)} at {printable(finding.site)} {_gone(finding)}{closes}"
     number = len(finding.sessions)
     held_since = finding.sessions[0].state_change
     held = duration(at - (finding.since if held_since is None else held_since))
     rate, ends = growth(finding.rate_per_minute), until(finding.exhaustion_seconds)
     parts = [
-        f"{counted(number, 'session')} {HOW_HELD[finding.key.kind]} at {site}",
+        f"{counted(number, 'session')} {HOW_HELD[finding.key.kind]} at {site_and_lines(finding)}",
         f"the longest for {held}",
         *(
             ()
@@ -65,7 +65,7 @@ def _recurring(finding: Finding, again: Recurrence) -> str:
     within = "hour" if again.within == 3600 else duration(again.within)
     number, times = len(finding.sessions), f"{again.holds:,} times in the last {within}"
     now = f"{counted(number, 'session')} now" if number else "no session now"
-    how = f"{HOW_HELD[finding.key.kind]} at {printable(finding.site)}"
+    how = f"{HOW_HELD[finding.key.kind]} at {site_and_lines(finding)}"
     parts = [
         f"{how} for {span(again.shortest, again.longest)}, {times}, {now}",
         *harm_parts(finding.harm),

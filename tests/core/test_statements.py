@@ -182,7 +182,15 @@ TAGGED = [
      {"route": "/a", "file": "x.py", "func": "f"}),
     ("-- route='/a'\nSELECT 1", {"route": "/a"}),
     ("/*application:App,controller:users,action:show,job:Mail::Job,line:/app/x.rb:12:in `y'*/ SELECT 1",
-     {"application": "App", "controller": "users", "action": "show", "job": "Mail::Job"}),
+     {"application": "App", "controller": "users", "action": "show", "job": "Mail::Job",
+      "line": "/app/x.rb:12:in `y'"}),
+    ("/*line:/app/x.rb:12:in `block in y' - z*/ SELECT 1 /* file: read by a loop */", {}),
+    ("/*source_location='app%2Fx.rb%3A12%3Ain%20%27X%23y%27',namespaced_controller='Api%3A%3AOrders'*/ SELECT 1",
+     {"source_location": "app/x.rb:12:in 'X#y'", "namespaced_controller": "Api::Orders"}),
+    ("/*dddbs='orders-db',dde='prod',ddps='orders',ddpv='1.2',traceparent='00-1-2-01'*/ SELECT 1",
+     {"dddbs": "orders-db", "ddps": "orders"}),
+    ("SELECT 1 /*code.file.path='app/x.py',code.lineno=41,code.function.name='read'*/",
+     {"code.file.path": "app/x.py", "code.lineno": "41", "code.function.name": "read"}),
     # Escapes of quotes.
     (r"SELECT 1 /*route='it\'s',app_name='a b'*/", {"route": "it's", "app_name": "a b"}),
     # Inside a literal or a name there are no comments.
@@ -281,7 +289,9 @@ SITES = [
     ("", "(none)"),
     ("SELECT 1 /*route='/orders/%7Bid%7D',controller='c',file='f.py'*/", "/orders/{id}"),
     ("SELECT 1 /*controller='orders',action='index',job='j'*/", "orders#index"),
-    ("SELECT 1 /*file='app/x.py',func='load',job='j'*/", "app/x.py:load"),
+    ("SELECT 1 /*namespaced_controller='Api%3A%3AOrders',controller='orders',action='index'*/", "Api::Orders#index"),
+    ("SELECT 1 /*file='app/x.py',func='load',line='4',job='j'*/", "j"),
+    ("SELECT 1 /*file='app/x.py',func='load',line='4'*/", "app/x.py:load"),
     ("SELECT 1 /*job='Nightly',framework='x'*/", "Nightly"),
     (f"SELECT 1 /*route='{'x' * 300}'*/", "x" * 119 + "…"),
 ]  # fmt: skip
@@ -289,7 +299,7 @@ SITES = [
 
 @pytest.mark.parametrize(("sql", "site"), SITES)
 def test_site(sql: str, site: str) -> None:
-    """A site is the route, controller, file or job of the tags, else the verb and its tables."""
+    """A site is the route, controller, job or function of the tags, else the verb and its tables."""
     assert parse_statement(sql).site == site
 
 

@@ -29,6 +29,7 @@ WITHOUT_THRESHOLDS = {
         "Duration of polls",
     },
     "leak": {
+        "Leaked sessions by line of code",
         "Leaked sessions by site",
         "Sessions leaked per minute",
         "Findings opened and closed",

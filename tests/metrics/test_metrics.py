@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -17,13 +18,14 @@ from pgwatch_sessions.core.model import (
     FailureReason,
     LimitScope,
     ServerInfo,
+    Session,
     SessionId,
     SessionState,
     Snapshot,
 )
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.metrics.collector import StateCollector, registry_of
-from pgwatch_sessions.metrics.samples import MAX_SITES
+from pgwatch_sessions.metrics.samples import MAX_CODE_LINES, MAX_SITES
 from pgwatch_sessions.metrics.table import METRICS
 from tests.support.values import NOW, session, snapshot
 
@@ -186,6 +188,22 @@ def test_the_sessions_of_a_finding_are_counted_by_client_kind_severity_and_site(
     read = samples(states_after(LEAKING, *moved))
     assert not {labels for name, labels in read if name == "leaked_sessions"}
     assert read[key("leaks_closed_total", **LEAK)] == 1
+
+
+def test_sessions_of_findings_are_counted_by_line_of_code() -> None:
+    """Lines beyond the budget have no series, and no finding has more than five."""
+
+    def held(pid: int, site: str, line: int) -> Session:
+        tags = f"/*route='/{site}',file='orders.py',line='{line}',func='read'*/"
+        return session(pid, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"{tags} SELECT * FROM orders")
+
+    few = samples(states_after(snapshot(held(1, "a", 41), held(2, "a", 41), held(3, "a", 8), server=SERVER)))
+    assert few[key("leaked_sessions_by_line", **ORDERS, site="/a", code_line="orders.py:41 in read")] == 2
+    assert few[key("leaked_sessions_by_line", **ORDERS, site="/a", code_line="orders.py:8 in read")] == 1
+    many = samples(states_after(snapshot(*(held(pid, str(pid % 30), pid) for pid in range(1, 600)))))
+    lines = [labels for name, labels in many if name == "leaked_sessions_by_line"]
+    assert len(lines) == MAX_CODE_LINES
+    assert max(Counter(dict(labels)["site"] for labels in lines).values()) == 5
 
 
 def test_blocked_sessions_are_counted_for_the_client_that_blocks_them() -> None:

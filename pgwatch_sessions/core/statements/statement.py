@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from pgwatch_sessions.core.statements.code_lines import CodeLine, code_line_of
 from pgwatch_sessions.core.statements.kinds import StatementKind, kind_of, writes
 from pgwatch_sessions.core.statements.redaction import scan
 from pgwatch_sessions.core.statements.summary import shortened, summary_of
@@ -35,18 +36,23 @@ class Statement:
 
     @property
     def site(self) -> str:
-        """Its origin: route, controller, file or job, else verb and tables. At most 120 characters."""
+        """Its origin: route, controller, job or function, else verb and tables. At most 120 characters."""
         tags = dict(self.tags)
-        controller, file = tags.get("controller"), tags.get("file")
+        controller, file = tags.get("namespaced_controller") or tags.get("controller"), tags.get("file")
         site = (
             tags.get("route")
             or (controller and "#".join(filter(None, (controller, tags.get("action")))))
+            or tags.get("job")
             or (file and ":".join(filter(None, (file, tags.get("func")))))
             or tags.get("func")
-            or tags.get("job")
             or self.summary
         )
         return shortened(site, MAX_SITE_LENGTH)
+
+    @property
+    def code_line(self) -> CodeLine | None:
+        """The line of code in its tags; None if they name none."""
+        return code_line_of(self.tags) if self.tags else None
 
     @property
     def recordable(self) -> str | None:

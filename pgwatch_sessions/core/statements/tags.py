@@ -16,8 +16,12 @@ Tags = tuple[tuple[str, str], ...]
 #: A closed set. Tags that change with each request, such as traceparent, are never kept.
 KEYS = frozenset(
     {
-        *("route", "controller", "action", "job", "file", "func"),
-        *("application", "app_name", "framework", "db_framework", "db_driver"),
+        *("route", "controller", "namespaced_controller", "action", "job"),
+        *("file", "line", "func", "source_location"),  # the last one is Rails'
+        *("code.file.path", "code.line.number", "code.function.name"),  # OpenTelemetry's
+        *("code.filepath", "code.lineno", "code.function"),  # the same before 2025
+        *("application", "app_name", "ddps", "dddbs"),  # the last two are Datadog's
+        *("framework", "db_framework", "db_driver"),
     }
 )
 MAX_VALUE_LENGTH = 200
@@ -26,7 +30,7 @@ MAX_VALUE_LENGTH = 200
 _PAIR = re.compile(
     r"""\s*(?P<key>[\w.%-]+)\s*
         (?:=\s*(?:'(?P<single>(?:[^'\\]|\\.)*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,'"]+))
-          |:\s*(?P<legacy>[^\s,]+))
+          |:\s*(?P<legacy>[^\s,]+(?::in[ ][`'][^`',]*')?))
         \s*(?:(?P<comma>,)|\Z)""",
     re.VERBOSE | re.DOTALL,
 )

@@ -15,6 +15,7 @@ from pgwatch_sessions.wording.stacks.stack import Family, Stack, Words, combined
 STACKS = (FASTAPI, DJANGO, RAILS, JDBC, NPGSQL, NODE, ASYNCPG_POOL, SQLALCHEMY, ASYNCPG, PSYCOPG, GO, PGBOUNCER)
 #: OpenTelemetry writes `db_framework`, for example `sqlalchemy:2.0`.
 _TAG_KEYS = frozenset({"framework", "db_framework", "db_driver"})
+_OF_RAILS = frozenset({"namespaced_controller", "source_location"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,8 @@ def _named(stack: Stack, applications: Iterable[str], statements: Iterable[State
 def _tag_values(statement: Statement) -> Iterator[str]:
     tags = dict(statement.tags)
     yield from (tags[key].lower() for key in _TAG_KEYS if key in tags)
-    if {"controller", "action"} <= tags.keys() and "framework" not in tags:
-        yield "rails"  # Rails' query log tags name no framework; others that write both tags do
+    if "framework" not in tags and ({"controller", "action"} <= tags.keys() or _OF_RAILS & tags.keys()):
+        yield "rails"  # Rails' query log tags name no framework; others that write controller and action do
 
 
 def _shown(stack: Stack, statements: Iterable[Statement]) -> bool:
