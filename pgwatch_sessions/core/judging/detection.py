@@ -98,8 +98,10 @@ def _by_site(held: Iterable[Track], kind: LeakKind, context: PollContext) -> Ite
     blockers = {pid for track in history.tracks.values() for pid in track.session.blocked_by}
     cohorts: dict[Cohort, list[Track]] = {}
     for track in held:
-        # A recording may lack state_change.
-        if track.session.state_change is not None and now - held_since(track) > limits.at(track).of(track, blockers):
+        if track.session.state_change is None:
+            continue  # a recording may lack it
+        seconds = now - held_since(track)
+        if seconds > limits.shortest and seconds > limits.at(track).of(track, blockers):
             cohorts.setdefault(track.cohort, []).append(track)
     over_limit = {track.session.id for tracks in cohorts.values() for track in tracks}
     stuck = _stuck_clients({cohort.client for cohort in cohorts}, over_limit, history) if cohorts else ()

@@ -48,6 +48,9 @@ class HoldLimits:
         self._policy = policy
         self._limits: dict[tuple[Client, tuple[str, ...]], PlaceLimits] = {}
         self._recurrences: dict[Cohort, Recurrence | None] = {}
+        may_be_shorter = policy.hold_limits or any(habits.kills for habits in history.habits.values())
+        #: No place has a shorter limit.
+        self.shortest = 0.0 if may_be_shorter else policy.hold_limit
 
     def at(self, track: Track) -> PlaceLimits:
         """Return the limits of the place where a session is held."""

@@ -33,6 +33,8 @@ def recurrence_of(cohort: Cohort, history: History, policy: Policy) -> Recurrenc
     """Return how long holds recur at a site now; None if they do not."""
     now, limit = history.last_poll_at or 0.0, policy.hold_limit
     holds = ended_lately(cohort, history, policy)
+    if len(holds) < _MIN_TIMES:
+        return None
     times = _times(holds, apart=limit)
     if len(times) < _MIN_TIMES or times[-1].began - times[0].began < _MIN_SPAN * limit:
         return None

@@ -103,13 +103,16 @@ def _judged(tracked: TrackedFinding, exhaustion: Mapping[LimitId, float], contex
         ),
         policy=context.policy,
     )
-    if severity is Severity.CRITICAL:
-        return replace(tracked, finding=replace(finding, severity=severity), critical_at=context.now)
-    if finding.severity is Severity.CRITICAL and tracked.critical_at is not None:
-        since_critical = context.now - tracked.critical_at
-        if 0 <= since_critical < _CRITICAL_FOR * context.policy.hold_limit:
-            severity = Severity.CRITICAL
-    return replace(tracked, finding=replace(finding, severity=severity))
+    critical_at = context.now if severity is Severity.CRITICAL else tracked.critical_at
+    if finding.severity is Severity.CRITICAL and _is_recent(critical_at, context):
+        severity = Severity.CRITICAL
+    if severity is not finding.severity:
+        finding = replace(finding, severity=severity)
+    return replace(tracked, finding=finding, critical_at=critical_at)
+
+
+def _is_recent(critical_at: float | None, context: PollContext) -> bool:
+    return critical_at is not None and 0 <= context.now - critical_at < _CRITICAL_FOR * context.policy.hold_limit
 
 
 def _longest_hold(finding: Finding, context: PollContext) -> float:

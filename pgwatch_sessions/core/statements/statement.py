@@ -37,17 +37,7 @@ class Statement:
     @property
     def site(self) -> str:
         """Its origin: route, controller, job or function, else verb and tables. At most 120 characters."""
-        tags = dict(self.tags)
-        controller, file = tags.get("namespaced_controller") or tags.get("controller"), tags.get("file")
-        site = (
-            tags.get("route")
-            or (controller and "#".join(filter(None, (controller, tags.get("action")))))
-            or tags.get("job")
-            or (file and ":".join(filter(None, (file, tags.get("func")))))
-            or tags.get("func")
-            or self.summary
-        )
-        return shortened(site, MAX_SITE_LENGTH)
+        return _site_of(self.tags, self.summary)
 
     @property
     def code_line(self) -> CodeLine | None:
@@ -60,6 +50,21 @@ class Statement:
         if self.kind is StatementKind.UNKNOWN or (self.kind is not StatementKind.NEVER_USED and not self.text):
             return None
         return " ".join(filter(None, (written(self.tags), self.text)))
+
+
+@lru_cache(maxsize=4096)
+def _site_of(tags: Tags, summary: str) -> str:
+    values = dict(tags)
+    controller, file = values.get("namespaced_controller") or values.get("controller"), values.get("file")
+    site = (
+        values.get("route")
+        or (controller and "#".join(filter(None, (controller, values.get("action")))))
+        or values.get("job")
+        or (file and ":".join(filter(None, (file, values.get("func")))))
+        or values.get("func")
+        or summary
+    )
+    return shortened(site, MAX_SITE_LENGTH)
 
 
 #: The text is hidden from the monitoring role, or missing from a recording.
