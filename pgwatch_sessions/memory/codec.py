@@ -1,5 +1,6 @@
-"""Turns values into JSON and back, as their type hints say: dataclasses, NamedTuples, enums, tuples and mappings.
+"""Turns values into JSON and back, as their type hints say.
 
+The types may be dataclasses, NamedTuples, enums, tuples, frozensets and mappings.
 Values are arrays of their fields, without names, and mappings are arrays of pairs, because their keys are often tuples.
 So a document can be read only with the shapes that it was written with: `fingerprint` identifies them.
 """
@@ -105,17 +106,17 @@ class Codec(Generic[T]):
             return _Form(_as_it_is, _as_it_is, kind.__name__)
         if kind in {Union, UnionType}:
             return self._optional(shape)
-        if kind is Mapping:
-            return _mapping(*map(self._form_of, parts))
-        if kind is tuple:
-            return self._tuple(parts)
+        if kind in {Mapping, tuple, frozenset}:
+            return self._collection(kind, parts)
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _enum(kind)
         return self._fielded(kind)
 
-    def _tuple(self, parts: tuple[Any, ...]) -> _Form:
-        if parts[1:] == (...,):
-            return _series(self._form_of(parts[0]))
+    def _collection(self, kind: Any, parts: tuple[Any, ...]) -> _Form:
+        if kind is Mapping:
+            return _mapping(*map(self._form_of, parts))
+        if kind is frozenset or parts[1:] == (...,):
+            return _series(self._form_of(parts[0]), kind)
         return _record(tuple, tuple, list(map(self._form_of, parts)), "tuple")
 
     def _optional(self, shape: Any) -> _Form:
@@ -178,11 +179,11 @@ def _record(values: Callable[[Any], Any], make: Callable[[list[Any]], Any], form
     return _Form(write, read, name)
 
 
-def _series(form: _Form) -> _Form:
+def _series(form: _Form, make: Callable[[list[Any]], Any]) -> _Form:
     return _Form(
         lambda values, shared: [form.write(each, shared) for each in values],
-        lambda values, shared: tuple([form.read(each, shared) for each in values]),
-        f"{form.name}*",
+        lambda values, shared: make([form.read(each, shared) for each in values]),
+        f"{make.__name__}:{form.name}*",
     )
 
 

@@ -1,5 +1,7 @@
 """Healthy stories of pools: what each kind leaves on the server, busy and quiet."""
 
+from dataclasses import replace
+
 from tests.scenarios.chance import about, changing, rush, steady, then_silence
 from tests.scenarios.pools import (
     asyncpg_pool,
@@ -17,6 +19,8 @@ from tests.scenarios.shop import BIG, orders
 from tests.scenarios.story import Story
 
 ASYNCPG = asyncpg_pool(10, 20)
+#: No driver sends it: only its place, right after each connect, tells what it is.
+OWN_SETUP = "SELECT shop.begin_session($1)"
 SLOW = Request(sql=READ_METRICS.sql, takes=about(1))
 SURGE = rush(3, 60, begin=300, end=900)
 
@@ -41,6 +45,19 @@ POOLS = (
         family="pools",
         parts=(orders(pool=asyncpg_pool(20, 20), traffic=steady(0.001)),),
         minutes=120,
+    ),
+    Story(
+        name="prewarmed pool with a set-up of its own, hardly used",
+        family="pools",
+        parts=(orders(pool=replace(asyncpg_pool(20, 20), setup=(OWN_SETUP,)), traffic=steady(0.5)),),
+        minutes=60,
+    ),
+    Story(
+        name="prewarmed pool with a set-up of its own, first seen when it is old",
+        family="pools",
+        parts=(orders(pool=replace(asyncpg_pool(20, 20), setup=(OWN_SETUP,)), traffic=steady(0.5)),),
+        minutes=60,
+        watched_from=1200.0,
     ),
     Story(
         name="psycopg_pool recycles and shrinks",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
+from pgwatch_sessions.core.history.set_up import learn_set_up
 from pgwatch_sessions.core.history.tracks import EndedHold, HoldEnd, Track
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import StatementKind
@@ -102,6 +103,8 @@ class ClientHabits:
     kills: Mapping[str, tuple[Kill, ...]] = field(default_factory=dict)
     #: The latest long rests; only those that no later one exceeds.
     long_rests: tuple[LongRest, ...] = ()
+    #: Texts that may be its set-up of a session; see `set_up`.
+    set_ups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rests(self) -> int:
@@ -135,9 +138,13 @@ def learn(
         known = learned.get(client)
         learned[client] = replace(known, seen_at=at) if known else ClientHabits(seen_at=at)
     for identity, track in after.items():
-        old = before.get(identity)
-        if old is not None and old.moves < track.moves and old.session.state is SessionState.IDLE:
-            client = track.session.client
+        old, client = before.get(identity), track.session.client
+        moved = old is not None and old.moves < track.moves
+        if moved or learned[client].set_ups:
+            set_ups = learn_set_up(learned[client].set_ups, old.session if old and moved else None, track.session)
+            if set_ups is not learned[client].set_ups:
+                learned[client] = replace(learned[client], set_ups=set_ups)
+        if old is not None and moved and old.session.state is SessionState.IDLE:
             learned[client] = _learn_rest(learned[client], old.session, track.session, at=at, rest_limit=rest_limit)
     for hold in ended:
         if hold.how is not HoldEnd.FREED:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold, learn
+from pgwatch_sessions.core.history.set_up import only_set_up
 from pgwatch_sessions.core.history.sizes import OriginSizes, follow_sizes
 from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Origin, Track, ended_holds, follow_sessions
 from pgwatch_sessions.core.model import (
@@ -38,6 +39,8 @@ class History:
     habits: Mapping[Client, ClientHabits] = field(default_factory=dict)
     #: How many sessions each origin had, in spans of a quarter of the window.
     sizes: Mapping[Origin, OriginSizes] = field(default_factory=dict)
+    #: Sessions that were set up and not used since, of clients that return theirs to a pool.
+    only_set_up: frozenset[SessionId] = frozenset()
     #: Slots of the server that are not in use; None if not known.
     free_slots: int | None = None
 
@@ -84,6 +87,7 @@ class History:
             session.state is SessionState.IDLE
             and session.statement.kind is StatementKind.APPLICATION
             and self.returns_to_pool(session.client)
+            and session.id not in self.only_set_up
         )
 
     def with_known_applications(self, snapshot: Snapshot) -> Snapshot:
@@ -133,6 +137,7 @@ class History:
                     rest_limit=rest_limit,
                 )
             )
+        habits = learn(self.habits, before, after, ended, at=snapshot.taken_at, rest_limit=rest_limit)
         history = History(
             # If the server's clock is set back, the first poll must not lie in the future.
             first_poll_at=snapshot.taken_at
@@ -142,7 +147,10 @@ class History:
             server_started_at=snapshot.server.started_at,
             terminated=terminated,
             tracks=after,
-            habits=learn(self.habits, before, after, ended, at=snapshot.taken_at, rest_limit=rest_limit),
+            habits=habits,
+            only_set_up=only_set_up(
+                after.values(), {client: each.set_ups for client, each in habits.items() if each.returns_to_pool}
+            ),
             sizes=follow_sizes(self.sizes, before, after, at=snapshot.taken_at, length=_SPAN * window),
             free_slots=None
             if snapshot.server.ordinary_slots is None
