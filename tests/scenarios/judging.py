@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from pgwatch_sessions.core.events import LeakChanged, LeakOpened
 from pgwatch_sessions.core.findings import Finding, Severity, Verdict
@@ -44,6 +45,19 @@ class Found:
     deadline: float
 
 
+class ForecastErrors(NamedTuple):
+    """Relative errors of the forecast of exhaustion: infinite if there was none, None if it is not judged."""
+
+    half_way: float | None = None
+    #: Ten minutes before it.
+    at_ten_minutes: float | None = None
+
+    @property
+    def judged(self) -> tuple[float, ...]:
+        """Those that are judged."""
+        return tuple(error for error in self if error is not None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """The results for one story. It can be sent from one process to another."""
@@ -65,9 +79,7 @@ class Judgement:
     false_warnings_alone: tuple[Finding, ...]
     #: Whether some single poll shows a warning about a client that leaks then.
     found_alone: bool
-    #: Relative errors of the forecast half-way to exhaustion, and ten minutes before it; infinite if there was none.
-    #: Empty if the story has nothing to forecast.
-    forecast_errors: tuple[float, ...]
+    forecast_errors: ForecastErrors
     #: Polls that forecast exhaustion although nothing grows any more.
     false_forecasts: tuple[float, ...]
     #: Number of verdicts judged, and of right ones.
@@ -99,7 +111,7 @@ def judge(played: Played) -> Judgement:
         false_warnings=tuple(_false_warnings(played, _reported(played))),
         false_warnings_alone=tuple(_false_warnings(played, _alone(played))),
         found_alone=_found_alone(played),
-        forecast_errors=tuple(_forecast_errors(played)),
+        forecast_errors=_forecast_errors(played),
         false_forecasts=tuple(_false_forecasts(played)),
         verdicts=verdicts,
         verdicts_right=right,
@@ -170,19 +182,32 @@ def _rate_error(played: Played, truth: Truth, leaked: list[float]) -> float | No
     return median(errors) if errors else None
 
 
-def _forecast_errors(played: Played) -> Iterator[float]:
+def _forecast_errors(played: Played) -> ForecastErrors:
     if not played.story.forecast or not played.ledger or not played.exhausted_at:
-        return
+        return ForecastErrors()
     full, first = min(played.exhausted_at.values()), played.ledger[0].at
-    near = (full - first) * _HALF_WAY
-    for judged_at in ((full + first) / 2, full - _BEFORE):
-        errors = [
-            abs(_nearest(seen) - (full - seen.at)) / (full - seen.at)
-            for seen in played.seen
-            if abs(seen.at - judged_at) < near
-        ]
-        if errors and judged_at > (full + first) / 2 - near:
-            yield median(errors)
+    half, near = (full + first) / 2, (full - first) * _HALF_WAY
+    return ForecastErrors(
+        half_way=_forecast_error(played, half, full, near=near),
+        at_ten_minutes=_forecast_error(played, full - _BEFORE, full, near=near)
+        if full - _BEFORE > half - near
+        else None,
+    )
+
+
+def _forecast_error(played: Played, judged_at: float, full: float, *, near: float) -> float | None:
+    """Return the median error of the polls that are `near` seconds from a time."""
+    return median_of(
+        abs(_nearest(seen) - (full - seen.at)) / (full - seen.at)
+        for seen in played.seen
+        if abs(seen.at - judged_at) < near
+    )
+
+
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Return the median of those that are known; None if there are none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _nearest(seen: Seen) -> float:

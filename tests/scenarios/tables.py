@@ -5,12 +5,12 @@ from itertools import groupby
 from statistics import median
 
 from tests.scenarios.classic import RULES
-from tests.scenarios.judging import Judgement
+from tests.scenarios.judging import Judgement, median_of
 from tests.scenarios.verdicts import complaints, missed
 
 _COLUMNS = (
-    "family", "stories", "right", "leaks", "found", "delay s", "false /1000 h", "site", "rate err", "forecast err",
-    "false forecasts", "diagnosis", "flaps",
+    "family", "stories", "right", "leaks", "found", "delay s", "false /1000 h", "site", "rate err",
+    "forecast err half-way", "10 min before", "false forecasts", "diagnosis", "flaps",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def random_table(judgements: Iterable[Judgement]) -> str:
     in_time = [found for found in due if not missed(found)]
     false = sum(len(each.false_warnings) for each in all_of_them)
     hours = sum(each.client_hours for each in all_of_them)
-    errors = sorted(error for each in all_of_them for error in each.forecast_errors)
+    errors = [each.forecast_errors for each in all_of_them]
     verdicts = sum(each.verdicts for each in all_of_them)
     flat = sum(bool(each.false_forecasts) for each in all_of_them)
     rows = (
@@ -57,7 +57,8 @@ def random_table(judgements: Iterable[Judgement]) -> str:
         ("false pages per 1,000 hours of a service", f"{false / hours * 1000:.1f}" if hours else "-"),
         ("verdicts right", _share(sum(each.verdicts_right for each in all_of_them), verdicts)),
         ("stories with a forecast of what never comes", str(flat)),
-        ("median error of forecasts", f"{median(errors):.0%}" if errors else "-"),
+        ("median error of forecasts half-way", _percent(each.half_way for each in errors)),
+        ("median error of forecasts ten minutes before", _percent(each.at_ten_minutes for each in errors)),
         ("findings opened too often", str(sum(each.flaps for each in all_of_them))),
     )
     return _table(("of random stories", ""), rows)
@@ -75,8 +76,7 @@ def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
     found = [found for judgement in judgements for found in judgement.found]
     delays = [each.after for each in found if each.after is not None]
     sites = [each.site_right for each in found if each.site_right is not None]
-    rates = [each.rate_error for each in found if each.rate_error is not None]
-    forecasts = [error for each in judgements for error in each.forecast_errors]
+    forecasts = [each.forecast_errors for each in judgements]
     hours = sum(each.client_hours for each in judgements)
     verdicts = sum(each.verdicts for each in judgements)
     return (
@@ -88,12 +88,18 @@ def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
         f"{median(delays):.0f}" if delays else "-",
         f"{sum(len(each.false_warnings) for each in judgements) / hours * 1000:.1f}" if hours else "-",
         _share(sum(sites), len(sites)),
-        f"{median(rates):.0%}" if rates else "-",
-        f"{median(forecasts):.0%}" if forecasts else "-",
+        _percent(each.rate_error for each in found),
+        _percent(each.half_way for each in forecasts),
+        _percent(each.at_ten_minutes for each in forecasts),
         str(sum(bool(each.false_forecasts) for each in judgements)),
         _share(sum(each.verdicts_right for each in judgements), verdicts),
         str(sum(each.flaps for each in judgements)),
     )
+
+
+def _percent(errors: Iterable[float | None]) -> str:
+    error = median_of(errors)
+    return "-" if error is None else f"{error:.0%}"
 
 
 def _share(part: int, whole: int) -> str:
