@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ _MIN_RISE = 2.0
 _LATE_PART = 1 / 6
 _MIN_LATE_RISE = 1.0
 _MIN_LATE_SPEED = 0.5
+#: The same of the last third of the window, compared with the fastest: traffic that rose and levels off still opens a
+#: session now and then, whenever there are more requests at once than ever before.
+_THIRDS = 3
+_MIN_LAST_THIRD = 0.5
 #: The slots grow with a leak if they do so by at least this part of its rate.
 _KEEPS_UP = 0.5
 #: If fewer starts lie in the window, the rate is judged by this many latest ones.
@@ -65,7 +70,9 @@ class UsageHistory:
         late = [point for point in series if point[0] >= series[-1][0] - _LATE_PART * window]
         now = _clear_rise(late if len(late) >= _MIN_POINTS else series[-_MIN_POINTS:], at_least=_MIN_LATE_RISE)
         mean = (series[-1][1] - series[0][1]) / (series[-1][0] - series[0][0])
-        return min(now, _clear_rise(series, at_least=_MIN_RISE)) if now >= _MIN_LATE_SPEED * mean else 0.0
+        if now < _MIN_LATE_SPEED * mean or _levels_off(series):
+            return 0.0
+        return min(now, _clear_rise(series, at_least=_MIN_RISE))
 
     def keeps_up(self, limit: LimitId, rate: float, *, since: float, window: float) -> bool:
         """Return whether the use of a limit grows like a leak with this rate, in connections per second.
@@ -75,6 +82,16 @@ class UsageHistory:
         begin = max(since, self.points[-1].at - window / 2) if self.points else since
         series = [(point.at, point.used[limit]) for point in self.points if limit in point.used and point.at >= begin]
         return len(series) < _MIN_POINTS or _theil_sen(_pairs(series)) >= _KEEPS_UP * rate
+
+
+def _levels_off(series: Sequence[tuple[float, int]]) -> bool:
+    """Return whether the series rose much more slowly in the last third of its time than in the fastest one."""
+    begin, end = series[0][0], series[-1][0]
+    bounds = [begin + (end - begin) * i / _THIRDS for i in range(_THIRDS)]
+    places = [bisect_left(series, (bound, -1)) for bound in bounds]
+    marks = [*(series[place][1] for place in places), series[-1][1]]
+    rises = [later - earlier for earlier, later in pairwise(marks)]
+    return rises[-1] < _MIN_LAST_THIRD * max(rises)
 
 
 def _pairs(series: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
