@@ -68,7 +68,7 @@ def holds_once_an_hour(draws: Draws) -> Story:
     """Draw a job with a hold of some minutes once in half an hour or an hour. It is evidence, whatever its severity."""
     length, every = draws.between("hold s", 90, 300), draws.between("every min", 25, 60) * 60
     work = draws.one_of("work", WORK)
-    steps = (Begin(), Run(work.sql, writes=work.writes), Think(about(length), too_long=True), End())
+    steps = (Begin(), Run(work.sql, writes=work.writes), Think(between(length, 1.2 * length), too_long=True), End())
     job = Script(application="sync", steps=steps, starts=draws.between("from s", 60, 900), every=every)
     return Story(
         name="",
@@ -180,6 +180,11 @@ def streams_reach_a_level(draws: Draws) -> Story:
             *company(draws, minutes=30, calm=True),
         ),
         minutes=30,
+        # They arrive so regularly that the pool opens hardly more than the level: nobody can see whether it could.
+        diagnosis=(
+            Says(ORDERS, 300, REST, (Verdict.OK, Verdict.SATURATED)),
+            Says(None, 300, REST, (Verdict.OK, Verdict.SATURATED)),
+        ),
         server=Postgres(max_connections=slots + 40),
         flat=((300 + 3 * length + 60, REST),),
     )

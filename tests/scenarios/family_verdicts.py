@@ -105,7 +105,8 @@ def leak_blocks_its_own_client(draws: Draws) -> Story:
 def pool_too_small(draws: Draws) -> Story:
     """Draw a pool that is too small for a load that breathes, or whose statements are slow."""
     size, takes = draws.whole("pool", 3, 12), draws.magnitude("statement s", 0.1, 45)
-    gap = takes * draws.magnitude("handing over", 0.001, 0.3)
+    # Between two requests, the process does something else. It takes a second at most, however slow the statements are.
+    gap = min(1.0, takes * draws.magnitude("handing over", 0.001, 0.3))
     enough = size / (takes + gap)
     load, swing = draws.between("load", 1.05, 1.7), draws.between("swing", 0.0, 0.9)
     period, begin = draws.magnitude("period s", 20, 900), draws.between("from s", 120, 600)

@@ -1,13 +1,8 @@
-"""Gives one verdict on each client and on the server, with the reason.
+"""Gives one verdict on each client and on the server, with the reason."""
 
-A pool that is too small looks full, busy and young. A leak looks full, quiet and old.
-"""
-
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import NamedTuple
 
 from pgwatch_sessions.core.events import DiagnosisChanged
@@ -16,48 +11,19 @@ from pgwatch_sessions.core.history import History, Track
 from pgwatch_sessions.core.judging.detection import held_since, longest_first
 from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_work
 from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.judging.saturation import Activity, activity_of, saturation, with_latest
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, LOCK_WAIT, Client, LimitScope, SessionState
 
-#: A client becomes saturated if this part of its sessions is busy within one hold limit, on average. The rest of them
-#: are handed over from one request to the next.
-_BUSY_PART = 0.75
-#: It stays saturated while this part is busy within this number of hold limits: load breathes.
-_STILL_BUSY = 0.6
-_MEMORY = 3.0
-#: A pool is at full size while it has this part of its most sessions.
-_FULL_SIZE = 0.9
-_MIN_POLLS = 3
-_MIN_SESSIONS = 2
-#: Within one hold limit, this many transactions must begin for each busy session.
-_TURNOVER = 0.5
-#: Where most busy sessions are idle in transaction, this part of them must have begun another one since the last poll.
-_TURNOVER_IDLE = 0.4
 #: A server is too small for its load from this part of its slots on.
 _FULL = 0.9
 #: A lock must be waited for this part of the hold limit.
 _MIN_WAIT = 1 / 6
 #: A verdict takes effect when it has been the same for this part of the hold limit.
 _STEADY = 0.1
-_BUSY_STATES = frozenset({SessionState.ACTIVE, *IDLE_IN_TRANSACTION_STATES})
-_MAX_POLLS = 60
 _MAX_BLOCKERS_NAMED = 3
-
-
-class Activity(NamedTuple):
-    """How busy a client was at one poll."""
-
-    at: float
-    sessions: int
-    #: Sessions that ran a statement or were in a transaction.
-    busy: int
-    #: Sessions that ran a statement.
-    active: int
-    #: Busy sessions that have begun another transaction since the poll before.
-    turned_over: int
-
-
-_AT, _SESSIONS, _BUSY = attrgetter("at"), attrgetter("sessions"), attrgetter("busy")
+#: So many sessions, and half of the client's, run slow queries.
+_MIN_SLOW = 2
 
 
 class PendingVerdict(NamedTuple):
@@ -104,7 +70,7 @@ def diagnose(
     before, after = context.history_before.tracks, context.history.tracks
     ended = Counter(track.session.client for identity, track in before.items() if identity not in after)
     activity = {
-        client: _with_latest(memory.activity.get(client, ()), _activity(own, context, ended=ended[client]), context)
+        client: with_latest(memory.activity.get(client, ()), activity_of(own, context, ended=ended[client]), context)
         for client, own in tracks.items()
     }
     found: dict[Client | None, Diagnosis] = {
@@ -210,36 +176,13 @@ def _slow(evidence: ClientEvidence) -> str:
         session.state is SessionState.ACTIVE and session.query_start is not None and now - session.query_start > limit
         for session in judged
     )
-    if slow < _MIN_SESSIONS or 2 * slow < len(judged):
+    if slow < _MIN_SLOW or 2 * slow < len(judged):
         return ""
     return f"{slow} of {len(judged)} sessions have run one query for over {limit:.0f} s: make it faster or limit it"
 
 
 def _saturated(evidence: ClientEvidence) -> str:
-    """Recognise a pool that is too small: its size stays the same, nearly all are busy and finish their work."""
-    is_saturated = evidence.former is Verdict.SATURATED
-    limit = evidence.context.policy.hold_limit
-    since = evidence.context.now - limit * (_MEMORY if is_saturated else 1.0)
-    activity = evidence.activity[bisect_left(evidence.activity, since, key=_AT) :]
-    most = max(map(_SESSIONS, activity), default=0)
-    busy = sum(map(_BUSY, activity))
-    if most < _MIN_SESSIONS or len(activity) < _MIN_POLLS or busy < len(activity) * most * _FULL_SIZE * _STILL_BUSY:
-        return ""
-    if not is_saturated and (
-        busy < _BUSY_PART * sum(each.sessions for each in activity)
-        or sum(each.sessions >= _FULL_SIZE * most for each in activity) < _FULL_SIZE * len(activity)
-    ):
-        return ""
-    minutes = max(limit, evidence.context.now - activity[0].at) / 60
-    begun = sum(each.turned_over for each in activity)
-    # Sessions that wait for their client in a transaction must end it sooner than those whose statements are slow.
-    runs_statements = 2 * sum(each.active for each in activity) >= busy
-    if begun < busy * (_TURNOVER / len(activity) * 60 * minutes / limit if runs_statements else _TURNOVER_IDLE):
-        return ""
-    return (
-        f"all of up to {most} sessions are busy and finish their work: on average {busy / len(activity):.1f} at a time,"
-        f" at least {begun / minutes:.0f} transactions a minute; raise the pool or shorten the transactions"
-    )
+    return saturation(evidence.activity, evidence.context, is_saturated=evidence.former is Verdict.SATURATED)
 
 
 #: The verdicts on a client. The first rule that returns a reason decides.
@@ -274,23 +217,6 @@ def diagnose_server(clients: Iterable[Diagnosis], slots: Iterable[SlotUsage], *,
 
 def _reasons(diagnoses: Iterable[Diagnosis]) -> str:
     return "; ".join(f"{each.client.short_name}: {each.reason}" for each in diagnoses if each.client is not None)
-
-
-def _activity(tracks: Sequence[Track], context: PollContext, *, ended: int) -> Activity:
-    before = context.history_before.tracks
-    busy = [track for track in tracks if track.session.state in _BUSY_STATES]
-    earlier = [(before[track.session.id], track) for track in busy if track.session.id in before]
-    # A batch that runs many statements in one transaction has not begun another one.
-    begun = sum(old.session.xact_start != track.session.xact_start for old, track in earlier)
-    active = sum(track.session.state is SessionState.ACTIVE for track in busy)
-    # Without a pool, each transaction has a session of its own, which ends with it.
-    return Activity(context.now, len(tracks), len(busy), active, begun + min(ended, len(busy) - len(earlier)))
-
-
-def _with_latest(activity: tuple[Activity, ...], latest: Activity, context: PollContext) -> tuple[Activity, ...]:
-    begin = bisect_left(activity, latest.at - _MEMORY * context.policy.hold_limit, key=_AT)
-    end = bisect_left(activity, latest.at, key=_AT)  # the server's clock may have been set back
-    return (*activity[max(begin, end - _MAX_POLLS) : end], latest)
 
 
 def _settle(

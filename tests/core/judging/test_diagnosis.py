@@ -10,7 +10,6 @@ import pytest
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.history import History, KnownState, Track
 from pgwatch_sessions.core.judging.diagnosis import (
-    Activity,
     ClientEvidence,
     DiagnosisMemory,
     diagnose,
@@ -20,6 +19,7 @@ from pgwatch_sessions.core.judging.diagnosis import (
 )
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.judging.saturation import Activity
 from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionState
 from tests.support import contexts
@@ -58,12 +58,6 @@ def active(pid: int, age: float, **fields: object) -> Session:
 def waiting(pid: int, age: float, *, behind: int) -> Session:
     """Return a session that waits for a lock of another one."""
     return active(pid, age, wait_event_type="Lock", blocked_by=(behind,))
-
-
-def polls(number: int, *, sessions: int, busy: int, turned_over: int, active: int | None = None) -> list[Activity]:
-    """Return the same activity at several polls. All that are busy run a statement, unless it is said how many."""
-    running = busy if active is None else active
-    return [Activity(NOW - 10 * i, sessions, busy, running, turned_over) for i in reversed(range(number))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,26 +116,9 @@ ROWS: Mapping[str, Row] = {
     "slow queries of a few": Row(
         sessions=[active(1, 61), active(2, 70), *(session(pid, IDLE) for pid in range(3, 8))], verdict=Verdict.OK,
     ),
-    "all sessions busy and turning over, at most polls": Row(
-        activity=polls(5, sessions=10, busy=10, turned_over=6),
+    "all sessions busy and turning over": Row(
+        activity=[Activity(NOW - 10 * i, 10, 10, 10, 6) for i in reversed(range(5))],
         verdict=Verdict.SATURATED, reason="all of up to 10 sessions are busy",
-    ),
-    "busy, but the same transactions: a batch": Row(
-        activity=polls(5, sessions=10, busy=10, turned_over=3, active=2), verdict=Verdict.OK,
-    ),
-    "busy at two polls only": Row(activity=polls(2, sessions=10, busy=10, turned_over=6), verdict=Verdict.OK),
-    "four of ten sessions are free": Row(activity=polls(5, sessions=10, busy=6, turned_over=6), verdict=Verdict.OK),
-    "slow statements that end": Row(
-        activity=polls(7, sessions=10, busy=10, turned_over=2), verdict=Verdict.SATURATED,
-        reason=(
-            "all of up to 10 sessions are busy and finish their work: on average 10.0 at a time, at least 14 "
-            "transactions a minute; raise the pool or shorten the transactions"
-        ),
-    ),
-    "statements that do not end": Row(activity=polls(7, sessions=10, busy=10, turned_over=0), verdict=Verdict.OK),
-    "one session is no pool": Row(activity=polls(5, sessions=1, busy=1, turned_over=1), verdict=Verdict.OK),
-    "the pool grows: its limit is not reached": Row(
-        activity=[Activity(NOW - 50 + 10 * i, *[2 * i + 1] * 4) for i in range(5)], verdict=Verdict.OK,
     ),
 }  # fmt: skip
 
