@@ -1,10 +1,11 @@
 """Finds origins that keep opening sessions and do not use the earlier ones again."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
-from pgwatch_sessions.core.history import History, Origin, Track
+from pgwatch_sessions.core.history import History, Origin, Span, Track
 from pgwatch_sessions.core.judging.detection import (
     MIN_SPREAD,
     SEVERAL,
@@ -32,6 +33,9 @@ _URGENT = 4.0
 #: Growth is looked for in this many windows.
 _WINDOWS = 3.0
 _RECORDS = 2
+#: How many spans a low lasts until it tells what an origin needs. While a pool renews its sessions, there are fewer of
+#: them for some minutes.
+_LASTING = 3
 #: A client of which this part of the sessions was used only once has no pool.
 _NEARLY_ALL = 0.9
 
@@ -54,13 +58,18 @@ def growing_origins(context: PollContext) -> Iterator[Suspicion]:
     for track in history.tracks.values():
         origins.setdefault(track.origin, []).append(track)
     lost = {origin: _lost(tracks, history, policy) for origin, tracks in origins.items()}
-    is_urgent = _is_urgent([track for each in lost.values() for track in each], history, policy)
+    larger = {
+        origin for origin, each in lost.items() if each and _is_larger(origin, len(origins[origin]), each, history)
+    }
+    is_urgent = _is_urgent([track for origin in larger for track in lost[origin]], history, policy)
     clients: dict[Client, list[Track]] = {}
     growing: set[Client] = set()
     for origin, grown in lost.items():
         clients.setdefault(origin.client, []).extend(grown)
         if len(grown) >= SEVERAL and (
-            is_urgent or _uses_each_once(origins[origin], history, policy) or _climbs(origin, grown, history, policy)
+            (is_urgent and origin in larger)
+            or _uses_each_once(origin, origins[origin], history, policy)
+            or _climbs(origin, grown, history, policy)
         ):
             growing.add(origin.client)
     for client, grown in clients.items():
@@ -104,15 +113,50 @@ def _is_urgent(lost: Sequence[Track], history: History, policy: Policy) -> bool:
     return history.free_slots * seconds < _URGENT * policy.growth_window * len(lost)
 
 
-def _uses_each_once(tracks: Sequence[Track], history: History, policy: Policy) -> bool:
+def _is_larger(origin: Origin, size: int, lost: Iterable[Track], history: History) -> bool:
+    """Return whether an origin has grown since it lost its first session: a pool may only renew its sessions."""
+    sizes, first = history.sizes.get(origin), min(map(held_since, lost))
+    spans = [span for span in sizes.spans if span.begin <= first] if sizes else []
+    return size - _level(spans[-_LASTING:]) >= _MIN_PASSED_OVER
+
+
+def _level(spans: Sequence[Span]) -> int:
+    """Return how many sessions an origin has for sure within some spans: while it renews them, they are fewer."""
+    return max((span.least for span in spans), default=0)
+
+
+def _uses_each_once(origin: Origin, tracks: Sequence[Track], history: History, policy: Policy) -> bool:
     """Return whether an origin uses nearly every session only right after it was opened, and still opens others.
 
-    No pool does that.
+    No pool does that. But in the first window of a process, each may be the first session of another pool, which was
+    needed once.
     """
-    once = sum(_was_used(track) and _is_young(track) for track in tracks)
-    now = history.last_poll_at or 0.0
-    recent = sum(now - _born(track) < policy.growth_window for track in tracks)
-    return once >= _MIN_PASSED_OVER and once >= _NEARLY_ALL * len(tracks) and recent >= SEVERAL
+    once = sum(_was_used(track) and _was_used_once(track, policy) for track in tracks)
+    if once < _MIN_PASSED_OVER or once < _NEARLY_ALL * len(tracks):
+        return False
+    begin = (history.last_poll_at or 0.0) - _WINDOWS * policy.growth_window
+    begin = max(begin, _settled_at(origin, history, policy))
+    return _moments([_born(track) for track in tracks if _born(track) > begin], policy) >= SEVERAL
+
+
+def _was_used_once(track: Track, policy: Policy) -> bool:
+    """Return whether a session was used for a while after it was opened, which we saw, and never again."""
+    return track.birth_seen and track.moves <= 1 and held_since(track) - _born(track) <= policy.hold_limit
+
+
+def _settled_at(origin: Origin, history: History, policy: Policy) -> float:
+    """Return until when all that an origin opens may be what it needs: a window after its first session."""
+    sizes = history.sizes.get(origin)
+    return (history.last_poll_at or 0.0) if sizes is None else sizes.first_seen_at + policy.growth_window
+
+
+def _moments(times: Iterable[float], policy: Policy) -> int:
+    """Return at how many different moments these were: what one event opens in several processes counts once."""
+    moments, last = 0, -math.inf
+    for time in sorted(times):
+        if time - last >= MIN_SPREAD * policy.hold_limit:
+            moments, last = moments + 1, time
+    return moments
 
 
 def _born(track: Track) -> float:
@@ -133,22 +177,35 @@ def _is_young(track: Track) -> bool:
 def _climbs(origin: Origin, lost: Sequence[Track], history: History, policy: Policy) -> bool:
     """Return whether an origin has more and more sessions, at its quietest moments too, and does not use them.
 
-    What was opened within a window after its first session is what it needs: several pools, each opened when it was
-    first needed.
+    What was opened together, in several processes, counts once.
     """
     sizes, now = history.sizes.get(origin), history.last_poll_at
     if sizes is None or now is None:
         return False
-    settled_at = sizes.first_seen_at + policy.growth_window
-    needed = max((span.least for span in sizes.spans if span.begin < settled_at), default=0)
+    settled_at = _settled_at(origin, history, policy)
+    needed, settled = _needed(sizes.spans, settled_at)
     most, records = needed, []
-    for span in sizes.spans:
+    for span in settled:
         if span.least > most:
             records.append(span.begin)
             most = span.least
-    grown = min(most - needed, sum(held_since(track) > settled_at for track in lost))
+    grown = min(most - needed, _moments([since for track in lost if (since := held_since(track)) > settled_at], policy))
     recent = sum(begin > now - _WINDOWS * policy.growth_window for begin in records)
     return grown >= _MIN_PASSED_OVER and recent >= _RECORDS
+
+
+def _needed(spans: Sequence[Span], settled_at: float) -> tuple[int, Sequence[Span]]:
+    """Return how many sessions an origin needs, and the spans after it was known.
+
+    What was opened within a window after its first session is what it needs: several pools, each opened when it was
+    first needed. If it has closed some of them since, it needs no more than it had then.
+    """
+    needed = max((span.least for span in spans if span.begin < settled_at), default=spans[0].least)
+    settled = [span for span in spans if span.begin >= settled_at]
+    levels = [_level(settled[place : place + _LASTING]) for place in range(len(settled) - _LASTING + 1)]
+    if levels and min(levels) < needed:
+        return min(levels), settled[levels.index(min(levels)) :]
+    return needed, settled
 
 
 def _rest_limit(client: Client, history: History, policy: Policy) -> float:

@@ -266,6 +266,8 @@ def growing_by_steps(least: Sequence[int]) -> Mapping[Origin, OriginSizes]:
         pytest.param([2, 4, 6, 8] + [8] * 7, False, id="it has what it needs after its first window"),
         pytest.param([2] * 6 + [8] * 5, False, id="one step is a pool that was needed later"),
         pytest.param([8] * 11, False, id="sessions replace each other"),
+        pytest.param([9] * 6 + [3, 3, 4, 5, 6, 7, 8, 9], True, id="it fell to what it needs, and climbs from there"),
+        pytest.param([9] * 6 + [3, 9, 9, 4, 6, 9, 9, 9], False, id="it renews its sessions within minutes"),
     ],
 )
 def test_growth_needs_growth(least: Sequence[int], is_leak: bool) -> None:
@@ -274,6 +276,44 @@ def test_growth_needs_growth(least: Sequence[int], is_leak: bool) -> None:
     history = replace(history_of(idle, LEAVES), sizes=growing_by_steps(least))
     (found,) = found_in(history, POLICY)
     assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
+
+
+@pytest.mark.parametrize(
+    ("late", "is_leak"),
+    [pytest.param([400, 300, 200, 100], True, id="apart"), pytest.param([304, 303, 302, 301], False, id="together")],
+)
+def test_what_one_event_opens_is_no_growth(late: Sequence[float], is_leak: bool) -> None:
+    """An engine that four processes need for the first time, at the same moment, beside some that rest for longer."""
+    rests = [1400, 1300, 1200, *late, 1]
+    idle = sessions(IDLE, *rests, born=[rest + 1 for rest in rests])
+    history = replace(history_of(idle, LEAVES), sizes=growing_by_steps([3] * 6 + [4, 5, 6, 7, 8]))
+    (found,) = found_in(history, POLICY)
+    assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
+
+
+@pytest.mark.parametrize(
+    ("spans", "used_for", "is_leak"),
+    [
+        pytest.param(8, 1, True, id="for 20 min"),
+        pytest.param(8, 30, True, id="for half a minute each"),
+        pytest.param(8, 70, False, id="for longer than the hold limit each"),
+        pytest.param(4, 1, False, id="in its first window: engines, each made when it was first needed"),
+    ],
+)
+def test_a_process_that_uses_each_session_once(spans: int, used_for: float, is_leak: bool) -> None:
+    """No pool does that, after its first window."""
+    rests = [500, 400, 300, 200, 100, 1]
+    idle = sessions(IDLE, *rests, born=[rest + used_for for rest in rests])
+    history = replace(history_of(idle, LEAVES, moves=1), sizes=growing_by_steps([1] * spans))
+    (found,) = found_in(history, POLICY)
+    assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
+
+
+def test_a_full_server_is_not_urgent_while_nothing_grows() -> None:
+    """A pool of a constant size on a server that is nearly full renews its sessions."""
+    idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
+    history = replace(history_of(idle, LEAVES), free_slots=20, sizes=growing_by_steps([6] * 7 + [2, 6, 6, 6]))
+    assert [each.is_leak for each in found_in(history, POLICY)] == [False]
 
 
 def test_growth_that_fills_the_server_soon_is_not_watched_first() -> None:
