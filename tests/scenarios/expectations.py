@@ -14,6 +14,10 @@ from tests.scenarios.story import Says, Story, Truth
 WARM_UP = 60.0
 _OVER = 180.0
 _MINUTE = 60.0
+#: Holds surely come back if they began at so many times, so many hold limits apart, and over so many limits.
+_RECURRING = 4
+_APART = 2.0
+_RECURRING_FOR = 6.0
 
 
 class Expected(NamedTuple):
@@ -56,7 +60,7 @@ def _plain(played: Played, client: Client | None) -> Iterator[Expected]:
         yield Expected(client, 0, float("inf"), (Verdict.OK,))
         return
     found = min(
-        max(leaked[0] + truth.found_within, warning_due(truth, leaked))
+        max(leaked[0] + truth.found_within, warning_due(truth, leaked, hold_limit=played.story.policy.hold_limit))
         if truth.severity is not Severity.NOTICE
         else float("inf")
         for truth in truths
@@ -82,11 +86,27 @@ def _by_queue(played: Played, client: Client | None) -> Iterator[Expected]:
         yield Expected(client, seen.at, seen.at + played.story.interval / 2, verdicts)
 
 
-def warning_due(truth: Truth, leaked: Sequence[float]) -> float:
+def warning_due(truth: Truth, leaked: Sequence[float], *, hold_limit: float) -> float:
     """Return by when a leak, whose sessions began to be held at these times, needs a warning."""
     if truth.warned_by is not None:
         return truth.warned_by
+    if truth.comes_back:
+        return _recurs_at(leaked, hold_limit) + truth.warned_within
     return leaked[min(truth.enough, len(leaked)) - 1] + truth.warned_within
+
+
+def _recurs_at(leaked: Sequence[float], limit: float) -> float:
+    """Return when the last of those holds began that show that they come back; infinite if too few did.
+
+    Three may be the rounds of a batch, and many in a few minutes may be one dependency that was slow once.
+    """
+    times: list[float] = []
+    for time in leaked:
+        if not times or time - times[-1] >= _APART * limit:
+            times.append(time)
+        if len(times) >= _RECURRING and times[-1] - times[0] >= _RECURRING_FOR * limit:
+            return time
+    return float("inf")
 
 
 def _without(whole: Expected, holes: list[Says]) -> Iterator[Expected]:

@@ -60,7 +60,7 @@ def holds_that_come_back(draws: Draws) -> Story:
 
 def _comes_back(work: Request, client: Client = ORDERS) -> Truth:
     return Truth(
-        client=client, site=work.site, enough=5, warned_within=600, has_rate=False, calm=True, comes_back=True
+        client=client, site=work.site, warned_within=600, has_rate=False, calm=True, comes_back=True
     )  # fmt: skip
 
 

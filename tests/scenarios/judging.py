@@ -1,5 +1,6 @@
 """Compare what the core reported about a story with what is true about it."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,13 +37,18 @@ class Found:
     site_right: bool | None
     #: When it was first critical.
     critical_after: float | None
-    #: Whether a finding or a warning was due before the end of the story.
-    due: bool
+    #: When the story ended.
+    lasted: float
     #: Relative error; None if it is not judged or not reported.
     rate_error: float | None
     opened: int
-    #: When the warning was due.
+    #: When the warning was due; infinite if none is.
     deadline: float
+
+    @property
+    def due(self) -> bool:
+        """Whether it had to be found before the end of the story."""
+        return min(self.deadline, self.truth.found_within if self.truth.comes_back else math.inf) <= self.lasted
 
 
 class ForecastErrors(NamedTuple):
@@ -150,7 +156,7 @@ def _found(played: Played, truth: Truth) -> Found | None:
     )
     if not leaked:
         return None  # chance has it that nothing leaked
-    first, deadline = leaked[0], warning_due(truth, leaked)
+    first, deadline = leaked[0], warning_due(truth, leaked, hold_limit=played.story.policy.hold_limit)
     # A finding with the right client and a wrong site still counts as found: the site is judged separately.
     ours = [(at, f) for at, f in _reported(played) if f.key.client == truth.client and f.key.kind in truth.kinds]
     at_site = [(at, f) for at, f in ours if about(f, truth)]
@@ -162,7 +168,7 @@ def _found(played: Played, truth: Truth) -> Found | None:
         warned_after=warnings[0] - first if warnings else None,
         site_right=bool(at_site) if ours and truth.site is not None else None,
         critical_after=next((at - first for at, f in judged if f.severity is Severity.CRITICAL), None),
-        due=deadline <= played.seen[-1].at,
+        lasted=played.seen[-1].at - first,
         rate_error=_rate_error(played, truth, leaked) if truth.has_rate else None,
         opened=sum(about(finding, truth) for _, finding in played.opened),
         deadline=deadline - first,

@@ -33,7 +33,7 @@ WRITTEN = (
         minutes=60,
         leaks=(
             Truth(
-                client=ORDERS, site=READ_METRICS.site, enough=5, warned_within=600, has_rate=False, calm=True,
+                client=ORDERS, site=READ_METRICS.site, warned_within=600, has_rate=False, calm=True,
                 comes_back=True,
             ),
         ),

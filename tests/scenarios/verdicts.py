@@ -43,7 +43,7 @@ def missed(found: Found) -> str:
     if truth.severity.rank < Severity.WARNING.rank:
         return ""
     if found.warned_after is None:
-        return "no warning" if found.due else ""
+        return "no warning" if found.deadline <= found.lasted else ""
     if found.warned_after > found.deadline:
         return f"warning after {found.warned_after:.0f} s, later than {found.deadline:.0f} s"
     return ""
