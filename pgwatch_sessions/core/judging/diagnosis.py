@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from pgwatch_sessions.core.events import DiagnosisChanged
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Severity, Verdict
-from pgwatch_sessions.core.history import History, Track
+from pgwatch_sessions.core.history import Cohort, History, Track
 from pgwatch_sessions.core.judging.detection import held_since, longest_first
+from pgwatch_sessions.core.judging.hold_limits import MIN_KILLS
 from pgwatch_sessions.core.judging.maintenance_tools import is_maintenance_work
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.judging.saturation import Activity, activity_of, saturation, with_latest
@@ -51,7 +52,7 @@ class ClientEvidence:
 
     tracks: Sequence[Track]
     activity: Sequence[Activity]
-    #: Open findings of this client, of at least WARNING, with sessions or with holds that come back.
+    #: Open findings of this client, of at least WARNING, that have sessions or will have others.
     leaks: Sequence[Finding]
     context: PollContext
     #: The verdict in effect.
@@ -65,7 +66,7 @@ def diagnose(
     tracks = {client: context.tracks.get(client, ()) for client in clients}
     leaks: dict[Client, list[Finding]] = {}
     for finding in findings:
-        if (finding.sessions or finding.recurrence) and finding.severity.rank >= Severity.WARNING.rank:
+        if finding.severity.rank >= Severity.WARNING.rank and _goes_on(finding, context):
             leaks.setdefault(finding.key.client, []).append(finding)
     before, after = context.history_before.tracks, context.history.tracks
     ended = Counter(track.session.client for identity, track in before.items() if identity not in after)
@@ -88,6 +89,14 @@ def diagnose(
     }
     found[None] = diagnose_server(found.values(), context.slots, hidden=_hidden_from_us(context.history))
     return _settle(replace(memory, activity=activity), found, context)
+
+
+def _goes_on(finding: Finding, context: PollContext) -> bool:
+    """Return whether a finding has sessions, or others will come: it recurs, or the server just terminated them."""
+    if finding.sessions or finding.recurrence:
+        return True
+    kills = context.limits.recent_kills(Cohort(finding.key.client, finding.key.site)) if finding.is_leak else ()
+    return len(kills) >= MIN_KILLS and context.now - kills[-1].at <= context.policy.hold_limit
 
 
 def diagnose_failure(memory: DiagnosisMemory, reason: str) -> tuple[DiagnosisMemory, tuple[DiagnosisChanged, ...]]:

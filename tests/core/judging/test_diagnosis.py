@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Recurrence, Severity, Verdict
-from pgwatch_sessions.core.history import History, KnownState, Track
+from pgwatch_sessions.core.history import ClientHabits, History, Kill, KnownState, Track
 from pgwatch_sessions.core.judging.diagnosis import (
     ClientEvidence,
     DiagnosisMemory,
@@ -210,6 +210,23 @@ def test_a_notice_is_no_verdict() -> None:
     for findings, expected in ((notice, Verdict.OK), (gone, Verdict.OK), ([LEAK], Verdict.LEAKING)):
         memory, _ = diagnose(DiagnosisMemory(), context_of([]), clients=[ORDERS], findings=findings)
         assert memory.diagnoses[ORDERS].verdict is expected
+
+
+@pytest.mark.parametrize(
+    ("ago", "expected"),
+    [
+        pytest.param([200, 100, 30], Verdict.LEAKING, id="the latest half a minute ago"),
+        pytest.param([300, 200, 100], Verdict.OK, id="the latest longer ago than the limit"),
+        pytest.param([100, 30], Verdict.OK, id="two only"),
+    ],
+)
+def test_a_leak_goes_on_while_the_server_terminates_its_sessions(ago: Sequence[float], expected: Verdict) -> None:
+    """At some polls none of them is there. The next one comes."""
+    kills = {LEAK.key.site: tuple(Kill(NOW - each, 30.0) for each in ago)}
+    history = replace(history_of([]), habits={ORDERS: ClientHabits(seen_at=NOW, kills=kills)})
+    context = contexts.context_of(history, POLICY)
+    memory, _ = diagnose(DiagnosisMemory(), context, clients=[ORDERS], findings=[replace(LEAK, sessions=())])
+    assert memory.diagnoses[ORDERS].verdict is expected
 
 
 def test_changes_are_reported_once() -> None:
