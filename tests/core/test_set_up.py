@@ -46,15 +46,22 @@ def held_after(sessions: Sequence[Session], at: float = NOW, habits: ClientHabit
     ],
 )
 def test_sessions_that_were_opened_together_and_only_set_up_are_not_held(births: list[float], held: int) -> None:
-    """Births in seconds after the first one."""
-    assert len(held_after(opened(*(NOW - 1000 + born for born in births)))) == held
+    """Births in seconds after the first one. A session that was opened with the first ones was used."""
+    used = session(99, IDLE, born=NOW - 1000, since=NOW - 5, query="ROLLBACK")
+    assert len(held_after([*opened(*(NOW - 1000 + born for born in births)), used])) == held
+
+
+def test_a_leak_may_take_a_whole_pool_in_its_first_moments() -> None:
+    """None of the sessions that were opened together went on, so nothing tells their statement from a use."""
+    assert held_after(opened(*[NOW - 1000.0] * 4)) == [1, 2, 3, 4]
 
 
 def test_a_statement_that_is_sent_later_too_is_no_set_up() -> None:
     """All four sessions are held, because one of them sent the same statement long after it was opened."""
     together = opened(*[NOW - 1000.0] * 3, query=READ)
     (later,) = opened(NOW - 1000, query=READ, sent_after=500)
-    assert held_after([*together, replace(later, id=later.id._replace(pid=9))]) == [1, 2, 3, 9]
+    used = session(99, IDLE, born=NOW - 1000, since=NOW - 5, query="ROLLBACK")
+    assert held_after([used, *together, replace(later, id=later.id._replace(pid=9))]) == [1, 2, 3, 9]
 
 
 def test_a_set_up_is_learned_from_sessions_that_go_on_from_it() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
-from pgwatch_sessions.core.history.set_up import learn_set_up
+from pgwatch_sessions.core.history.set_up import first_moments, learn_set_up
 from pgwatch_sessions.core.history.tracks import EndedHold, HoldEnd, Track
 from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
 from pgwatch_sessions.core.statements import StatementKind
@@ -141,7 +141,12 @@ def learn(
         old, client = before.get(identity), track.session.client
         moved = old is not None and old.moves < track.moves
         if moved or learned[client].set_ups:
-            set_ups = learn_set_up(learned[client].set_ups, old.session if old and moved else None, track.session)
+            set_ups = learn_set_up(
+                learned[client].set_ups,
+                old.session if old and moved else None,
+                track.session,
+                moments=first_moments(rest_limit),
+            )
             if set_ups is not learned[client].set_ups:
                 learned[client] = replace(learned[client], set_ups=set_ups)
         if old is not None and moved and old.session.state is SessionState.IDLE:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold, learn
-from pgwatch_sessions.core.history.set_up import only_set_up
+from pgwatch_sessions.core.history.set_up import first_moments, only_set_up
 from pgwatch_sessions.core.history.sizes import OriginSizes, follow_sizes
 from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, Origin, Track, ended_holds, follow_sessions
 from pgwatch_sessions.core.model import (
@@ -149,7 +149,9 @@ class History:
             tracks=after,
             habits=habits,
             only_set_up=only_set_up(
-                after.values(), {client: each.set_ups for client, each in habits.items() if each.returns_to_pool}
+                after.values(),
+                {client: each.set_ups for client, each in habits.items() if each.returns_to_pool},
+                moments=first_moments(rest_limit),
             ),
             sizes=follow_sizes(self.sizes, before, after, at=snapshot.taken_at, length=_SPAN * window),
             free_slots=None

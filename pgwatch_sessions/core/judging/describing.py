@@ -19,6 +19,8 @@ from pgwatch_sessions.core.statements import Statement
 _CONFIRMED_AFTER = 0.4
 #: A pause of this part of its limit does not end a leak.
 _GRACE = 0.25
+#: Growth has stopped if no session was opened for so many of its usual gaps. One is seen as soon as it is opened.
+_SILENCE = 5.0
 
 
 def described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int, context: PollContext) -> Finding:
@@ -58,12 +60,24 @@ def net_rate(tracked: TrackedFinding, context: PollContext, *, steady: bool = Fa
     """Return the holds per second that begin, less the part that will end by itself; see `steady_rate`."""
     seen_until, window = context.now - tracked.limit, context.policy.growth_window
     rate = rate_per_second(tracked.starts, now=seen_until, window=window, grace=_GRACE * tracked.limit)
+    if rate and context.now - _last_opened(tracked.finding.key, context) > max(_SILENCE / rate, _GRACE * tracked.limit):
+        return 0.0
     if steady and rate:
         rate = steady_rate(rate, tracked.starts, now=seen_until, window=window)
     if not rate or not tracked.ended:
         return rate
     held = [context.now - held_since(context.history.tracks[identity]) for identity in tracked.members]
     return rate * outlasting_part([each.seconds for each in tracked.ended], held)
+
+
+def _last_opened(key: FindingKey, context: PollContext) -> float:
+    """Return when growth last went on, so far as it can be seen before the limit: a session was opened.
+
+    Whether a young hold will become a long one is not known, so of other kinds it may go on now.
+    """
+    if key.kind is not LeakKind.ORIGIN_GROWTH:
+        return context.now
+    return max((track.session.id.backend_start or 0.0 for track in context.tracks.get(key.client, ())), default=0.0)
 
 
 def _harm(tracked: TrackedFinding, sessions: Sequence[Session], context: PollContext) -> Harm:

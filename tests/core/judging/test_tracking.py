@@ -6,7 +6,7 @@ import pytest
 
 from pgwatch_sessions.core.events import LeakChanged, LeakClosed, LeakOpened
 from pgwatch_sessions.core.findings import FindingState, Severity
-from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo
+from pgwatch_sessions.core.model import Client, ConnectionLimit, ServerInfo, Session, SessionState
 from tests.support.polled_server import ACTIVE, SPREAD_OUT, PolledServer, held
 from tests.support.values import NOW, session
 
@@ -239,3 +239,22 @@ def test_the_servers_clock_may_be_set_back() -> None:
     earlier = [held(i, -3600 + 10 * i) for i in range(5)]
     server.watch(-3600, -3300, *earlier)
     assert [finding.severity for finding in server.state.findings] == [Severity.WARNING]
+
+
+def test_growth_that_stops_forecasts_nothing_before_its_sessions_are_over_the_limit() -> None:
+    """A session is opened every ten seconds. Its opening is seen at once, that it is lost only a minute later."""
+    server = PolledServer()
+    opened: list[Session] = []
+    rates: dict[int, float] = {}
+    for seconds in range(0, 380, 10):
+        if seconds <= 300:
+            opened.append(
+                session(
+                    seconds, SessionState.IDLE, born=NOW + seconds, since=NOW + seconds, query="SELECT * FROM orders"
+                )
+            )
+        server.poll(seconds, *opened)
+        rates[seconds] = server.state.findings[0].rate_per_minute if server.state.findings else 0.0
+    assert rates[300] == pytest.approx(6, rel=0.05)
+    assert rates[350] == pytest.approx(6, rel=0.05)
+    assert rates[360] == 0.0
