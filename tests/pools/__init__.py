@@ -1,0 +1,1 @@
+"""Tests of what applications use, on real pools and a real server."""

@@ -1,0 +1,226 @@
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from pgwatch_sessions.pools.ledger import Entry, Ledger, Limits, WaitEnd, current_tags
+
+
+class Held:
+    """What a borrower holds."""
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Return a ledger of a pool of one connection and two in overflow."""
+    return Ledger("orders", kind="test", limits=lambda: Limits(size=1, max=3))
+
+
+@pytest.fixture
+def tagged() -> Iterator[None]:
+    """Run a test inside a request."""
+    token = current_tags.set(lambda: {"route": "/orders/{id}"})
+    yield
+    current_tags.reset(token)
+
+
+def test_a_connection_that_is_out_is_used_and_an_open_one_that_is_not_is_idle(ledger: Ledger) -> None:
+    """The states are OpenTelemetry's: used and idle."""
+    for record in (1, 2):
+        ledger.opened(record)
+        ledger.borrow(record)
+    ledger.give_back(1)
+
+    now = ledger.snapshot()
+    assert (now.used, now.idle, now.overflow) == (1, 1, 1)
+    assert (now.limits.max, now.use_time.count) == (3, 1)
+
+
+def test_overflow_is_never_below_0(ledger: Ledger) -> None:
+    """SQLAlchemy's own overflow() starts at minus the size of the pool."""
+    assert ledger.snapshot().overflow == 0
+
+
+def test_a_return_without_a_borrow_changes_nothing(ledger: Ledger) -> None:
+    """SQLAlchemy reports a checkin without a checkout if a reconnect fails."""
+    ledger.borrow(1)
+    ledger.give_back(2)
+    ledger.give_back(2)
+
+    assert (ledger.snapshot().used, ledger.snapshot().use_time.count) == (1, 0)
+
+
+def test_a_connection_that_the_pool_never_reported_as_open_counts_while_it_is_out(ledger: Ledger) -> None:
+    """The pool was instrumented after it had connected."""
+    ledger.borrow(1)
+
+    assert (ledger.snapshot().used, ledger.snapshot().idle) == (1, 0)
+
+
+@pytest.mark.usefixtures("tagged")
+def test_a_borrower_has_a_line_tags_and_an_age(ledger: Ledger) -> None:
+    """A leak's address is the line that borrowed, and the request that it did so for."""
+    ledger.borrow(1)
+
+    (borrowed,) = ledger.borrowed()
+    assert borrowed.site is not None
+    assert borrowed.site.function == "test_a_borrower_has_a_line_tags_and_an_age"
+    assert (borrowed.pool, borrowed.tags, borrowed.stack) == ("orders", {"route": "/orders/{id}"}, ())
+    assert 0 <= borrowed.age < 60
+
+
+def test_borrowers_are_listed_from_the_oldest_on_and_by_age(ledger: Ledger) -> None:
+    """The oldest is the likeliest leak."""
+    ledger.borrow(1)
+    ledger.borrow(2)
+
+    first, second = ledger.borrowed()
+    assert first.number < second.number
+    assert ledger.borrowed(older_than=60) == ()
+
+
+@pytest.mark.parametrize("capture", ["stack", "off"])
+def test_as_much_of_the_borrower_is_kept_as_was_asked_for(capture: str) -> None:
+    """A stack costs more than a line, and nothing costs nothing."""
+    ledger = Ledger("orders", kind="test", capture=capture)  # type: ignore[arg-type]
+
+    def handler() -> None:
+        ledger.borrow(1)
+
+    handler()
+    (borrowed,) = ledger.borrowed()
+    functions = [site.function for site in borrowed.stack[:2]]
+    if capture == "stack":
+        assert functions == ["handler", "test_as_much_of_the_borrower_is_kept_as_was_asked_for"]
+    else:
+        assert (borrowed.site, functions) == (None, [])
+
+
+def test_a_connection_whose_owner_is_gone_was_returned_by_the_garbage_collector() -> None:
+    """Such a return is luck: the borrower forgot it."""
+    ended: list[bool] = []
+    ledger = Ledger("orders", kind="test", on_return=lambda _, collected: ended.append(collected))
+    kept, dropped = Held(), Held()
+    ledger.borrow(1, owner=weakref.ref(kept))
+    ledger.borrow(2, owner=weakref.ref(dropped))
+    del dropped
+    ledger.give_back(1)
+    ledger.give_back(2)
+
+    assert (ledger.snapshot().collected, ended) == (1, [False, True])
+
+
+def test_a_detached_connection_is_listed_until_it_is_closed(ledger: Ledger) -> None:
+    """The pool does not count it any more, but the server does."""
+    held = Held()
+    ledger.borrow(1, owner=weakref.ref(held))
+    ledger.detach(1, "connection")
+
+    assert [borrowed.detached for borrowed in ledger.borrowed()] == [True]
+    assert (ledger.snapshot().used, ledger.snapshot().detached, ledger.snapshot().detached_open) == (0, 1, 1)
+    ledger.close_detached("connection")
+    assert ledger.borrowed() == ()
+    assert (ledger.snapshot().detached, ledger.snapshot().detached_open) == (1, 0)
+
+
+def test_a_connection_that_is_detached_because_its_owner_is_gone_was_collected(ledger: Ledger) -> None:
+    """SQLAlchemy's async engines do this."""
+    held = Held()
+    ledger.borrow(1, owner=weakref.ref(held))
+    del held
+    ledger.detach(1, "connection")
+
+    assert (ledger.snapshot().collected, ledger.borrowed()) == (1, ())
+
+
+@pytest.mark.parametrize("end", WaitEnd)
+def test_a_wait_without_a_connection_is_counted_by_its_reason(ledger: Ledger, end: WaitEnd) -> None:
+    """Only waits that got a connection are in the histogram."""
+    ledger.end_wait(ledger.begin_wait(), end)
+
+    now = ledger.snapshot()
+    assert (now.timed_out, now.cancelled_waits, now.failed_waits, now.pending, now.wait_time.count) == (
+        end is WaitEnd.TIMED_OUT,
+        end is WaitEnd.CANCELLED,
+        end is WaitEnd.FAILED,
+        0,
+        0,
+    )
+
+
+def test_a_call_is_pending_until_it_has_a_connection(ledger: Ledger) -> None:
+    """Pending requests are OpenTelemetry's."""
+    wait = ledger.begin_wait()
+    assert ledger.snapshot().pending == 1
+    ledger.end_wait(wait)
+    assert (ledger.snapshot().pending, ledger.snapshot().wait_time.count) == (0, 1)
+
+
+def test_a_shared_connection_is_used_once_however_many_have_it(ledger: Ledger) -> None:
+    """SQLAlchemy's StaticPool gives all borrowers one connection."""
+    ledger.borrow("record", key="first")
+    ledger.borrow("record", key="second")
+
+    assert (ledger.snapshot().used, len(ledger.borrowed())) == (1, 2)
+
+
+def test_an_entry_that_the_pool_says_is_back_ends_at_the_next_reading() -> None:
+    """A connection of asyncpg that is closed while it is out comes back without a release."""
+    out = {1, 2}
+
+    def still_out(entry: Entry) -> bool:
+        return entry.record in out
+
+    ledger = Ledger("orders", kind="test", still_out=still_out)
+    ledger.borrow(1)
+    ledger.borrow(2)
+    out.remove(1)
+
+    assert (ledger.snapshot().used, ledger.snapshot().use_time.count) == (1, 1)
+
+
+def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger: Ledger) -> None:
+    """The connections are the parent's."""
+    ledger.opened(1)
+    ledger.borrow(1)
+    wait = ledger.begin_wait()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        ledger.give_back(1)
+        ledger.end_wait(wait)
+        now = ledger.snapshot()
+        os.write(writing, repr((now.used, now.idle, now.pending, now.use_time.count, now.wait_time.count)).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    with os.fdopen(reading, "rb") as pipe:
+        os.close(writing)
+        assert pipe.read() == b"(0, 0, 0, 0, 0)"
+    assert (ledger.snapshot().used, ledger.snapshot().pending) == (1, 1)
+
+
+def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(ledger: Ledger) -> None:
+    """The owner is in a cycle, so a collection in any thread, at any line, ends the borrow."""
+
+    def work(thread: int) -> None:
+        for round_number in range(500):
+            held = Held()
+            held.cycle = held  # type: ignore[attr-defined]
+            key = (thread, round_number)
+            ledger.end_wait(ledger.begin_wait())
+            ledger.borrow(key, owner=weakref.ref(held))
+            weakref.finalize(held, ledger.give_back, key)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+
+    now = ledger.snapshot()
+    assert (now.used, now.wait_time.count, now.use_time.count) == (0, 2000, 2000)
