@@ -2,3 +2,10 @@
 
 It is independent of the daemon, and imports only the standard library until something is instrumented.
 """
+
+from pgwatch_sessions.pools.instrument import PoolHandle, handles, instrument, uninstrument
+from pgwatch_sessions.pools.ledger import Borrowed
+from pgwatch_sessions.pools.sites import Site
+from pgwatch_sessions.pools.snapshot import PoolSnapshot
+
+__all__ = ["Borrowed", "PoolHandle", "PoolSnapshot", "Site", "handles", "instrument", "uninstrument"]

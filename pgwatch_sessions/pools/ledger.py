@@ -1,15 +1,16 @@
 """Keeps who has borrowed which connection of a pool.
 
-The ledger has one entry for each connection that is out, keyed by the pool's record of the connection. Numbers are
-counted from the entries when somebody reads them. Gauges that go up at a checkout and down at a checkin drift, because
-pools do not report every checkout and checkin: a failed reconnect is a checkin without a checkout, a detached
-connection has no checkin, and a time-out has no event at all.
+The ledger has one entry for each connection that is out, keyed by the connection. Numbers are counted from the entries
+when somebody reads them. Gauges that go up at a checkout and down at a checkin drift, because pools do not report every
+checkout and checkin: a failed reconnect is a checkin without a checkout, a detached connection has no checkin, and a
+time-out has no event at all.
 
 All methods may be called from any thread, and from the garbage collector in the middle of another call: the lock is
 re-entrant, and what it guards is never half changed.
 """
 
 import itertools
+import logging
 import os
 import threading
 import weakref
@@ -20,8 +21,11 @@ from enum import Enum
 from time import monotonic
 from typing import Literal, NamedTuple
 
-from pgwatch_sessions.pools.histogram import DurationCounts, Durations
+from pgwatch_sessions.pools.histogram import DurationCounts
 from pgwatch_sessions.pools.sites import CodePlace, Site, capture, capture_stack, resolve
+from pgwatch_sessions.pools.snapshot import Limits, PoolSnapshot
+
+logger = logging.getLogger("pgwatch_sessions.pools")
 
 #: How much to keep of who borrows: a line, all lines of the application's stack, or nothing.
 Capture = Literal["site", "stack", "off"]
@@ -47,8 +51,8 @@ class Entry(NamedTuple):
 
     #: Increases with each borrow of the process.
     number: int
-    #: The pool's record of the connection. Several entries have the same one only in a pool that shares a connection.
-    record: Hashable
+    #: What the pool calls the connection. Several entries have the same one only in a pool that shares a connection.
+    connection: Hashable
     #: By time.monotonic().
     since: float
     places: tuple[CodePlace, ...]
@@ -76,46 +80,6 @@ class Borrowed:
     detached: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a pool is configured for; None where it has no such limit or does not say."""
-
-    max: int | None = None
-    idle_max: int | None = None
-    idle_min: int | None = None
-    #: Connections above this number are overflow, which is closed when it comes back.
-    size: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSnapshot:
-    """A pool's numbers at one time. Counts are since the pool was instrumented, or since the process was forked."""
-
-    name: str
-    #: The library and the class of the pool, such as `sqlalchemy QueuePool`.
-    kind: str
-    #: Connections that are out.
-    used: int
-    #: Open connections that are not out.
-    idle: int
-    #: Calls that wait for a connection.
-    pending: int
-    #: Open connections above the size of the pool; None if the pool has no overflow.
-    overflow: int | None
-    limits: Limits
-    timed_out: int
-    cancelled_waits: int
-    failed_waits: int
-    #: Connections that the garbage collector returned, because the borrower did not.
-    collected: int
-    detached: int
-    #: Detached connections that are still open.
-    detached_open: int
-    create_time: Durations
-    wait_time: Durations
-    use_time: Durations
-
-
 class Ledger:
     """The borrowed connections of one pool, and what was counted of it."""
 
@@ -126,23 +90,29 @@ class Ledger:
         kind: str,
         capture: Capture = "site",
         limits: Callable[[], Limits] = Limits,
-        open_count: Callable[[], int] | None = None,
+        idle: Callable[[set[Hashable]], int] = lambda _: 0,
         still_out: Callable[[Entry], bool] | None = None,
+        counts_collected: bool = True,
         on_return: Callable[[Entry, bool], None] | None = None,
     ) -> None:
         """Begin with no connection.
 
-        `open_count` returns how many connections of the pool are open, out or not; without it `opened()` and
-        `closed()` must be called. `still_out` tells at each reading whether an entry is still right, for pools that do
-        not report every return. `on_return` is called with each entry that ends, and with whether the garbage collector
-        returned it; it may run inside the garbage collector.
+        `idle` returns how many connections are open and not out, given those that are out. `still_out` tells at each
+        reading whether an entry is still right, for pools that do not report every return. Where it cannot tell a
+        return from a dropped connection, set `counts_collected` to False. `on_return` is called with each entry that
+        ends, and with whether the garbage collector returned it; it may run inside the garbage collector.
         """
         self.name = name
         self.kind = kind
+        #: False once something of ours has failed: then nothing more is kept, and no numbers are shown.
+        self.on = True
+        #: Lives as long as the ledger, which lives as long as the pool.
+        self.keep: object = None
         self._capture = capture
         self._limits = limits
-        self._open_count = open_count
+        self._idle = idle
         self._still_out = still_out
+        self._counts_collected = counts_collected
         self._on_return = on_return
         self.forget()
         _ledgers.add(self)
@@ -152,7 +122,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._entries: dict[Hashable, Entry] = {}
         self._detached: dict[Hashable, Entry] = {}
-        self._open: dict[Hashable, object] = {}
+        self._records: dict[int, weakref.ref[object]] = {}
         self._waits: dict[int, float] = {}
         self._ends = dict.fromkeys(WaitEnd, 0)
         self._collected = 0
@@ -160,6 +130,13 @@ class Ledger:
         self._create_time = DurationCounts()
         self._wait_time = DurationCounts()
         self._use_time = DurationCounts()
+
+    def switch_off(self, error: Exception) -> None:
+        """Log an error of ours, once, and stop: the application must not suffer from it."""
+        if self.on:
+            self.on = False
+            logger.error("the pool %s is no longer watched: error in pgwatch_sessions.pools", self.name, exc_info=error)
+            self.forget()
 
     def begin_wait(self) -> int:
         """Note that a call waits for a connection. Return what ends the wait."""
@@ -178,18 +155,35 @@ class Ledger:
             else:
                 self._ends[end] += 1
 
-    def borrow(self, record: Hashable, *, key: Hashable = None, owner: Callable[[], object] | None = None) -> None:
-        """Note that this call's caller has the connection of `record`.
-
-        `key` identifies the borrow, if a record can be out several times; by default it is the record.
-        """
+    def places(self) -> tuple[CodePlace, ...]:
+        """Return where the caller of the pool is, as far as it is to be kept."""
         if self._capture == "site":
             place = capture()
-            places: tuple[CodePlace, ...] = () if place is None else (place,)
-        else:
-            places = capture_stack() if self._capture == "stack" else ()
-        entry = Entry(next(_numbers), record, monotonic(), places, current_tags.get(), owner)
-        self._entries[record if key is None else key] = entry
+            return () if place is None else (place,)
+        return capture_stack() if self._capture == "stack" else ()
+
+    def borrow(
+        self,
+        connection: Hashable,
+        *,
+        key: Hashable = None,
+        owner: Callable[[], object] | None = None,
+        places: tuple[CodePlace, ...] | None = None,
+    ) -> None:
+        """Note that this call's caller has a connection.
+
+        `key` identifies the borrow, if a connection can be out several times; by default it is the connection.
+        `places` is where the borrower is, if it is not on the stack.
+        """
+        if key is None:
+            key = connection
+        if places is None:
+            places = self.places()
+        now = monotonic()
+        before = self._entries.pop(key, None)
+        self._entries[key] = Entry(next(_numbers), connection, now, places, current_tags.get(), owner)
+        if before is not None:  # it came back without a report
+            self._end(before, now)
 
     def give_back(self, key: Hashable) -> None:
         """Note that a connection came back. A key that is not out changes nothing."""
@@ -197,9 +191,9 @@ class Ledger:
         if entry is not None:
             self._end(entry, monotonic())
 
-    def detach(self, key: Hashable, connection: Hashable) -> None:
+    def detach(self, connection: Hashable) -> None:
         """Note that the pool gave up a connection. The borrower still has it, until `close_detached(connection)`."""
-        entry = self._entries.pop(key, None)
+        entry = self._entries.pop(connection, None)
         with self._lock:
             self._detached_count += 1
         if entry is None:
@@ -215,44 +209,42 @@ class Ledger:
         if entry is not None:
             self._end(entry, monotonic())
 
-    def opened(self, record: Hashable, seconds: float | None = None, keep: object = None) -> None:
-        """Note that a record has an open connection, and how long connecting took.
+    def created(self, seconds: float) -> None:
+        """Note how long it took to open a connection."""
+        with self._lock:
+            self._create_time.add(max(0.0, seconds))
 
-        `keep` stays referenced for as long as the connection is open: for example a weak reference with a callback.
-        """
-        self._open[record] = keep
-        if seconds is not None:
-            with self._lock:
-                self._create_time.add(max(0.0, seconds))
+    def remember(self, record: object) -> None:
+        """Keep a weak reference to an object in which the pool keeps a connection."""
+        number = id(record)
+        if number not in self._records:
+            self._records[number] = weakref.ref(record, lambda _: self._records.pop(number, None))
 
-    def closed(self, record: Hashable) -> None:
-        """Note that the connection of a record was closed, or left the pool."""
-        self._open.pop(record, None)
-
-    def is_open(self, record: Hashable) -> bool:
-        """Tell whether a record is known to have an open connection."""
-        return record in self._open
+    def records(self) -> list[object]:
+        """Return the remembered objects that still exist."""
+        return [record for ref in list(self._records.values()) if (record := ref()) is not None]
 
     def snapshot(self) -> PoolSnapshot:
         """Return the pool's numbers now."""
-        used = len({entry.record for _, entry in self._current()})
+        out = {entry.connection for entry in self.entries()}
+        detached_open = len(self._detached_entries())
         limits = self._limits()
-        open_now = max(used, len(self._open) if self._open_count is None else self._open_count())
+        idle = self._idle(out)
         with self._lock:
             return PoolSnapshot(
                 name=self.name,
                 kind=self.kind,
-                used=used,
-                idle=open_now - used,
+                used=len(out),
+                idle=idle,
                 pending=len(self._waits),
-                overflow=None if limits.size is None else max(0, open_now - limits.size),
+                overflow=None if limits.size is None else max(0, len(out) + idle - limits.size),
                 limits=limits,
                 timed_out=self._ends[WaitEnd.TIMED_OUT],
                 cancelled_waits=self._ends[WaitEnd.CANCELLED],
                 failed_waits=self._ends[WaitEnd.FAILED],
                 collected=self._collected,
                 detached=self._detached_count,
-                detached_open=len(self._detached),
+                detached_open=detached_open,
                 create_time=self._create_time.read(),
                 wait_time=self._wait_time.read(),
                 use_time=self._use_time.read(),
@@ -261,24 +253,30 @@ class Ledger:
     def borrowed(self, older_than: float = 0.0) -> tuple[Borrowed, ...]:
         """Return who has connections for at least so many seconds, detached ones included, the oldest first."""
         now = monotonic()
-        entries = [entry for _, entry in self._current()] + list(self._detached.values())
-        entries.sort(key=lambda entry: entry.since)
+        entries = sorted((*self.entries(), *self._detached_entries()), key=lambda entry: entry.since)
         return tuple(
             borrowed_of(self.name, entry, now)
             for entry in entries
             if older_than <= 0 or now - entry.since >= older_than
         )
 
-    def _current(self) -> list[tuple[Hashable, Entry]]:
-        """Return the entries, after ending those of connections that came back without a report."""
+    def entries(self) -> list[Entry]:
+        """Return what is out, without detached connections, after ending what came back without a report."""
         if self._still_out is not None:
             for key, entry in list(self._entries.items()):
                 if not self._still_out(entry) and self._entries.get(key) is entry:
                     self.give_back(key)
-        return list(self._entries.items())
+        return list(self._entries.values())
+
+    def _detached_entries(self) -> list[Entry]:
+        """Return the detached connections that are open; one whose owner is gone was closed with it."""
+        for connection, entry in list(self._detached.items()):
+            if entry.owner is not None and entry.owner() is None:
+                self.close_detached(connection)
+        return list(self._detached.values())
 
     def _end(self, entry: Entry, now: float) -> None:
-        collected = entry.owner is not None and entry.owner() is None
+        collected = self._counts_collected and entry.owner is not None and entry.owner() is None
         with self._lock:
             self._use_time.add(now - entry.since)
             self._collected += collected
@@ -295,9 +293,16 @@ def borrowed_of(pool: str, entry: Entry, now: float) -> Borrowed:
         age=max(0.0, now - entry.since),
         site=stack[0] if stack else None,
         stack=stack if len(stack) > 1 else (),
-        tags={} if entry.tags is None else dict(entry.tags()),
+        tags=_tags(entry.tags),
         detached=entry.detached,
     )
+
+
+def _tags(source: TagSource | None) -> Mapping[str, str]:
+    try:
+        return {} if source is None else dict(source())
+    except Exception:  # noqa: BLE001  # tags are the application's, and a report without them is better than none
+        return {}
 
 
 _numbers = itertools.count(1)

@@ -3,10 +3,17 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from pgwatch_sessions.pools.ledger import Entry, Ledger, Limits, WaitEnd, current_tags
+from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd, current_tags
+from pgwatch_sessions.pools.snapshot import Limits
+
+
+def a_ledger(*, idle: int = 0, **options: Any) -> Ledger:
+    """Return a ledger of a pool with so many idle connections."""
+    return Ledger("orders", kind="test", idle=lambda _: idle, **options)
 
 
 class Held:
@@ -16,7 +23,7 @@ class Held:
 @pytest.fixture
 def ledger() -> Ledger:
     """Return a ledger of a pool of one connection and two in overflow."""
-    return Ledger("orders", kind="test", limits=lambda: Limits(size=1, max=3))
+    return a_ledger(limits=lambda: Limits(size=1, max=3))
 
 
 @pytest.fixture
@@ -27,11 +34,12 @@ def tagged() -> Iterator[None]:
     current_tags.reset(token)
 
 
-def test_a_connection_that_is_out_is_used_and_an_open_one_that_is_not_is_idle(ledger: Ledger) -> None:
+def test_a_connection_that_is_out_is_used_and_an_open_one_that_is_not_is_idle() -> None:
     """The states are OpenTelemetry's: used and idle."""
-    for record in (1, 2):
-        ledger.opened(record)
-        ledger.borrow(record)
+    pool = {1, 2}
+    ledger = Ledger("orders", kind="test", idle=lambda out: len(pool - out), limits=lambda: Limits(size=1, max=3))
+    for connection in pool:
+        ledger.borrow(connection)
     ledger.give_back(1)
 
     now = ledger.snapshot()
@@ -53,11 +61,14 @@ def test_a_return_without_a_borrow_changes_nothing(ledger: Ledger) -> None:
     assert (ledger.snapshot().used, ledger.snapshot().use_time.count) == (1, 0)
 
 
-def test_a_connection_that_the_pool_never_reported_as_open_counts_while_it_is_out(ledger: Ledger) -> None:
-    """The pool was instrumented after it had connected."""
-    ledger.borrow(1)
+def test_a_record_is_forgotten_when_the_pool_drops_it(ledger: Ledger) -> None:
+    """A pool that is replaced drops its records without a word."""
+    kept, dropped = Held(), Held()
+    for record in (kept, dropped, kept):
+        ledger.remember(record)
+    del record, dropped
 
-    assert (ledger.snapshot().used, ledger.snapshot().idle) == (1, 0)
+    assert ledger.records() == [kept]
 
 
 @pytest.mark.usefixtures("tagged")
@@ -85,7 +96,7 @@ def test_borrowers_are_listed_from_the_oldest_on_and_by_age(ledger: Ledger) -> N
 @pytest.mark.parametrize("capture", ["stack", "off"])
 def test_as_much_of_the_borrower_is_kept_as_was_asked_for(capture: str) -> None:
     """A stack costs more than a line, and nothing costs nothing."""
-    ledger = Ledger("orders", kind="test", capture=capture)  # type: ignore[arg-type]
+    ledger = a_ledger(capture=capture)
 
     def handler() -> None:
         ledger.borrow(1)
@@ -102,7 +113,7 @@ def test_as_much_of_the_borrower_is_kept_as_was_asked_for(capture: str) -> None:
 def test_a_connection_whose_owner_is_gone_was_returned_by_the_garbage_collector() -> None:
     """Such a return is luck: the borrower forgot it."""
     ended: list[bool] = []
-    ledger = Ledger("orders", kind="test", on_return=lambda _, collected: ended.append(collected))
+    ledger = a_ledger(on_return=lambda _, collected: ended.append(collected))
     kept, dropped = Held(), Held()
     ledger.borrow(1, owner=weakref.ref(kept))
     ledger.borrow(2, owner=weakref.ref(dropped))
@@ -117,11 +128,11 @@ def test_a_detached_connection_is_listed_until_it_is_closed(ledger: Ledger) -> N
     """The pool does not count it any more, but the server does."""
     held = Held()
     ledger.borrow(1, owner=weakref.ref(held))
-    ledger.detach(1, "connection")
+    ledger.detach(1)
 
     assert [borrowed.detached for borrowed in ledger.borrowed()] == [True]
     assert (ledger.snapshot().used, ledger.snapshot().detached, ledger.snapshot().detached_open) == (0, 1, 1)
-    ledger.close_detached("connection")
+    ledger.close_detached(1)
     assert ledger.borrowed() == ()
     assert (ledger.snapshot().detached, ledger.snapshot().detached_open) == (1, 0)
 
@@ -131,7 +142,7 @@ def test_a_connection_that_is_detached_because_its_owner_is_gone_was_collected(l
     held = Held()
     ledger.borrow(1, owner=weakref.ref(held))
     del held
-    ledger.detach(1, "connection")
+    ledger.detach(1)
 
     assert (ledger.snapshot().collected, ledger.borrowed()) == (1, ())
 
@@ -161,8 +172,8 @@ def test_a_call_is_pending_until_it_has_a_connection(ledger: Ledger) -> None:
 
 def test_a_shared_connection_is_used_once_however_many_have_it(ledger: Ledger) -> None:
     """SQLAlchemy's StaticPool gives all borrowers one connection."""
-    ledger.borrow("record", key="first")
-    ledger.borrow("record", key="second")
+    ledger.borrow("shared", key="first")
+    ledger.borrow("shared", key="second")
 
     assert (ledger.snapshot().used, len(ledger.borrowed())) == (1, 2)
 
@@ -172,9 +183,9 @@ def test_an_entry_that_the_pool_says_is_back_ends_at_the_next_reading() -> None:
     out = {1, 2}
 
     def still_out(entry: Entry) -> bool:
-        return entry.record in out
+        return entry.connection in out
 
-    ledger = Ledger("orders", kind="test", still_out=still_out)
+    ledger = a_ledger(still_out=still_out)
     ledger.borrow(1)
     ledger.borrow(2)
     out.remove(1)
@@ -184,7 +195,7 @@ def test_an_entry_that_the_pool_says_is_back_ends_at_the_next_reading() -> None:
 
 def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger: Ledger) -> None:
     """The connections are the parent's."""
-    ledger.opened(1)
+    ledger.remember(ledger)
     ledger.borrow(1)
     wait = ledger.begin_wait()
     reading, writing = os.pipe()
@@ -193,13 +204,16 @@ def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger
         ledger.give_back(1)
         ledger.end_wait(wait)
         now = ledger.snapshot()
-        os.write(writing, repr((now.used, now.idle, now.pending, now.use_time.count, now.wait_time.count)).encode())
+        os.write(
+            writing,
+            repr((now.used, now.idle, now.pending, now.use_time.count, now.wait_time.count, ledger.records())).encode(),
+        )
         os._exit(0)
     os.waitpid(pid, 0)
 
     with os.fdopen(reading, "rb") as pipe:
         os.close(writing)
-        assert pipe.read() == b"(0, 0, 0, 0, 0)"
+        assert pipe.read() == b"(0, 0, 0, 0, 0, [])"
     assert (ledger.snapshot().used, ledger.snapshot().pending) == (1, 1)
 
 
@@ -224,3 +238,29 @@ def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(
 
     now = ledger.snapshot()
     assert (now.used, now.wait_time.count, now.use_time.count) == (0, 2000, 2000)
+
+
+def test_an_error_of_ours_is_logged_once_and_ends_the_watching(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong numbers would be worse than none."""
+    ledger.borrow(1)
+    for _ in range(2):
+        ledger.switch_off(ZeroDivisionError("an error"))
+
+    assert (ledger.on, ledger.borrowed(), len(caplog.records)) == (False, (), 1)
+    assert "the pool orders is no longer watched" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_tags_that_cannot_be_read_are_left_out(ledger: Ledger) -> None:
+    """The function is the application's or a framework's."""
+
+    def unreadable() -> dict[str, str]:
+        raise KeyError("route")
+
+    token = current_tags.set(unreadable)
+    ledger.borrow(1)
+    current_tags.reset(token)
+
+    assert [borrowed.tags for borrowed in ledger.borrowed()] == [{}]
