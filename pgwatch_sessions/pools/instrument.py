@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Borrowed, Capture, logger
+from pgwatch_sessions.pools.ledger import Borrowed, Capture, TimeKind, logger
 from pgwatch_sessions.pools.overdue import OverdueLog
 from pgwatch_sessions.pools.snapshot import PoolSnapshot
 
@@ -53,6 +53,10 @@ class PoolHandle:
     def borrowed(self, older_than: float = 0.0) -> tuple[Borrowed, ...]:
         """Return who has had a connection for at least so many seconds, the longest first."""
         return self._attachment.ledger.borrowed(older_than)
+
+    def take_samples(self) -> list[tuple[TimeKind, float]]:
+        """Return each duration in seconds since the last call; none unless `Ledger.keeps_samples`."""
+        return self._attachment.ledger.take_samples()
 
     def close(self) -> None:
         """Stop watching. The pool goes on as before it was instrumented."""

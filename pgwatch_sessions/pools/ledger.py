@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class WaitEnd(Enum):
     CANCELLED = "cancelled"
     #: Connecting failed, or the pool was closed.
     FAILED = "failed"
+
+
+class TimeKind(Enum):
+    """What took the time."""
+
+    CREATE = "create"
+    WAIT = "wait"
+    USE = "use"
 
 
 class Entry(NamedTuple):
@@ -82,6 +91,9 @@ class Borrowed:
 
 class Ledger:
     """The borrowed connections of one pool, and what was counted of it."""
+
+    #: Whether each single duration is kept until `take_samples()`, beside the counts. For OpenTelemetry.
+    keeps_samples = False
 
     def __init__(
         self,
@@ -127,9 +139,8 @@ class Ledger:
         self._ends = dict.fromkeys(WaitEnd, 0)
         self._collected = 0
         self._detached_count = 0
-        self._create_time = DurationCounts()
-        self._wait_time = DurationCounts()
-        self._use_time = DurationCounts()
+        self._times = {kind: DurationCounts() for kind in TimeKind}
+        self._samples: deque[tuple[TimeKind, float]] = deque(maxlen=_MOST_SAMPLES)
 
     def switch_off(self, error: Exception) -> None:
         """Log an error of ours, once, and stop: the application must not suffer from it."""
@@ -149,10 +160,10 @@ class Ledger:
         begun = self._waits.pop(number, None)
         if begun is None:  # it began before a fork
             return
-        with self._lock:
-            if end is None:
-                self._wait_time.add(monotonic() - begun)
-            else:
+        if end is None:
+            self._add(TimeKind.WAIT, monotonic() - begun)
+        else:
+            with self._lock:
                 self._ends[end] += 1
 
     def places(self) -> tuple[CodePlace, ...]:
@@ -211,8 +222,7 @@ class Ledger:
 
     def created(self, seconds: float) -> None:
         """Note how long it took to open a connection."""
-        with self._lock:
-            self._create_time.add(max(0.0, seconds))
+        self._add(TimeKind.CREATE, max(0.0, seconds))
 
     def remember(self, record: object) -> None:
         """Keep a weak reference to an object in which the pool keeps a connection."""
@@ -245,9 +255,9 @@ class Ledger:
                 collected=self._collected,
                 detached=self._detached_count,
                 detached_open=detached_open,
-                create_time=self._create_time.read(),
-                wait_time=self._wait_time.read(),
-                use_time=self._use_time.read(),
+                create_time=self._times[TimeKind.CREATE].read(),
+                wait_time=self._times[TimeKind.WAIT].read(),
+                use_time=self._times[TimeKind.USE].read(),
             )
 
     def borrowed(self, older_than: float = 0.0) -> tuple[Borrowed, ...]:
@@ -275,11 +285,22 @@ class Ledger:
                 self.close_detached(connection)
         return list(self._detached.values())
 
+    def take_samples(self) -> list[tuple[TimeKind, float]]:
+        """Return each duration in seconds since the last call, and forget them."""
+        return [self._samples.popleft() for _ in range(len(self._samples))]
+
+    def _add(self, kind: TimeKind, seconds: float) -> None:
+        with self._lock:
+            self._times[kind].add(seconds)
+        if Ledger.keeps_samples:
+            self._samples.append((kind, seconds))
+
     def _end(self, entry: Entry, now: float) -> None:
         collected = self._counts_collected and entry.owner is not None and entry.owner() is None
-        with self._lock:
-            self._use_time.add(now - entry.since)
-            self._collected += collected
+        self._add(TimeKind.USE, now - entry.since)
+        if collected:
+            with self._lock:
+                self._collected += 1
         if self._on_return is not None:
             self._on_return(entry, collected)
 
@@ -304,6 +325,9 @@ def _tags(source: TagSource | None) -> Mapping[str, str]:
     except Exception:  # noqa: BLE001  # tags are the application's, and a report without them is better than none
         return {}
 
+
+#: If nobody takes them, the oldest are dropped.
+_MOST_SAMPLES = 10_000
 
 _numbers = itertools.count(1)
 _ledgers: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
