@@ -96,7 +96,7 @@ screenshots: $(SYNCED) ## take pictures of the page and of top in build/screensh
 	@.venv/bin/python -m tests.screenshots $(ARGS)
 
 .PHONY: bench
-bench: $(SYNCED) ## measure what polls, scrapes and rules cost
+bench: $(SYNCED) ## measure what polls, scrapes, rules and checkouts cost (ARGS=pools: only these)
 	@.venv/bin/python -m tests.bench $(ARGS)
 
 .PHONY: clean

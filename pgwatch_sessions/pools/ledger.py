@@ -139,7 +139,9 @@ class Ledger:
         self._ends = dict.fromkeys(WaitEnd, 0)
         self._collected = 0
         self._detached_count = 0
-        self._times = {kind: DurationCounts() for kind in TimeKind}
+        self._create_time = DurationCounts()
+        self._wait_time = DurationCounts()
+        self._use_time = DurationCounts()
         self._samples: deque[tuple[TimeKind, float]] = deque(maxlen=_MOST_SAMPLES)
 
     def switch_off(self, error: Exception) -> None:
@@ -150,26 +152,21 @@ class Ledger:
             self.forget()
 
     def begin_wait(self) -> int:
-        """Note that a call waits for a connection. Return what ends the wait."""
+        """Note that a call waits for a connection. Return what `borrow()` or `end_wait()` takes."""
         number = next(_numbers)
         self._waits[number] = monotonic()
         return number
 
-    def end_wait(self, number: int, end: WaitEnd | None = None) -> None:
-        """Note that a wait is over: it got a connection, or `end` tells why not."""
-        begun = self._waits.pop(number, None)
-        if begun is None:  # it began before a fork
-            return
-        if end is None:
-            self._add(TimeKind.WAIT, monotonic() - begun)
-        else:
+    def end_wait(self, number: int, end: WaitEnd) -> None:
+        """Note that a wait is over without a connection, and why."""
+        if self._waits.pop(number, None) is not None:  # else it began before a fork
             with self._lock:
                 self._ends[end] += 1
 
     def places(self) -> tuple[CodePlace, ...]:
         """Return where the caller of the pool is, as far as it is to be kept."""
         if self._capture == "site":
-            place = capture()
+            place = capture(_OWN_FRAMES)
             return () if place is None else (place,)
         return capture_stack() if self._capture == "stack" else ()
 
@@ -180,8 +177,9 @@ class Ledger:
         key: Hashable = None,
         owner: Callable[[], object] | None = None,
         places: tuple[CodePlace, ...] | None = None,
+        wait: int | None = None,
     ) -> None:
-        """Note that this call's caller has a connection.
+        """Note that this call's caller has a connection, and that a wait is over that `begin_wait()` began.
 
         `key` identifies the borrow, if a connection can be out several times; by default it is the connection.
         `places` is where the borrower is, if it is not on the stack.
@@ -191,8 +189,17 @@ class Ledger:
         if places is None:
             places = self.places()
         now = monotonic()
-        before = self._entries.pop(key, None)
-        self._entries[key] = Entry(next(_numbers), connection, now, places, current_tags.get(), owner)
+        begun = None if wait is None else self._waits.pop(wait, None)
+        if begun is not None:
+            with self._lock:
+                self._wait_time.add(now - begun)
+            if Ledger.keeps_samples:
+                self._samples.append((TimeKind.WAIT, now - begun))
+        before = self._entries.pop(key, None) if self._entries else None
+        # Entry(…) would call a function written in Python.
+        self._entries[key] = _new_tuple(
+            Entry, (next(_numbers), connection, now, places, current_tags.get(), owner, False)
+        )
         if before is not None:  # it came back without a report
             self._end(before, now)
 
@@ -222,7 +229,11 @@ class Ledger:
 
     def created(self, seconds: float) -> None:
         """Note how long it took to open a connection."""
-        self._add(TimeKind.CREATE, max(0.0, seconds))
+        seconds = max(0.0, seconds)
+        with self._lock:
+            self._create_time.add(seconds)
+        if Ledger.keeps_samples:
+            self._samples.append((TimeKind.CREATE, seconds))
 
     def remember(self, record: object) -> None:
         """Keep a weak reference to an object in which the pool keeps a connection."""
@@ -255,9 +266,9 @@ class Ledger:
                 collected=self._collected,
                 detached=self._detached_count,
                 detached_open=detached_open,
-                create_time=self._times[TimeKind.CREATE].read(),
-                wait_time=self._times[TimeKind.WAIT].read(),
-                use_time=self._times[TimeKind.USE].read(),
+                create_time=self._create_time.read(),
+                wait_time=self._wait_time.read(),
+                use_time=self._use_time.read(),
             )
 
     def borrowed(self, older_than: float = 0.0) -> tuple[Borrowed, ...]:
@@ -289,18 +300,16 @@ class Ledger:
         """Return each duration in seconds since the last call, and forget them."""
         return [self._samples.popleft() for _ in range(len(self._samples))]
 
-    def _add(self, kind: TimeKind, seconds: float) -> None:
-        with self._lock:
-            self._times[kind].add(seconds)
-        if Ledger.keeps_samples:
-            self._samples.append((kind, seconds))
-
     def _end(self, entry: Entry, now: float) -> None:
-        collected = self._counts_collected and entry.owner is not None and entry.owner() is None
-        self._add(TimeKind.USE, now - entry.since)
-        if collected:
-            with self._lock:
+        owner = entry.owner
+        collected = owner is not None and owner() is None and self._counts_collected
+        seconds = now - entry.since
+        with self._lock:
+            self._use_time.add(seconds)
+            if collected:
                 self._collected += 1
+        if Ledger.keeps_samples:
+            self._samples.append((TimeKind.USE, seconds))
         if self._on_return is not None:
             self._on_return(entry, collected)
 
@@ -329,7 +338,12 @@ def _tags(source: TagSource | None) -> Mapping[str, str]:
 #: If nobody takes them, the oldest are dropped.
 _MOST_SAMPLES = 10_000
 
+#: The frames between the search for the borrower and the method that the application has called: those of `capture()`,
+#: of `places()` and of its caller.
+_OWN_FRAMES = 3
+
 _numbers = itertools.count(1)
+_new_tuple = tuple.__new__
 _ledgers: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
 
 

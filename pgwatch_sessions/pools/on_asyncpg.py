@@ -102,9 +102,9 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
         except BaseException as error:
             ledger.end_wait(wait, _end(error))
             raise
-        ledger.end_wait(wait)
         try:
-            ledger.borrow(id(proxy), owner=weakref.ref(proxy._holder), places=_asked_from.get())  # noqa: SLF001
+            owner = weakref.ref(proxy._holder)  # noqa: SLF001
+            ledger.borrow(id(proxy), owner=owner, places=_asked_from.get(), wait=wait)
         except Exception as error:  # noqa: BLE001
             ledger.switch_off(error)
         return proxy

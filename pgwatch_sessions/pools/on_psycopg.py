@@ -72,8 +72,7 @@ def _sync_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
         except BaseException as error:
             ledger.end_wait(wait, _end(error))
             raise
-        ledger.end_wait(wait)
-        _borrow(ledger, connection)
+        _borrow(ledger, connection, wait)
         return connection
 
     def putconn(self: Any, conn: Any) -> None:
@@ -100,8 +99,7 @@ def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
         except BaseException as error:
             ledger.end_wait(wait, _end(error))
             raise
-        ledger.end_wait(wait)
-        _borrow(ledger, connection)
+        _borrow(ledger, connection, wait)
         return connection
 
     async def putconn(self: Any, conn: Any) -> None:
@@ -118,9 +116,9 @@ def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
     return {"getconn": getconn, "putconn": putconn, "_connect": _connect}
 
 
-def _borrow(ledger: Ledger, connection: Any) -> None:
+def _borrow(ledger: Ledger, connection: Any, wait: int) -> None:
     try:
-        ledger.borrow(id(connection), owner=weakref.ref(connection))
+        ledger.borrow(id(connection), owner=weakref.ref(connection), wait=wait)
     except Exception as error:  # noqa: BLE001  # the application must get its connection
         ledger.switch_off(error)
 

@@ -1,8 +1,8 @@
 """Keeps the ledger of a SQLAlchemy engine, synchronous or asynchronous, with any class of pool.
 
-Checkouts and checkins come from the pool's events. What has no event is seen by wrapping `connect()`: waits, time-outs
-and cancelled waits. To wrap it, the pool's class is replaced by a subclass of the same name; the pool that follows
-after `engine.dispose()` is of the same class.
+Returns come from the pool's events. Checkouts are seen by wrapping `connect()`, because waits, time-outs and cancelled
+waits have no event, and the event of a checkout costs more than all that is kept of it. To wrap it, the pool's class is
+replaced by a subclass of the same name; the pool that follows after `engine.dispose()` is of the same class.
 
 Facts about the events, the same in SQLAlchemy 2.0 and 2.1:
 * A connection that breaks or whose query is cancelled: invalidate, close, then checkin with None as its connection.
@@ -44,10 +44,11 @@ def attach(target: Engine | AsyncEngine, options: Options) -> Attachment:
         counts_collected=not shared,
         on_return=options.on_return,
     )
-    listeners = _listeners(ledger, shared=shared)
+    listeners = _listeners(ledger)
+    if isinstance(engine.pool, SingletonThreadPool) or not _wrap_connect(engine.pool, ledger, shared=shared):
+        listeners["checkout"] = _checkout_listener(ledger)
     for name, listener in listeners.items():
         event.listen(engine, name, listener)
-    _wrap_connect(engine.pool, ledger)
 
     def undo() -> None:
         engine = ref()
@@ -82,22 +83,15 @@ def _default_name(engine: Engine) -> str:
     return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or url.username or ''}"
 
 
-def _listeners(ledger: Ledger, *, shared: bool) -> dict[str, Callable[..., None]]:
-    """Return what to call at each event. A connection is known by its id, unique while it is in the ledger."""
+def _listeners(ledger: Ledger) -> dict[str, Callable[..., None]]:
+    """Return what to call at each event. A connection is known by its id, unique while it is in the ledger.
+
+    No listener raises: an exception would make the application lose the connection.
+    """
 
     def connect(_: Any, record: Any) -> None:
         ledger.remember(record)
         ledger.created(time.time() - record.starttime)
-
-    def checkout(connection: Any, record: Any, fairy: Any) -> None:
-        ledger.remember(record)
-        owner = weakref.ref(fairy, _when_collected)
-        ledger.borrow(id(connection), key=id(fairy) if shared else None, owner=owner)
-
-    def end(connection: Any, record: Any) -> None:
-        if connection is not None:
-            ledger.remember(record)
-            ledger.give_back(id(connection))
 
     def detach(connection: Any, _: Any) -> None:
         ledger.detach(id(connection))
@@ -105,19 +99,40 @@ def _listeners(ledger: Ledger, *, shared: bool) -> dict[str, Callable[..., None]
     def close_detached(connection: Any) -> None:
         ledger.close_detached(id(connection))
 
-    acts: dict[str, Callable[..., None]] = {
-        "connect": connect,
-        "checkout": checkout,
+    end = _end_listener(ledger)
+    return {
+        "connect": _never_raising(ledger, connect),
         "checkin": end,
         "close": end,
-        "detach": detach,
-        "close_detached": close_detached,
+        "detach": _never_raising(ledger, detach),
+        "close_detached": _never_raising(ledger, close_detached),
     }
-    return {name: _never_raising(ledger, act) for name, act in acts.items()}
+
+
+def _checkout_listener(ledger: Ledger) -> Callable[..., None]:
+    """Return the listener for pools whose `connect()` is not wrapped: it may give the same connection several times."""
+
+    def checkout(connection: Any, record: Any, fairy: Any) -> None:
+        ledger.remember(record)
+        ledger.borrow(id(connection), owner=weakref.ref(fairy, _when_collected))
+
+    return _never_raising(ledger, checkout)
+
+
+def _end_listener(ledger: Ledger) -> Callable[..., None]:
+    def end(connection: Any, record: Any) -> None:
+        if ledger.on and connection is not None:
+            try:
+                ledger.remember(record)
+                ledger.give_back(id(connection))
+            except Exception as error:  # noqa: BLE001
+                ledger.switch_off(error)
+
+    return end
 
 
 def _never_raising(ledger: Ledger, act: Callable[..., None]) -> Callable[..., None]:
-    """Return a listener that never raises. An exception would make the application lose the connection."""
+    """Return a listener that never raises. For rare events: the call costs time."""
 
     def listener(*args: Any) -> None:
         if ledger.on:
@@ -133,33 +148,13 @@ def _when_collected(_: object) -> None:
     """Do nothing. Python 3.15 clears only references with a callback before SQLAlchemy returns the connection."""
 
 
-def _wrap_connect(pool: Pool, ledger: Ledger) -> None:
-    """Replace the pool's class by a subclass that tells the ledger of each wait."""
+def _wrap_connect(pool: Pool, ledger: Ledger, *, shared: bool) -> bool:
+    """Replace the pool's class by a subclass that tells the ledger of each checkout, and return whether it could."""
     base = type(pool)
-
-    def connect(self: Any) -> Any:
-        if not ledger.on:
-            return base.connect(self)
-        wait = ledger.begin_wait()
-        try:
-            fairy = base.connect(self)
-        except exc.TimeoutError:
-            ledger.end_wait(wait, WaitEnd.TIMED_OUT)
-            raise
-        except Exception:
-            ledger.end_wait(wait, WaitEnd.FAILED)
-            raise
-        except BaseException:
-            ledger.end_wait(wait, WaitEnd.CANCELLED)
-            raise
-        ledger.end_wait(wait)
-        return fairy
-
+    namespace = {"connect": _connect_method(base, ledger, shared=shared), "__module__": base.__module__, _MARK: ledger}
     try:
         # A class with several bases would have another layout, which Python refuses.
-        pool.__class__ = type(
-            base.__name__, (base,), {"connect": connect, "__module__": base.__module__, _MARK: ledger}
-        )
+        pool.__class__ = type(base.__name__, (base,), namespace)
     except Exception as error:  # noqa: BLE001  # whatever a class of somebody else does when it is subclassed
         logger.warning(
             "waits for connections of the pool %s are not counted, because its class %s cannot be subclassed: %s",
@@ -167,6 +162,38 @@ def _wrap_connect(pool: Pool, ledger: Ledger) -> None:
             base.__name__,
             error,
         )
+        return False
+    return True
+
+
+def _connect_method(base: Any, ledger: Ledger, *, shared: bool) -> Callable[[Any], Any]:
+    def connect(self: Any) -> Any:
+        if not ledger.on:
+            return base.connect(self)
+        wait = ledger.begin_wait()
+        try:
+            fairy = base.connect(self)
+        except BaseException as error:
+            ledger.end_wait(wait, _end(error))
+            raise
+        try:
+            ledger.borrow(
+                id(fairy.dbapi_connection),
+                key=id(fairy) if shared else None,
+                owner=weakref.ref(fairy, _when_collected),
+                wait=wait,
+            )
+        except Exception as error:  # noqa: BLE001  # the application must get its connection
+            ledger.switch_off(error)
+        return fairy
+
+    return connect
+
+
+def _end(error: BaseException) -> WaitEnd:
+    if isinstance(error, exc.TimeoutError):
+        return WaitEnd.TIMED_OUT
+    return WaitEnd.FAILED if isinstance(error, Exception) else WaitEnd.CANCELLED
 
 
 def _still_shared(entry: Entry) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from pgwatch_sessions.demo.postgres import packaged
-from tests.bench import core, end, memory, poll, rules, scrape, spill
+from tests.bench import core, end, memory, poll, pools, rules, scrape, spill
 
 #: Each yields blocks of text as it proceeds.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -20,13 +20,14 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
     "core": core.bench,
     "rules": rules.bench,
     "end": end.bench,
+    "pools": pools.bench,
 }
 
 
 def main() -> None:
     """Run the benches named by the arguments, or all."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description="Print what polls, scrapes and rules cost."
+        prog="python -m tests.bench", description="Print what polls, scrapes, rules and checkouts cost."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)}; default: all")
     names = parser.parse_args().names or list(BENCHES)

@@ -166,7 +166,7 @@ def test_a_call_is_pending_until_it_has_a_connection(ledger: Ledger) -> None:
     """Pending requests are OpenTelemetry's."""
     wait = ledger.begin_wait()
     assert ledger.snapshot().pending == 1
-    ledger.end_wait(wait)
+    ledger.borrow(1, wait=wait)
     assert (ledger.snapshot().pending, ledger.snapshot().wait_time.count) == (0, 1)
 
 
@@ -202,11 +202,11 @@ def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger
     pid = os.fork()
     if pid == 0:
         ledger.give_back(1)
-        ledger.end_wait(wait)
+        ledger.end_wait(wait, WaitEnd.TIMED_OUT)
         now = ledger.snapshot()
         os.write(
             writing,
-            repr((now.used, now.idle, now.pending, now.use_time.count, now.wait_time.count, ledger.records())).encode(),
+            repr((now.used, now.idle, now.pending, now.use_time.count, now.timed_out, ledger.records())).encode(),
         )
         os._exit(0)
     os.waitpid(pid, 0)
@@ -225,8 +225,7 @@ def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(
             held = Held()
             held.cycle = held  # type: ignore[attr-defined]
             key = (thread, round_number)
-            ledger.end_wait(ledger.begin_wait())
-            ledger.borrow(key, owner=weakref.ref(held))
+            ledger.borrow(key, owner=weakref.ref(held), wait=ledger.begin_wait())
             weakref.finalize(held, ledger.give_back, key)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

@@ -242,14 +242,16 @@ class AsyncApplication:
             await self._end(step, self.out.pop(0))
 
     async def _end(self, step: str, connection: Any) -> None:
-        if step == "close":
+        if step == "close":  # and forgets to release it
             await connection.close()
-        elif step == "kill":
+            return
+        if step == "kill":
             pid = connection.get_server_pid()
             await asyncio.to_thread(self.server.execute, "SELECT pg_terminate_backend(%s, 5000)", [pid])
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await connection.execute("SELECT 1")
-        elif step == "cancel_query":
+            return
+        if step == "cancel_query":
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await connection.execute("SELECT pg_sleep(60)")
