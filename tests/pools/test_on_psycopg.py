@@ -3,7 +3,7 @@ import gc
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import pytest
@@ -13,8 +13,9 @@ from pgwatch_sessions.pools import PoolHandle, instrument
 from tests.support.servers import Database
 from tests.support.waiting import until
 
-Pool = ConnectionPool[psycopg.Connection[Any]]
-AsyncPool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+# In quotes: the classes of psycopg_pool 3.1 take no parameter.
+Pool: TypeAlias = "ConnectionPool[psycopg.Connection[Any]]"
+AsyncPool: TypeAlias = "AsyncConnectionPool[psycopg.AsyncConnection[Any]]"
 
 
 @pytest.fixture
