@@ -1,0 +1,87 @@
+"""Tags the statements of requests to Starlette and FastAPI with the template of their route.
+
+The middleware is pure ASGI: one that is made with BaseHTTPMiddleware would run the application in a task of its own.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from pgwatch_sessions.pools.tagging.context import begin, end
+
+Scope = MutableMapping[str, Any]
+Application = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class TagMiddleware:
+    """ASGI middleware: `app.add_middleware(TagMiddleware)`."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Run the application with the tags of this request."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        request = _RequestTags(scope, scope.get("app", self._app))
+        token = begin(request)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            request.forget_scope()
+            end(token)
+
+
+class _RequestTags:
+    """Returns the tags of a request. It keeps the request's scope only until the request has ended."""
+
+    __slots__ = ("_app", "_root_path", "_scope", "_tags")
+
+    def __init__(self, scope: Scope, app: object) -> None:
+        self._scope: Scope | None = scope
+        self._app = app
+        #: The server's; mounts add theirs to it.
+        self._root_path: str = scope.get("root_path", "")
+        self._tags: Mapping[str, str] | None = None
+
+    def __call__(self) -> Mapping[str, str]:
+        if self._tags is not None:
+            return self._tags
+        route = _route_template(self._scope, self._app, self._root_path) if self._scope is not None else None
+        if route is None:  # before routing: ask again
+            return {}
+        self._tags = {"route": route}
+        return self._tags
+
+    def forget_scope(self) -> None:
+        if self._tags is None:
+            self._tags = self()
+        self._scope = self._app = None
+
+
+def _route_template(scope: Scope, app: object, root_path: str) -> str | None:
+    """Return the template of the route with the prefixes of routers and mounts; None before routing."""
+    route = scope.get("route")
+    if route is None:
+        return None
+    # From 0.137 on, FastAPI keeps the prefix of include_router apart.
+    included = getattr(scope.get("fastapi", {}).get("effective_route_context"), "path", None)
+    path = included or getattr(route, "path", None)
+    if not isinstance(path, str):
+        return None
+    mounted = str(scope.get("root_path", "")).removeprefix(root_path)
+    return _mount_template(getattr(app, "routes", ()), mounted) + path if mounted else path
+
+
+def _mount_template(routes: Iterable[Any], mounted: str) -> str:
+    """Return the templates of the mounts that lead to a path such as `/t/acme`, joined: `/t/{tenant}`.
+
+    The path itself is never returned: it has values of the request.
+    """
+    for route in routes:
+        match = route.path_regex.match(f"{mounted}/") if hasattr(route, "routes") else None
+        if match is not None:
+            rest = str(match.groupdict().get("path", "")).rstrip("/")
+            inner = _mount_template(getattr(route, "routes", None) or (), f"/{rest}") if rest else ""
+            return f"{route.path}{inner}"
+    return ""

@@ -1,0 +1,1 @@
+"""Comments on statements, as the server shows them."""

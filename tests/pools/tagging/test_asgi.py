@@ -1,0 +1,164 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
+from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from pgwatch_sessions.pools.tagging import TagMiddleware
+from pgwatch_sessions.pools.tagging.context import tags_now
+
+seen: list[str] = []
+
+
+def note() -> None:
+    """Keep the route that a statement would be tagged with here."""
+    seen.append(tags_now().get("route", "(none)"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> Iterator[None]:
+    """Each test begins with an empty list."""
+    seen.clear()
+    yield
+    assert tags_now() == {}
+
+
+async def get(app: Any, path: str) -> int:
+    """Return the status of a request."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        return (await client.get(path)).status_code
+
+
+async def noting(_: Request) -> PlainTextResponse:
+    """Be an endpoint."""
+    note()
+    return PlainTextResponse("ok")
+
+
+async def yielding() -> AsyncIterator[None]:
+    """Be a dependency that also works after the answer."""
+    note()
+    yield
+    note()
+
+
+def in_a_thread() -> None:
+    """Be a dependency that runs in a thread."""
+    note()
+
+
+def fastapi_app() -> FastAPI:
+    """Return an application with a router in a router, and one that is mounted."""
+    inner, outer = APIRouter(prefix="/items"), APIRouter(prefix="/v1")
+
+    @inner.get("/{item}")
+    def show(item: int, _a: Annotated[None, Depends(yielding)], _b: Annotated[None, Depends(in_a_thread)]) -> int:
+        note()
+        return item
+
+    outer.include_router(inner, prefix="/{shop}")
+    app, mounted = FastAPI(), FastAPI()
+    app.include_router(outer)
+
+    @mounted.get("/orders/{order}")
+    async def order(order: int, background: BackgroundTasks) -> int:
+        background.add_task(note)
+        await asyncio.create_task(asyncio.to_thread(note))
+        return order
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            note()
+            yield "line"
+
+        return StreamingResponse(lines())
+
+    app.mount("/t/{tenant}", mounted)
+    app.add_middleware(TagMiddleware)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "times"),
+    [
+        ("/v1/acme/items/7", "/v1/{shop}/items/{item}", 4),
+        ("/t/acme/orders/7", "/t/{tenant}/orders/{order}", 2),
+        ("/stream", "/stream", 1),
+    ],
+)
+async def test_the_route_is_a_template_wherever_a_statement_may_be_sent(path: str, route: str, times: int) -> None:
+    """With the prefixes of routers and mounts; in threads, tasks, streams, background tasks and after `yield`."""
+    app = fastapi_app()
+    assert await get(app, path) == 200
+    assert seen == [route] * times
+
+
+async def test_mounts_in_mounts_and_a_middleware_around_everything() -> None:
+    """Starlette's own mounts; the middleware need not be inside the application."""
+    app = Starlette(
+        routes=[
+            Mount("/a/{x}", routes=[Mount("/b", app=Starlette(routes=[Route("/c/{y}", noting)]))]),
+            Route("/{path:path}", noting),
+        ]
+    )
+    for wrapped in (TagMiddleware(app), Starlette(routes=app.routes, middleware=[Middleware(TagMiddleware)])):
+        assert await get(wrapped, "/a/secret/b/c/1") == 200
+        assert await get(wrapped, "/other") == 200
+    assert seen == ["/a/{x}/b/c/{y}", "/{path:path}"] * 2
+
+
+async def test_a_request_without_a_route_has_no_tag() -> None:
+    """Its path is a value of the request, so it is never a tag."""
+
+    class Noting:
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            note()
+            await self._app(scope, receive, send)
+
+    app = fastapi_app()
+    app.add_middleware(Noting)  # runs first
+    assert await get(app, "/nothing/here") == 404
+    assert await get(Starlette(routes=[], middleware=[Middleware(TagMiddleware), Middleware(Noting)]), "/x") == 404
+    assert seen == ["(none)", "(none)"]
+
+
+async def test_work_that_outlives_its_request_keeps_the_route() -> None:
+    """A task that was created by the request, and not awaited, still names it."""
+    go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later() -> None:
+        await go_on.wait()
+        note()
+
+    async def endpoint(_: Request) -> PlainTextResponse:
+        tasks.append(asyncio.create_task(later()))
+        return PlainTextResponse("ok")
+
+    await get(TagMiddleware(Starlette(routes=[Route("/work/{id}", endpoint)])), "/work/7")
+    go_on.set()
+    await tasks[0]
+    assert seen == ["/work/{id}"]
+
+
+async def test_other_connections_pass_through() -> None:
+    """The lifespan has no request."""
+    called: list[str] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        called.append(scope["type"])
+
+    await TagMiddleware(app)({"type": "lifespan"}, None, None)
+    assert called == ["lifespan"]

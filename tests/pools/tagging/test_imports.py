@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("from pgwatch_sessions.pools.tagging import TagMiddleware, job, tags", set()),
+        ("from pgwatch_sessions.pools.tagging import tag_statements", {"sqlalchemy"}),
+        ("from pgwatch_sessions.pools.tagging import tagged_connection", {"asyncpg"}),
+    ],
+)
+def test_only_the_library_that_is_tagged_is_imported(statement: str, allowed: set[str]) -> None:
+    """Neither the daemon nor its libraries come into somebody's application."""
+    program = f"{statement}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))\n"
+    program += "print(*(name for name in sys.modules if name.startswith('pgwatch_sessions.')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    packages, ours = (set(line.split()) for line in done.stdout.splitlines())
+    libraries = {"asyncpg", "sqlalchemy", "celery", "django", "flask", "fastapi", "starlette"}
+    assert packages & libraries == allowed
+    assert not packages & {"structlog", "prometheus_client", "pydantic", "apscheduler", "uvicorn", "jinja2", "yaml"}
+    assert {name for name in ours if not name.startswith("pgwatch_sessions.pools")} == set()
+
+
+def test_a_library_that_is_missing_is_named() -> None:
+    """The message says what to install."""
+    program = "import sys; sys.modules['sqlalchemy'] = None; from pgwatch_sessions.pools.tagging import tag_statements"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "tag_statements needs SQLAlchemy: pip install 'pgwatch-sessions[sqlalchemy]'" in done.stderr
