@@ -1,28 +1,25 @@
 """The database side of the sample service: its tables, their first rows, and the engine.
 
-Every statement has a comment with the route that issued it, so that the server shows which route leaks.
+Every statement has a comment with its route and the line that borrowed the connection, so that the server shows which
+line leaks.
 """
 
 import os
 import time
 from collections import deque
-from contextvars import ContextVar
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import ForeignKey, PoolProxiedConnection, event, func, insert, make_url, select
+from sqlalchemy import ForeignKey, PoolProxiedConnection, func, insert, make_url, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from pgwatch_sessions.pools.tagging import tag_statements
+
 CUSTOMERS = range(1, 11)
 #: This customer has an order with an unknown currency.
 BAD_CUSTOMER = 7
-
-#: The keys of a comment. A traceparent is not among them: each new one would make one more prepared statement.
-TAG_KEYS = ("application", "route")
-tags: ContextVar[dict[str, str]] = ContextVar("tags")
 
 
 class Base(DeclarativeBase):
@@ -83,19 +80,9 @@ def engine_from_environment() -> AsyncEngine:
         pool_size=int(os.environ.get("ORDERS_POOL_SIZE", "5")),
         max_overflow=int(os.environ.get("ORDERS_MAX_OVERFLOW", "10")),
         pool_timeout=float(os.environ.get("ORDERS_POOL_TIMEOUT", "2")),
-        connect_args={"server_settings": {"application_name": "orders-api"}},
     )
-    event.listen(engine.sync_engine, "before_cursor_execute", tagged, retval=True)
+    tag_statements(engine, application="orders-api")
     return engine
-
-
-def tagged(
-    _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, _executemany: object
-) -> tuple[str, Any]:
-    """Put the tags in a comment before the statement: PostgreSQL cuts long statements at their end."""
-    present = tags.get({})
-    pairs = [f"{key}='{quote(present[key], safe='/')}'" for key in TAG_KEYS if key in present]
-    return (f"/*{','.join(pairs)}*/ {statement}" if pairs else statement), parameters
 
 
 async def create_and_seed(engine: AsyncEngine) -> None:

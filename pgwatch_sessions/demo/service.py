@@ -25,7 +25,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from pgwatch_sessions.demo.orders import Customer, MeasuredPool, Order, create_and_seed, engine_from_environment, tags
+from pgwatch_sessions.demo.orders import Customer, MeasuredPool, Order, create_and_seed, engine_from_environment
+from pgwatch_sessions.pools.tagging import TagMiddleware
 
 SYMBOLS = {"EUR": "€", "USD": "$"}
 
@@ -69,11 +70,6 @@ async def session_of_request() -> AsyncIterator[AsyncSession]:
 RequestSession = Annotated[AsyncSession, Depends(session_of_request, scope="function")]
 
 
-async def tag_statements(request: Request) -> None:
-    """Tag the statements of this request with its application and route."""
-    tags.set({"application": request.app.title, "route": request.scope["route"].path})
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Hold the engine while the application runs."""
@@ -85,7 +81,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.engine.dispose()
 
 
-app = FastAPI(title="orders-api", lifespan=lifespan, dependencies=[Depends(tag_statements)])
+app = FastAPI(title="orders-api", lifespan=lifespan)
+app.add_middleware(TagMiddleware)  # names the route in the comments of statements
 
 
 @app.exception_handler(UnknownCurrencyError)

@@ -244,7 +244,7 @@ class _Walkthrough:
         return await self._measure()
 
     def _found(self) -> Finding | None:
-        """Return the finding once the daemon knows the client, the route, the rate and the time that is left."""
+        """Return the finding once the daemon knows client, route, line of code, rate and the time that is left."""
         diagnosis = self._state.diagnoses.get(_CLIENT)
         if diagnosis is None or diagnosis.verdict is not Verdict.LEAKING:
             return None
@@ -253,6 +253,7 @@ class _Walkthrough:
             if (
                 is_named
                 and finding.is_leak
+                and finding.code_lines
                 and finding.rate_per_minute > 0
                 and math.isfinite(finding.exhaustion_seconds)
             ):

@@ -1,6 +1,7 @@
 """The sample service as a process, on a real server."""
 
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.orders import BAD_CUSTOMER
+from pgwatch_sessions.demo.service import orders_leaking
 from tests.support.servers import Database
 from tests.support.waiting import until
 
@@ -79,12 +81,17 @@ def test_mistake_leaks_one_connection_per_bad_request(database: Database) -> Non
     assert pool["wait_p95"] < 1.0
 
 
-def test_held_statement_names_its_route(database: Database) -> None:
-    """The server shows the route of a held session in a tag; the tags have no values that change per request."""
+def test_held_statement_names_its_route_and_the_line_that_leaks(database: Database) -> None:
+    """The server shows both in tags; the tags have no values that change per request."""
     with running_service(database) as service:
         service.statuses(BAD, BAD)
         [statement] = set(service.held())
-    assert statement.startswith("/*application='orders-api',route='/orders'*/ SELECT ")
+    source = inspect.getsource(sys.modules[orders_leaking.__module__])
+    line = source[: source.index("await session.scalars")].count("\n") + 1
+    assert statement.startswith(
+        "/*application='orders-api',route='/orders',file='pgwatch_sessions/demo/service.py',"
+        f"line='{line}',func='orders_leaking'*/ SELECT "
+    )
     assert str(BAD_CUSTOMER) not in statement
     assert "traceparent" not in statement
 

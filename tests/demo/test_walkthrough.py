@@ -147,7 +147,8 @@ def test_once_plays_all_three_acts(short_demo: Demo) -> None:
         r"\n1\. Healthy\n",
         r"\n2\. Leaking\n",
         (
-            r"critical    orders-api .*: \d+ sessions idle in transaction at /orders, .* per minute, "
+            r"critical    orders-api .*: \d+ sessions idle in transaction at /orders "
+            r"\(pgwatch_sessions/demo/service\.py:\d+ in orders_leaking\), .* per minute, "
             r"out of connections in \d+ s"
         ),
         r"the first request is refused \(503\)",

@@ -60,6 +60,7 @@ PANELS_OF_FINDINGS = {
     "fleet: Who leaks",
     "fleet: Sessions leaked per minute",
     "leak: Findings",
+    "leak: Leaked sessions by line of code",
     "leak: Leaked sessions by site",
     "leak: Sessions leaked per minute",
     "leak: Findings opened and closed",

@@ -7,6 +7,7 @@ dialect cost 1 µs. Not tagged are BEGIN, COMMIT and ROLLBACK, and FETCH of a se
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,7 +78,7 @@ def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_eve
                 "the engine is tagged as %s already, so it is not tagged as %s", known.application, application
             )
         return known
-    tagger = StatementTagger(application, sample_every=sample_every)
+    tagger = StatementTagger(application, sample_every=sample_every, own_pool=_own_code(type(sync_engine.pool)))
     listeners: dict[str, Callable[..., Any]] = {"do_connect": _naming(tagger)}
     if tagger.is_on:
         listeners |= _tagging(tagger)
@@ -86,6 +87,17 @@ def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_eve
     tags = EngineTags(tagger, listeners, sync_engine)
     _tagged[sync_engine] = tags
     return tags
+
+
+def _own_code(pool_class: type) -> frozenset[CodeType]:
+    """Return the code of the methods that the application has added to a class of SQLAlchemy's."""
+    return frozenset(
+        method.__code__
+        for each in pool_class.__mro__
+        if not each.__module__.startswith("sqlalchemy.")
+        for method in vars(each).values()
+        if isinstance(method, FunctionType)
+    )
 
 
 def _naming(tagger: StatementTagger) -> Callable[..., None]:

@@ -1,10 +1,11 @@
 """Tags statements for one engine or one class of connections, and counts the different texts that this makes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import CodeType
 
-from pgwatch_sessions.pools.sites import CodePlace, capture, resolve
+from pgwatch_sessions.pools.sites import CodePlace, capture, capture_stack, resolve
 from pgwatch_sessions.pools.tagging.comment import comment_of, is_switched_off, takes_comment
 from pgwatch_sessions.pools.tagging.context import tags_now
 
@@ -40,14 +41,18 @@ class Borrow:
 class StatementTagger:
     """Puts comments before statements. After an error of its own it logs it, and tags no more."""
 
-    def __init__(self, application: str, *, sample_every: int = 1) -> None:
-        """Of each route, tag the first borrow and then every `sample_every`-th."""
+    def __init__(self, application: str, *, sample_every: int = 1, own_pool: Collection[CodeType] = ()) -> None:
+        """Of each route, tag the first borrow and then every `sample_every`-th.
+
+        `own_pool` is code of the application that lends connections, so it is never the borrower.
+        """
         if sample_every < 1:
             raise ValueError("sample_every must be at least 1")
         self.application = application
         #: None while it is not known, or if the driver keeps none.
         self.cache: PreparedCache | None = None
         self._sample_every = sample_every
+        self._own_pool = frozenset(own_pool)
         self._is_on = not is_switched_off()
         self._comments: dict[tuple[object, ...], str] = {}
         self._texts: set[tuple[str, str]] = set()
@@ -70,7 +75,13 @@ class StatementTagger:
 
     def borrow(self) -> Borrow:
         """Return a new borrow by the line of the application that calls now."""
-        return Borrow(capture() if self._is_on else None)
+        return Borrow(self._borrower() if self._is_on else None)
+
+    def _borrower(self) -> CodePlace | None:
+        place = capture()
+        if place is None or place[0] not in self._own_pool:
+            return place
+        return next((each for each in capture_stack() if each[0] not in self._own_pool), place)
 
     def tagged(self, statement: str, borrow: Borrow | None) -> str:
         """Return the statement with a comment before it, or as it is."""
@@ -86,7 +97,7 @@ class StatementTagger:
     def _tagged(self, statement: str, borrow: Borrow) -> str:
         tags = tags_now()
         if borrow.place is None:
-            borrow.place = capture()
+            borrow.place = self._borrower()
         if borrow.is_tagged is None:
             borrow.is_tagged = self._is_sampled(tags)
         if not borrow.is_tagged:

@@ -5,7 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event, make_url, text
+from sqlalchemy import (
+    Engine,
+    NullPool,
+    PoolProxiedConnection,
+    QueuePool,
+    StaticPool,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -53,6 +63,25 @@ def test_the_server_shows_who_borrowed(database: Database, pool: dict[str, Any])
             line = shown(database)[0].statement.code_line
             assert line is not None
             assert line.line == here
+
+
+class LoggingPool(QueuePool):
+    """A pool of the application's own."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Do what the pool does."""
+        return super().connect()
+
+
+def test_a_pool_of_the_application_is_not_the_borrower(database: Database) -> None:
+    """It only lends the connection; the line is that of the code which asks for it."""
+    with engine_on(database, poolclass=LoggingPool) as engine:
+        tag_statements(engine, application="orders")
+        with engine.connect() as connection:
+            connection.execute(SELECT, {"name": "a"})
+            line = shown(database)[0].statement.code_line
+    assert line is not None
+    assert line.function == "test_a_pool_of_the_application_is_not_the_borrower"
 
 
 async def read(session: AsyncSession) -> None:

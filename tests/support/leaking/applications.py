@@ -14,12 +14,11 @@ from typing import Annotated
 import asyncpg
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from pgwatch_sessions.demo.orders import tagged
-from pgwatch_sessions.demo.service import tag_statements
+from pgwatch_sessions.pools.tagging import TagMiddleware, tag_statements
 
 PoolMistake = Callable[[asyncpg.Pool, AsyncExitStack], Awaitable[None]]
 AsyncMistake = Callable[[AsyncEngine, AsyncExitStack], Awaitable[None]]
@@ -46,8 +45,8 @@ def async_engine(
 
 def tagging_engine(dsn: str) -> AsyncEngine:
     """Create an engine without application_name, whose statements have tags of the request."""
-    engine = async_engine(dsn)
-    event.listen(engine.sync_engine, "before_cursor_execute", tagged, retval=True)
+    engine = async_engine(dsn, application_name="")
+    tag_statements(engine, application=NAME)
     return engine
 
 
@@ -75,7 +74,8 @@ def app_on_async_engine(engine: AsyncEngine, mistake: AsyncMistake = do_nothing)
         async with leaked:
             yield
 
-    app = FastAPI(title=NAME, lifespan=lifespan, dependencies=[Depends(tag_statements)])
+    app = FastAPI(title=NAME, lifespan=lifespan)
+    app.add_middleware(TagMiddleware)
     app.include_router(_routes(engine))
 
     @app.get("/mistake")
