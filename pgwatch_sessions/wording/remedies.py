@@ -46,7 +46,10 @@ def _terminate(finding: Finding) -> str:
 
 def _fix_the_code(finding: Finding, words: Words) -> str:
     tagged = any(session.statement.tags for session in finding.evidence)
-    untagged = " To see the route here, add it to each statement as a comment (sqlcommenter)."
+    untagged = (
+        " To see the route and the line of code here, add them to each statement as a comment "
+        "(pgwatch_sessions.pools.tagging for Python, sqlcommenter for other languages)."
+    )
     return f"Code: {_what_to_look_for(finding, words)}{'' if tagged else untagged}"
 
 

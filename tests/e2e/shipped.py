@@ -15,6 +15,7 @@ FROM_PROMETHEUS = {
     "DatabaseConnectionLeak": (
         r"All sites of .+: \d+\.\d more per minute\.",
         r"Leaking since 20\d\d-",
+        r"In the code: pgwatch_sessions/demo/service\.py:\d+ in orders_leaking \(\d+\)\.",
         r"Out of connections in \d",
         r"Out of connections in 0s",
     ),

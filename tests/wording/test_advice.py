@@ -140,7 +140,11 @@ def test_the_cause_leaves_out_what_cannot_be(found: Finding, words: Words, absen
         (finding(held()), ON_SQLALCHEMY, "connections as checked out. Restart the application."),
         # the code
         (finding(held()), UNKNOWN, "Code: check every way out of the statement `SELECT orders`:"),
-        (finding(held()), UNKNOWN, "To see the route here, add it to each statement as a comment (sqlcommenter)."),
+        (
+            finding(held()),
+            UNKNOWN,
+            "To see the route and the line of code here, add them to each statement as a comment",
+        ),
         (finding(IDLE, kind=CONNECTION), UNKNOWN, "Code: look for code that opens connections or takes them"),
         (finding(IDLE, kind=CONNECTION), ON_SQLALCHEMY, "Code: look for `connect()` and AUTOCOMMIT sessions near"),
         (finding(IDLE, kind=CONNECTION), ON_ASYNCPG_POOL, "Code: look for `pool.acquire()` near the statement"),

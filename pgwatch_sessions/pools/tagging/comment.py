@@ -6,6 +6,7 @@ The comment is at the beginning, because the server cuts long statements at thei
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 #: In this order. A closed set with few values each: every value makes another text, and drivers and servers keep a
 #: prepared statement for each text. So no traceparent and no value of a request.
@@ -31,6 +32,7 @@ def comment_of(tags: Mapping[str, str]) -> str:
     return f"/*{','.join(pairs)}*/ " if pairs else ""
 
 
+@lru_cache(maxsize=1024)
 def takes_comment(statement: str) -> bool:
     """Return whether a statement may begin with a comment."""
     return _UNTAGGED.match(statement) is None
