@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from pgwatch_sessions.pools.tagging.tagger import Borrow, PreparedCache, StatementTagger
 
 try:
-    from sqlalchemy import Engine, event
+    from sqlalchemy import Dialect, Engine, event
     from sqlalchemy.exc import InvalidRequestError
     from sqlalchemy.ext.asyncio import AsyncEngine
 except ImportError as error:
@@ -54,13 +54,14 @@ class EngineTags:
     def close(self) -> None:
         """Tag no more. Connections that are open keep their application_name."""
         self._tagger.close()
-        _tagged.pop(self._engine, None)
+        _tagged.pop(self._engine.dialect, None)
         for name, listener in self._listeners.items():
             with suppress(InvalidRequestError):  # it was removed already
                 event.remove(self._engine, name, listener)
 
 
-_tagged: WeakKeyDictionary[Engine, EngineTags] = WeakKeyDictionary()
+#: By the dialect, which an engine shares with those that `execution_options()` derives from it.
+_tagged: WeakKeyDictionary[Dialect, EngineTags] = WeakKeyDictionary()
 
 
 def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_every: int = 1) -> EngineTags:
@@ -71,7 +72,7 @@ def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_eve
     `PGWATCH_SESSIONS_TAGS=off` in the environment leaves all statements as they are.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    known = _tagged.get(sync_engine)
+    known = _tagged.get(sync_engine.dialect)
     if known is not None:
         if known.application != application:
             _log.warning(
@@ -85,7 +86,7 @@ def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_eve
     for name, listener in listeners.items():
         event.listen(sync_engine, name, listener)
     tags = EngineTags(tagger, listeners, sync_engine)
-    _tagged[sync_engine] = tags
+    _tagged[sync_engine.dialect] = tags
     return tags
 
 

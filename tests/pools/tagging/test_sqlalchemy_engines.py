@@ -143,6 +143,7 @@ def test_an_engine_is_tagged_once_and_closed_for_good(database: Database, caplog
     with engine_on(database) as engine:
         handle = tag_statements(engine, application="orders")
         assert tag_statements(engine, application="orders") is handle
+        assert tag_statements(engine.execution_options(logging_token="a"), application="orders") is handle
         assert not caplog.records
         assert tag_statements(engine, application="billing") is handle
         assert "is tagged as orders already" in caplog.text
