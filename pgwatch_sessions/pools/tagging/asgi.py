@@ -3,7 +3,7 @@
 The middleware is pure ASGI: one that is made with BaseHTTPMiddleware would run the application in a task of its own.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from pgwatch_sessions.pools.tagging.context import begin, end
@@ -63,7 +63,7 @@ def _route_template(scope: Scope, app: object, root_path: str) -> str | None:
     """Return the template of the route with the prefixes of routers and mounts; None before routing."""
     route = scope.get("route")
     if route is None:
-        return None
+        return _endpoint_template(getattr(app, "routes", ()), scope.get("endpoint"))
     # From 0.137 on, FastAPI keeps the prefix of include_router apart.
     included = getattr(scope.get("fastapi", {}).get("effective_route_context"), "path", None)
     path = included or getattr(route, "path", None)
@@ -71,6 +71,20 @@ def _route_template(scope: Scope, app: object, root_path: str) -> str | None:
         return None
     mounted = str(scope.get("root_path", "")).removeprefix(root_path)
     return _mount_template(getattr(app, "routes", ()), mounted) + path if mounted else path
+
+
+def _endpoint_template(routes: Iterable[Any], endpoint: object) -> str | None:
+    """Return the template of the only route that has this endpoint: Starlette before 1.0 does not name the route."""
+    found = set(_templates(routes, endpoint)) if endpoint is not None else set()
+    return found.pop() if len(found) == 1 else None
+
+
+def _templates(routes: Iterable[Any], endpoint: object, prefix: str = "") -> Iterator[str]:
+    for route in routes:
+        path = f"{prefix}{getattr(route, 'path', '')}"
+        if getattr(route, "endpoint", None) is endpoint:
+            yield path
+        yield from _templates(getattr(route, "routes", None) or (), endpoint, path)
 
 
 def _mount_template(routes: Iterable[Any], mounted: str) -> str:

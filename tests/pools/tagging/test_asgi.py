@@ -43,6 +43,12 @@ async def noting(_: Request) -> PlainTextResponse:
     return PlainTextResponse("ok")
 
 
+async def forgetting(request: Request) -> PlainTextResponse:
+    """Be an endpoint of Starlette before 1.0, which does not name the route."""
+    request.scope.pop("route", None)
+    return await noting(request)
+
+
 async def yielding() -> AsyncIterator[None]:
     """Be a dependency that also works after the answer."""
     note()
@@ -107,13 +113,21 @@ async def test_mounts_in_mounts_and_a_middleware_around_everything() -> None:
     app = Starlette(
         routes=[
             Mount("/a/{x}", routes=[Mount("/b", app=Starlette(routes=[Route("/c/{y}", noting)]))]),
-            Route("/{path:path}", noting),
+            Route("/{path:path}", forgetting),
         ]
     )
     for wrapped in (TagMiddleware(app), Starlette(routes=app.routes, middleware=[Middleware(TagMiddleware)])):
         assert await get(wrapped, "/a/secret/b/c/1") == 200
         assert await get(wrapped, "/other") == 200
     assert seen == ["/a/{x}/b/c/{y}", "/{path:path}"] * 2
+
+
+async def test_where_only_the_endpoint_is_known_its_route_is_looked_up() -> None:
+    """Two routes of one endpoint cannot be told apart, so they have no tag."""
+    mounted = Mount("/a/{x}", routes=[Route("/c/{y}", forgetting)])
+    await get(TagMiddleware(Starlette(routes=[mounted, Route("/one", noting)])), "/a/secret/c/1")
+    await get(TagMiddleware(Starlette(routes=[Route("/one", forgetting), Route("/two", forgetting)])), "/one")
+    assert seen == ["/a/{x}/c/{y}", "(none)"]
 
 
 async def test_a_request_without_a_route_has_no_tag() -> None:
