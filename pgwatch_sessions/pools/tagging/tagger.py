@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import CodeType
 
-from pgwatch_sessions.pools.sites import CodePlace, capture, capture_stack, resolve
+from pgwatch_sessions.pools.sites import CodePlace, capture, resolve
 from pgwatch_sessions.pools.tagging.comment import comment_of, is_switched_off, takes_comment
 from pgwatch_sessions.pools.tagging.context import tags_now
 
@@ -75,13 +75,7 @@ class StatementTagger:
 
     def borrow(self) -> Borrow:
         """Return a new borrow by the line of the application that calls now."""
-        return Borrow(self._borrower() if self._is_on else None)
-
-    def _borrower(self) -> CodePlace | None:
-        place = capture()
-        if place is None or place[0] not in self._own_pool:
-            return place
-        return next((each for each in capture_stack() if each[0] not in self._own_pool), place)
+        return Borrow(capture(without=self._own_pool) if self._is_on else None)
 
     def tagged(self, statement: str, borrow: Borrow | None) -> str:
         """Return the statement with a comment before it, or as it is."""
@@ -97,7 +91,7 @@ class StatementTagger:
     def _tagged(self, statement: str, borrow: Borrow) -> str:
         tags = tags_now()
         if borrow.place is None:
-            borrow.place = self._borrower()
+            borrow.place = capture(without=self._own_pool)
         if borrow.is_tagged is None:
             borrow.is_tagged = self._is_sampled(tags)
         if not borrow.is_tagged:

@@ -1,7 +1,10 @@
 import gc
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +85,34 @@ def test_a_pool_of_the_application_is_not_the_borrower(database: Database) -> No
             line = shown(database)[0].statement.code_line
     assert line is not None
     assert line.function == "test_a_pool_of_the_application_is_not_the_borrower"
+
+
+LIBRARY = """
+from sqlalchemy import QueuePool
+
+class ShopPool(QueuePool):
+    def connect(self):
+        return super().connect()
+
+def borrow(engine):
+    return engine.connect()
+"""
+
+
+def test_an_installed_application_is_found_too(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pool is not the borrower either. A caller from outside of it comes first, so there is none here."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "shop_service.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(packages)
+    service = import_module("shop_service")
+    with engine_on(database, poolclass=service.ShopPool) as engine, ThreadPoolExecutor(1) as threads:
+        tag_statements(engine, application="orders")
+        with threads.submit(service.borrow, engine).result() as connection:
+            connection.execute(SELECT, {"name": "a"})
+            assert str(shown(database)[0].statement.code_line) == "shop_service.py:9 in borrow"
 
 
 async def read(session: AsyncSession) -> None:
