@@ -3,10 +3,14 @@
 The middleware is pure ASGI: one that is made with BaseHTTPMiddleware would run the application in a task of its own.
 """
 
+import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from pgwatch_sessions.pools.tagging.context import begin, end
+
+_log = logging.getLogger("pgwatch_sessions.pools")
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -45,17 +49,19 @@ class _RequestTags:
         self._tags: Mapping[str, str] | None = None
 
     def __call__(self) -> Mapping[str, str]:
-        if self._tags is not None:
-            return self._tags
-        route = _route_template(self._scope, self._app, self._root_path) if self._scope is not None else None
-        if route is None:  # before routing: ask again
-            return {}
-        self._tags = {"route": route}
-        return self._tags
+        if self._tags is not None or self._scope is None:
+            return self._tags or {}
+        try:
+            route = _route_template(self._scope, self._app, self._root_path)
+        except Exception:  # noqa: BLE001  # of a router that nobody knows; a tag is never worth a failed request
+            _log.debug("the route of a request cannot be told", exc_info=True)
+            self._tags = {}
+        else:
+            self._tags = None if route is None else {"route": route}  # before routing: ask again
+        return self._tags or {}
 
     def forget_scope(self) -> None:
-        if self._tags is None:
-            self._tags = self()
+        self._tags = self()
         self._scope = self._app = None
 
 
@@ -92,10 +98,17 @@ def _mount_template(routes: Iterable[Any], mounted: str) -> str:
 
     The path itself is never returned: it has values of the request.
     """
-    for route in routes:
-        match = route.path_regex.match(f"{mounted}/") if hasattr(route, "routes") else None
-        if match is not None:
+    # FastAPI from 0.137 on keeps the routes of an included router apart.
+    expand = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", iter)
+    for route in expand(routes):
+        inner = getattr(route, "routes", None)
+        if not isinstance(inner, list):
+            continue
+        pattern = getattr(route, "path_regex", None)
+        if pattern is None:  # Host
+            if found := _mount_template(inner, mounted):
+                return found
+        elif match := pattern.match(f"{mounted}/"):
             rest = str(match.groupdict().get("path", "")).rstrip("/")
-            inner = _mount_template(getattr(route, "routes", None) or (), f"/{rest}") if rest else ""
-            return f"{route.path}{inner}"
+            return f"{route.path}{_mount_template(inner, f'/{rest}') if rest else ''}"
     return ""

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route
 
 from pgwatch_sessions.pools.tagging import TagMiddleware
 from pgwatch_sessions.pools.tagging.context import tags_now
@@ -120,6 +120,36 @@ async def test_mounts_in_mounts_and_a_middleware_around_everything() -> None:
         assert await get(wrapped, "/a/secret/b/c/1") == 200
         assert await get(wrapped, "/other") == 200
     assert seen == ["/a/{x}/b/c/{y}", "/{path:path}"] * 2
+
+
+async def test_mounts_behind_a_host_and_in_an_included_router() -> None:
+    """Neither adds to the path, or has a pattern for it."""
+    mount = Mount("/a/{x}", routes=[Route("/c/{y}", noting)])
+    await get(TagMiddleware(Starlette(routes=[Host("{sub}", Starlette(routes=[mount]))])), "/a/secret/c/1")
+    router, app = APIRouter(), FastAPI()
+    router.mount("/a/{x}", Starlette(routes=[Route("/c/{y}", noting)]))
+    app.include_router(router, prefix="/v1")
+    app.mount("/b/{x}", Starlette(routes=[Route("/c/{y}", noting)]))
+    assert await get(TagMiddleware(app), "/v1/a/secret/c/1") == 200
+    assert await get(TagMiddleware(app), "/b/secret/c/1") == 200
+    assert seen == ["/a/{x}/c/{y}", "/v1/a/{x}/c/{y}", "/b/{x}/c/{y}"]
+
+
+async def test_a_router_that_nobody_knows_breaks_no_request() -> None:
+    """The request is answered, without a tag."""
+
+    class Unknown:
+        @property
+        def path(self) -> str:
+            raise RuntimeError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = Unknown()
+        note()
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    assert await get(TagMiddleware(app), "/") == 200
+    assert seen == ["(none)"]
 
 
 async def test_where_only_the_endpoint_is_known_its_route_is_looked_up() -> None:
