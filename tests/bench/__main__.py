@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from pgwatch_sessions.demo.postgres import packaged
-from tests.bench import core, end, memory, poll, pools, rules, scrape, spill
+from tests.bench import core, end, memory, poll, pools, rules, scrape, spill, tags
 
 #: Each yields blocks of text as it proceeds.
 BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -21,6 +21,7 @@ BENCHES: Mapping[str, Callable[[], Iterator[str]]] = {
     "rules": rules.bench,
     "end": end.bench,
     "pools": pools.bench,
+    "tags": tags.bench,
 }
 
 

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
 
+from pgwatch_sessions.pools.ledger import current_tags
 from pgwatch_sessions.pools.tagging import TagMiddleware
 from pgwatch_sessions.pools.tagging.context import tags_now
 
@@ -195,6 +198,32 @@ async def test_work_that_outlives_its_request_keeps_the_route() -> None:
     go_on.set()
     await tasks[0]
     assert seen == ["/work/{id}"]
+
+
+async def test_the_tags_keep_no_request_alive() -> None:
+    """Who leaks a connection keeps its tags; they must not keep the request, and with it perhaps the connection."""
+
+    class Body:
+        pass
+
+    body = Body()
+    kept, sources = weakref.ref(body), list[object]()
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        request.scope["state"] = {"body": request.scope["holder"].pop()}
+        sources.append(current_tags.get())
+        return PlainTextResponse("ok")
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        scope["holder"] = holder
+        await TagMiddleware(Starlette(routes=[Route("/{id}", endpoint)]))(scope, receive, send)
+
+    holder = [body]
+    del body
+    await get(server, "/7")
+    gc.collect()
+    assert len(sources) == 1
+    assert kept() is None
 
 
 async def test_other_connections_pass_through() -> None:
