@@ -29,6 +29,8 @@ _CACHES = {
     "psycopg": ("prepared_max", 100),
     "psycopg_async": ("prepared_max", 100),
 }
+#: Drivers, besides asyncpg, that take application_name as a parameter of a connect.
+_NAMED_DRIVERS = frozenset({"psycopg", "psycopg_async", "psycopg2", "psycopg2cffi", "pg8000"})
 _CONNECT_ARGUMENT = "prepared_statement_cache_size: create_async_engine(…, connect_args={'%s': %d})"
 _CONNECTION_ATTRIBUTE = "prepared_max of the connection in a connect event: connection.prepared_max = %d"
 
@@ -80,9 +82,11 @@ def tag_statements(engine: Engine | AsyncEngine, *, application: str, sample_eve
             )
         return known
     tagger = StatementTagger(application, sample_every=sample_every, own_pool=_own_code(type(sync_engine.pool)))
-    listeners: dict[str, Callable[..., Any]] = {"do_connect": _naming(tagger)}
-    if tagger.is_on:
-        listeners |= _tagging(tagger)
+    listeners: dict[str, Callable[..., Any]] = {}
+    if sync_engine.dialect.name == "postgresql":  # a suite of tests may run on another database
+        listeners["do_connect"] = _naming(tagger)
+        if tagger.is_on:
+            listeners |= _tagging(tagger)
     for name, listener in listeners.items():
         event.listen(sync_engine, name, listener)
     tags = EngineTags(tagger, listeners, sync_engine)
@@ -110,7 +114,7 @@ def _naming(tagger: StatementTagger) -> Callable[..., None]:
             settings = parameters.setdefault("server_settings", {})
             if "application_name" not in settings:
                 parameters["server_settings"] = {**settings, "application_name": tagger.application}
-        elif "application_name" not in str(parameters.get("options", "")):
+        elif driver in _NAMED_DRIVERS and "application_name" not in str(parameters.get("options", "")):
             parameters.setdefault("application_name", tagger.application)
         name, size = _CACHES.get(driver, ("", 0))
         if name:

@@ -269,6 +269,19 @@ async def test_a_sample_bounds_the_texts_and_still_tags_each_route(database: Dat
     assert tagged == [True, False, False, True, True]
 
 
+def test_an_engine_on_another_database_is_left_as_it_is() -> None:
+    """An application may run its tests on SQLite."""
+    heard: list[str] = []
+    engine = create_engine("sqlite://")
+    tag_statements(engine, application="orders").close()
+    tag_statements(engine, application="orders")
+    with engine.connect() as connection:
+        connection.connection.driver_connection.set_trace_callback(heard.append)  # type: ignore[union-attr]
+        assert connection.execute(text("SELECT 7")).scalar() == 7
+    engine.dispose()
+    assert heard[0] == "SELECT 7"
+
+
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_sample_of_none_is_refused(database: Database, wrong: int) -> None:
     """Programmers see it when the application starts."""
