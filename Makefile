@@ -35,7 +35,7 @@ test: $(SYNCED) ## run the tests in parallel (ARGS='-k word -x' goes to pytest)
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## run the tests that need no PostgreSQL server and start no program (takes 20 s)
-	@.venv/bin/pytest -n logical --dist worksteal -m "not slow and not e2e and not image" $(ARGS)
+	@.venv/bin/pytest -n logical --dist worksteal -m "not slow and not e2e and not image and not installed" $(ARGS)
 
 .PHONY: test-matrix
 test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
@@ -56,6 +56,10 @@ e2e: $(SYNCED) ## run a leak from its first session to the alert and back, and e
 .PHONY: image
 image: $(SYNCED) ## build the container image and test it (needs buildah, podman, debootstrap and root)
 	@.venv/bin/pytest -m image --capture=no $(ARGS)
+
+.PHONY: installed
+installed: $(SYNCED) ## install the wheel in empty environments, and run a suite that leaks with its pytest plugin
+	@.venv/bin/pytest -m installed $(ARGS)
 
 .PHONY: deploy-check
 deploy-check: $(DEPLOY_SYNCED) ## check everything in deploy/ and the Dockerfile

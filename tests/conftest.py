@@ -56,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and (
             item.get_closest_marker("e2e") is not None
             or item.get_closest_marker("image") is not None
+            or item.get_closest_marker("installed") is not None
             or "template_of" in item.fixturenames
             or _can_start_programs(item.module)
         ):
