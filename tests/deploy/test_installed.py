@@ -53,11 +53,15 @@ def uv(*arguments: str | Path) -> None:
     """Run uv, first with what its cache has, then with the package index."""
     program = shutil.which("uv", path=f"{ROOT / '.tools/bin'}:{os.environ['PATH']}")
     assert program, "uv is missing: it is in .tools after any target of make"
+    errors = ""
     for offline in (["--offline"], []):
-        last = subprocess.run([program, *arguments, *offline], capture_output=True, text=True, timeout=300, check=False)
-        if last.returncode == 0:
+        ended = subprocess.run(
+            [program, *arguments, *offline], capture_output=True, text=True, timeout=300, check=False
+        )
+        if ended.returncode == 0:
             return
-    pytest.fail(last.stderr)
+        errors += ended.stderr
+    pytest.fail(errors)
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,20 @@ and down, so nothing drifts. Connections are referenced weakly, because a strong
 """
 
 import contextlib
+import functools
 import gc
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from pgwatch_sessions.pools.sites import CodePlace, Site, resolve
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: How often a connection that another thread may return in a moment is looked at again, in seconds.
 _PAUSE = 0.01
@@ -72,6 +77,8 @@ class Borrows:
     def __init__(self) -> None:
         #: What runs now. It is one for all threads, because an application may serve a test in another thread.
         self.owner: Owner | None = None
+        #: What went wrong inside of this check; empty if nothing did.
+        self.failure = ""
         self._number = 0
         self._out: dict[Hashable, Borrow] = {}
         self._connections: dict[int, Opened] = {}
@@ -82,6 +89,19 @@ class Borrows:
     def number(self) -> int:
         """The number of the last borrow."""
         return self._number
+
+    def safely(self, note: Callable[P, T]) -> Callable[P, T | None]:
+        """Return a function that does the same and never raises: a mistake of ours must not break the application."""
+
+        @functools.wraps(note)
+        def safe(*arguments: P.args, **named: P.kwargs) -> T | None:
+            try:
+                return note(*arguments, **named)
+            except Exception:  # noqa: BLE001  it is reported with the next test
+                self.failure = self.failure or traceback.format_exc()
+                return None
+
+        return safe
 
     def opened(self, connection: object, place: CodePlace | None = None) -> None:
         """Note that a connection was opened, by the application or by a pool, or taken at this place."""

@@ -113,6 +113,10 @@ class LeakCheck:
         lines = leak_lines(borrow for borrow, mode in zip(left, modes, strict=True) if mode == ERROR)
         lines += self._on_server(mode_of(item, self._default))
         self._borrows.drop(left)
+        if self._borrows.failure and self._default != OFF:
+            return (
+                f"the check for connection leaks itself has failed, and may have missed some:\n{self._borrows.failure}"
+            )
         return test_text(lines) if lines else ""
 
     def _on_server(self, mode: str) -> list[str]:

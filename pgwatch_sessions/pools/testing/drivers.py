@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from types import FrameType
 from typing import Any
 
-from pgwatch_sessions.pools.sites import capture
+from pgwatch_sessions.pools.sites import CodePlace, capture
 from pgwatch_sessions.pools.testing.borrows import Borrows
 
 #: Modules and packages that open connections and keep them. A pool's are noted when they are taken.
@@ -33,11 +33,10 @@ def watch_asyncpg(borrows: Borrows) -> None:
     _watch_opening(borrows, Connection, kind="asyncpg connection, opened")
     pool: Any = Pool
     acquire = pool._acquire
+    where = borrows.safely(capture)
 
-    @functools.wraps(acquire)
-    async def acquired(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
-        place = capture()
-        proxy = await acquire(self, timeout)
+    @borrows.safely
+    def took(proxy: Any, place: CodePlace | None) -> None:
         connection = proxy._con
         reference = weakref.ref(connection)
         borrows.took(
@@ -48,6 +47,12 @@ def watch_asyncpg(borrows: Borrows) -> None:
             # Also a connection that was closed or killed is back: its place in the pool is free.
             is_out=lambda: (con := reference()) is not None and con._proxy is not None and not con.is_closed(),
         )
+
+    @functools.wraps(acquire)
+    async def acquired(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+        place = where()
+        proxy = await acquire(self, timeout)
+        took(proxy, place)
         return proxy
 
     pool._acquire = acquired
@@ -67,72 +72,82 @@ def watch_psycopg_pool(borrows: Borrows) -> None:
 
     get, put = ConnectionPool.getconn, ConnectionPool.putconn
     get_async, put_async = AsyncConnectionPool.getconn, AsyncConnectionPool.putconn
+    where = borrows.safely(capture)
+
+    @borrows.safely
+    def took(pool: Any, connection: Any, place: CodePlace | None) -> None:
+        to_pool, to_connection = weakref.ref(pool), weakref.ref(connection)
+        borrows.took(
+            _pooled_key(connection),
+            kind="connection of a psycopg pool, taken",
+            place=place,
+            connection=connection,
+            # A connection that was closed and not put back keeps its place in the pool, while there is a pool.
+            is_out=lambda: is_open(to_pool()) or is_open(to_connection()),
+        )
 
     @functools.wraps(get)
     def taken(self: Any, timeout: float | None = None) -> Any:
-        place = capture()
+        place = where()
         connection = get(self, timeout)
-        _took(borrows, connection, place)
+        took(self, connection, place)
         return connection
 
     @functools.wraps(put)
     def returned(self: Any, conn: Any) -> None:
+        borrows.returned(_pooled_key(conn))  # before: afterwards another thread may have it
         put(self, conn)
-        borrows.returned(("psycopg", id(conn)))
 
     @functools.wraps(get_async)
     async def taken_async(self: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109
-        place = capture()
+        place = where()
         connection = await get_async(self, timeout)
-        _took(borrows, connection, place)
+        took(self, connection, place)
         return connection
 
     @functools.wraps(put_async)
     async def returned_async(self: Any, conn: Any) -> None:
+        borrows.returned(_pooled_key(conn))
         await put_async(self, conn)
-        borrows.returned(("psycopg", id(conn)))
 
     ConnectionPool.getconn, ConnectionPool.putconn = taken, returned  # type: ignore[method-assign]
     AsyncConnectionPool.getconn, AsyncConnectionPool.putconn = taken_async, returned_async  # type: ignore[method-assign]
 
 
-def _took(borrows: Borrows, connection: Any, place: Any) -> None:
-    reference = weakref.ref(connection)
-    borrows.took(
-        ("psycopg", id(connection)),
-        kind="connection of a psycopg pool, taken",
-        place=place,
-        connection=connection,
-        is_out=lambda: is_open(reference()),
-    )
+def _pooled_key(connection: object) -> Hashable:
+    return "psycopg", id(connection)
 
 
 def _watch_opening(borrows: Borrows, connections: Any, *, kind: str) -> None:
     """Note each new object of a class of connections. One that a pool opens is not out."""
     make = connections.__init__
 
-    @functools.wraps(make)
-    def made(self: Any, *arguments: Any, **named: Any) -> None:
-        make(self, *arguments, **named)
-        borrows.opened(self)
-        opener = _opener(sys._getframe(1))
+    @borrows.safely
+    def note(connection: Any, caller: FrameType) -> None:
+        borrows.opened(connection)
+        opener = _opener(caller)
         if opener == "pool":
             return
-        reference, thread = weakref.ref(self), threading.current_thread()
+        reference, thread = weakref.ref(connection), threading.current_thread()
         borrows.took(
-            opened_key(self),
+            opened_key(connection),
             kind=kind,
             place=capture(),
-            connection=self,
+            connection=connection,
             # Django keeps a connection for each thread. Only one that outlives its thread is left.
             is_out=lambda: is_open(reference()) and not (opener == "django" and thread.is_alive()),
         )
+
+    @functools.wraps(make)
+    def made(self: Any, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
+        note(self, sys._getframe(1))
 
     connections.__init__ = made
 
 
 def is_open(connection: Any) -> bool:
-    """Tell whether a connection of asyncpg or psycopg exists and is not closed."""
+    """Tell whether a connection, or a pool of psycopg, exists and is not closed."""
     if connection is None:
         return False
     return not (connection.is_closed() if hasattr(connection, "is_closed") else connection.closed)

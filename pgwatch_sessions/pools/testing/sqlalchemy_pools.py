@@ -1,5 +1,6 @@
 """Notes who takes connections from the pools of SQLAlchemy, of every engine, whatever its driver."""
 
+import functools
 import weakref
 from collections.abc import Hashable
 from typing import Any
@@ -47,10 +48,10 @@ def watch_pools(borrows: Borrows) -> None:
         else:
             borrows.rename(_key(record), ("detached", id(connection)))
 
-    event.listen(Pool, "connect", connected)
-    event.listen(Pool, "checkout", taken)
-    event.listen(Pool, "checkin", returned)
-    event.listen(Pool, "detach", detached)
+    event.listen(Pool, "connect", borrows.safely(connected))
+    event.listen(Pool, "checkout", borrows.safely(taken))
+    event.listen(Pool, "checkin", borrows.safely(returned))
+    event.listen(Pool, "detach", borrows.safely(detached))
     _watch_sessions(borrows)
 
 
@@ -61,10 +62,15 @@ def _watch_sessions(borrows: Borrows) -> None:
     owners: weakref.WeakKeyDictionary[Session, Owner] = weakref.WeakKeyDictionary()
     make = Session.__init__
 
+    @borrows.safely
+    def note(session: Session) -> None:
+        if borrows.owner is not None:
+            owners[session] = borrows.owner
+
+    @functools.wraps(make)
     def made(self: Session, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
-        if borrows.owner is not None:
-            owners[self] = borrows.owner
+        note(self)
 
     def begun(session: Session, _transaction: object, connection: Any) -> None:
         owner = owners.get(session)
@@ -73,7 +79,7 @@ def _watch_sessions(borrows: Borrows) -> None:
             borrows.belongs_to(_key(fairy._connection_record), owner)  # noqa: SLF001  it has no public name
 
     Session.__init__ = made  # type: ignore[method-assign]
-    event.listen(Session, "after_begin", begun)
+    event.listen(Session, "after_begin", borrows.safely(begun))
 
 
 def _key(record: object) -> Hashable:

@@ -247,3 +247,31 @@ def test_the_error_of_a_fixture_is_kept(tmp_path: Path) -> None:
     assert run.left_out() == {
         "test_it": ["SQLAlchemy connection, taken at test_orders.py:8 in broken for the function fixture `broken`"]
     }
+
+
+def test_a_mistake_of_the_check_does_not_break_the_tests(database: Database, tmp_path: Path) -> None:
+    """Connections work as they do without it, but the check must not pass as if it had seen everything."""
+    written(
+        tmp_path,
+        """
+        import os
+
+        import pytest
+        from sqlalchemy import create_engine, text
+
+        from pgwatch_sessions.pools.testing import sqlalchemy_pools
+
+        def test_read(monkeypatch):
+            def mistake():
+                raise ZeroDivisionError("no line")
+
+            monkeypatch.setattr(sqlalchemy_pools, "capture", mistake)
+            engine = create_engine(os.environ["TEST_DSN"].replace("postgresql:", "postgresql+psycopg:"))
+            with engine.connect() as connection:
+                assert connection.scalar(text("SELECT 1")) == 1
+        """,
+    )
+    run = run_suite(tmp_path, "--connection-leaks=error", dsn=database.dsn())
+    assert run.counts == {"passed": 1, "error": 1}, run.output
+    assert "the check for connection leaks itself has failed, and may have missed some:" in run.output
+    assert "ZeroDivisionError: no line" in run.output

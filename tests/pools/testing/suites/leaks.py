@@ -138,6 +138,13 @@ def test_psycopg_pool() -> None:
         KEPT.append(pool.getconn())  # leak
 
 
+def test_closed_but_not_put_back() -> None:
+    """The pool still counts it as out, unless the pool has another rule."""
+    pool = psycopg_pool.ConnectionPool(DSN, min_size=1)
+    pool.getconn().close()  # leak
+    KEPT.append(pool)
+
+
 async def test_async_psycopg_pool() -> None:
     """The same, async."""
     async with psycopg_pool.AsyncConnectionPool(DSN, min_size=1) as pool:
