@@ -65,15 +65,22 @@ def test_the_plugin_names_the_line(run: Run) -> None:
         assert line in ended.stdout
 
 
-def test_the_fixture_that_compares_counts_is_blind(run: Run) -> None:
-    """It passes while a connection of the application is lost, and the plugin sees that."""
-    alone = run(*quiet("test_blind_fixture.py"))
+def test_a_fixture_that_compares_counts_misses_leaks(run: Run) -> None:
+    """It passes while the application loses a connection, and the plugin sees that."""
+    alone = run(*quiet("-k", "missed", "test_blind_fixture.py"))
     assert (alone.returncode, "1 passed" in alone.stdout) == (0, True), alone.stdout
-    seen = run(*quiet("--connection-leaks=error", "test_blind_fixture.py"))
+    seen = run(*quiet("-k", "missed", "--connection-leaks=error", "test_blind_fixture.py"))
     assert seen.returncode == 1
-    assert re.search(
-        r"^left out: SQLAlchemy connection, taken at orders.py:15 in read_order$", seen.stdout, re.MULTILINE
-    )
+    assert "\nleft out: SQLAlchemy connection, taken at orders.py:15 in read_order\n" in seen.stdout
+
+
+def test_a_fixture_that_compares_counts_reports_what_is_no_leak(run: Run) -> None:
+    """It looks before another fixture returns its connection. The plugin has nothing to add."""
+    for option in ("off", "error"):
+        ended = run(*quiet("-k", "false_alarm", f"--connection-leaks={option}", "test_blind_fixture.py"))
+        assert (ended.returncode, "1 passed, 1 deselected, 1 error" in ended.stdout) == (1, True), ended.stdout
+        assert "\nE       assert 1 == 0\n" in ended.stdout
+        assert "left out" not in ended.stdout
 
 
 def test_under_load(run: Run) -> None:
