@@ -131,10 +131,14 @@ class LeakCheck:
         }
         if not back:
             return []
+        held: Sequence[HeldTransaction] = ()
+        unseen = ""
         try:
             held = self._server.left_in_transaction(back)
         except ServerUnseenError as error:
-            pytest.fail(f"--connection-leaks-dsn: {error}", pytrace=False)
+            unseen = str(error)
+        if unseen:
+            pytest.fail(f"--connection-leaks-dsn: {unseen}", pytrace=False)
         new = [each for each in held if each not in self._reported]
         self._reported.update(new)
         lines = [f"{each}; its connection was taken at {_site(back[each.pid])}" for each in new]

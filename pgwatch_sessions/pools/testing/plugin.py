@@ -5,6 +5,8 @@ upgrade of that must not fail anybody's tests. While it is off, it adds its opti
 test, and no database library is imported.
 """
 
+import argparse
+
 import pytest
 
 from pgwatch_sessions.pools.testing.checking import (
@@ -21,6 +23,7 @@ _MARKERS = (
     "connection_leaks(mode='error'): what to do about connections that the test leaves out: 'error', 'warn' or 'off'",
     "allow_connection_leaks(reason): the test may leave connections out; the reason is for its readers",
 )
+_LONGEST_GRACE = 60
 _CHECK = "pgwatch_sessions_connection_leaks"
 
 
@@ -37,15 +40,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--connection-leaks-dsn",
         metavar="DSN",
         help="After each checked test, also ask this PostgreSQL server which sessions of this process are idle in "
-        "transaction, although nobody has their connection. The role needs pg_monitor, or be the tests' own.",
+        "transaction, although nobody has their connection. The role must be that of the tests, or in pg_monitor.",
     )
     group.addoption(
         "--connection-leaks-grace",
         metavar="SECONDS",
-        type=float,
+        type=_seconds,
         default=1.0,
         help="How long other threads and the server may take to return a connection (default: %(default)s).",
     )
+
+
+def _seconds(text: str) -> float:
+    """Return a number of seconds; pytest shows the error as wrong usage."""
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST_GRACE:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most {_LONGEST_GRACE} seconds")
+    return seconds
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pools.testing.suite_runs import copy_suite, run_suite
 from tests.support.servers import Database
-from tests.support.situations import idle_in_transaction
+from tests.support.situations import idle_in_transaction, role
 
 XDIST = ("-n", "2", "--dist", "load")
 
@@ -77,6 +77,40 @@ def test_a_server_that_cannot_be_asked_is_an_error(tmp_path: Path) -> None:
     run = run_suite(tmp_path, "--connection-leaks-dsn=postgresql://127.0.0.1:1/nowhere")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     assert re.search(r"^ERROR: --connection-leaks-dsn: .*refused", run.output, re.MULTILINE), run.output
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "61", "soon"])
+def test_a_wrong_grace_is_an_error(tmp_path: Path, seconds: str) -> None:
+    """It is at most a minute."""
+    run = run_suite(tmp_path, f"--connection-leaks-grace={seconds}")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert "argument --connection-leaks-grace: " in run.output
+
+
+def test_a_role_that_sees_too_little_fails_the_tests(database: Database, tmp_path: Path) -> None:
+    """It could not tell that nothing is wrong. The error says what to grant."""
+    text = """
+        import os
+
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def engine():
+            from sqlalchemy import create_engine
+
+            return create_engine(os.environ["TEST_DSN"].replace("postgresql:", "postgresql+psycopg:"))
+
+        def test_it(engine):
+            with engine.connect():
+                pass
+    """
+    with role(database.dsn(), "weak"):
+        run = run_suite(
+            written(tmp_path, text), f"--connection-leaks-dsn={database.dsn(user='weak')}", dsn=database.dsn()
+        )
+    assert (run.exit_code, run.counts) == (1, {"passed": 1, "error": 1}), run.output
+    unseen = "--connection-leaks-dsn: the role may not see the state of the tests' sessions: GRANT pg_monitor to it\n"
+    assert f"___\n{unseen}===" in run.output
 
 
 FIXTURES = """
