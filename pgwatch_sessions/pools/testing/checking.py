@@ -6,7 +6,7 @@ tests is judged after the last of them.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ OFF, WARN, ERROR = MODES = ("off", "warn", "error")
 
 class ConnectionLeakWarning(UserWarning):
     """A test has left a connection out."""
+
+
+class MarkerError(Exception):
+    """A marker is wrong; the text says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,44 +112,37 @@ class LeakCheck:
             return borrow.owner is not None and not any(borrow.owner.node is node for node in going_on)
 
         left = self._borrows.left_out(is_over, grace=self._grace)
-        modes = [mode_of(borrow.owner.node, self._default) for borrow in left if borrow.owner is not None]
-        _warn([borrow for borrow, mode in zip(left, modes, strict=True) if mode == WARN])
-        lines = leak_lines(borrow for borrow, mode in zip(left, modes, strict=True) if mode == ERROR)
-        lines += self._on_server(mode_of(item, self._default))
-        self._borrows.drop(left)
-        if self._borrows.failure and self._default != OFF:
-            return (
-                f"the check for connection leaks itself has failed, and may have missed some:\n{self._borrows.failure}"
-            )
+        try:
+            mode = mode_of(item, self._default)
+            modes = [mode_of(borrow.owner.node, self._default) for borrow in left if borrow.owner is not None]
+            on_server = () if mode == OFF else self._left_on_server()
+        except (MarkerError, ServerUnseenError) as error:
+            return str(error)
+        finally:
+            self._borrows.drop(left)
+        if self._borrows.failure and mode != OFF:
+            return f"the check for connection leaks has failed, and may have missed some:\n{self._borrows.failure}"
+        _warn(
+            [borrow for borrow, its in zip(left, modes, strict=True) if its == WARN], on_server if mode == WARN else ()
+        )
+        lines = leak_lines(borrow for borrow, its in zip(left, modes, strict=True) if its == ERROR)
+        lines += on_server if mode == ERROR else ()
         return test_text(lines) if lines else ""
 
-    def _on_server(self, mode: str) -> list[str]:
+    def _left_on_server(self) -> Sequence[str]:
         """Return a line for each session that is left in a transaction although its connection is back."""
-        if self._server is None or mode == OFF:
-            return []
+        if self._server is None:
+            return ()
         taken = {borrow.connection for borrow in self._borrows.left_out(lambda _: True)}
         back = {
             pid: opened
             for connection, opened in self._borrows.connections()
             if id(connection) not in taken and (pid := backend_pid(connection)) is not None
         }
-        if not back:
-            return []
-        held: Sequence[HeldTransaction] = ()
-        unseen = ""
-        try:
-            held = self._server.left_in_transaction(back)
-        except ServerUnseenError as error:
-            unseen = str(error)
-        if unseen:
-            pytest.fail(f"--connection-leaks-dsn: {unseen}", pytrace=False)
+        held = self._server.left_in_transaction(back) if back else ()
         new = [each for each in held if each not in self._reported]
         self._reported.update(new)
-        lines = [f"{each}; its connection was taken at {_site(back[each.pid])}" for each in new]
-        if mode == WARN:
-            for line in lines:
-                warnings.warn(f"left out: {line}", ConnectionLeakWarning, stacklevel=1)
-        return lines if mode == ERROR else []
+        return [f"{each}; its connection was taken at {_site(back[each.pid])}" for each in new]
 
     def pytest_unconfigure(self) -> None:
         """End the connection to the server."""
@@ -155,7 +152,10 @@ class LeakCheck:
 
 def asks_for_check(item: pytest.Item) -> bool:
     """Tell whether a test asks to be checked, by a marker or by the fixture."""
-    return mode_of(item, OFF) != OFF
+    try:
+        return mode_of(item, OFF) != OFF
+    except MarkerError:
+        return True  # its teardown says what is wrong
 
 
 def mode_of(node: Any, default: str) -> str:
@@ -163,22 +163,22 @@ def mode_of(node: Any, default: str) -> str:
     allowed = node.get_closest_marker("allow_connection_leaks")
     if allowed is not None:
         if not (allowed.args or allowed.kwargs.get("reason")):
-            pytest.fail(
-                "the marker allow_connection_leaks needs a reason, as in allow_connection_leaks('issue 12')", False
-            )
+            raise MarkerError("the marker allow_connection_leaks needs a reason")
         return OFF
     marker = node.get_closest_marker("connection_leaks")
     if marker is None:
         return ERROR if default == OFF and "connection_leaks" in getattr(node, "fixturenames", ()) else default
     mode = str(marker.args[0] if marker.args else marker.kwargs.get("mode", ERROR))
     if mode not in MODES:
-        pytest.fail(f"the marker connection_leaks has {mode!r}, but must have one of {', '.join(MODES)}", pytrace=False)
+        raise MarkerError(f"the marker connection_leaks has {mode!r}, but must have one of {', '.join(MODES)}")
     return mode
 
 
-def _warn(leaks: Sequence[Borrow]) -> None:
+def _warn(leaks: Iterable[Borrow], on_server: Iterable[str]) -> None:
+    for line in on_server:
+        warnings.warn(f"left out: {line}", ConnectionLeakWarning, stacklevel=1)
     for leak in leaks:
-        text = f"left a connection out: {leak_line(leak)}"
+        text = f"left out: {leak_line(leak)}"
         if leak.site is None:
             warnings.warn(text, ConnectionLeakWarning, stacklevel=1)
         else:
@@ -202,7 +202,7 @@ def new_check(config: pytest.Config) -> LeakCheck:
             server.left_in_transaction(())
         except ServerUnseenError as error:
             server.close()
-            raise pytest.UsageError(f"--connection-leaks-dsn: {error}") from None
+            raise pytest.UsageError(str(error)) from None
     return LeakCheck(watched_borrows(), default=default_mode(config), grace=grace, server=server)
 
 

@@ -20,6 +20,8 @@ from pgwatch_sessions.postgres.connection import HeldConnection, Target
 _TIMEOUT = 5.0
 _PAUSE = 0.01
 _NAME = "tests"
+_OPTION = "--connection-leaks-dsn"
+_HIDDEN = f"{_OPTION}: the role may not see the state of the tests' sessions: GRANT pg_monitor to it"
 
 
 class ServerSide:
@@ -55,7 +57,7 @@ class ServerSide:
         while True:
             mine = tuple(session for session in snapshot.sessions if session.id in ours)
             if any(session.is_hidden for session in mine):
-                raise ServerUnseenError("the role may not see the state of the tests' sessions: GRANT pg_monitor to it")
+                raise ServerUnseenError(_HIDDEN)
             state, _ = advance(state, replace(snapshot, sessions=mine), policy=self._policy, at=0.0, duration=0.0)
             held = {
                 session.id: HeldTransaction(
@@ -74,7 +76,7 @@ class ServerSide:
     async def _poll(self) -> Snapshot:
         outcome = await self._connection.poll()
         if isinstance(outcome, Failure):
-            raise ServerUnseenError(outcome.detail or outcome.reason)
+            raise ServerUnseenError(f"{_OPTION}: {outcome.detail or outcome.reason}")
         return outcome
 
 
