@@ -124,8 +124,9 @@ def _watch_opening(borrows: Borrows, connections: Any, *, kind: str) -> None:
 
     @borrows.safely
     def note(connection: Any, caller: FrameType) -> None:
-        borrows.opened(connection)
         opener = _opener(caller)
+        if opener != "django":
+            borrows.opened(connection)
         if opener == "pool":
             return
         reference, thread = weakref.ref(connection), threading.current_thread()
@@ -133,8 +134,9 @@ def _watch_opening(borrows: Borrows, connections: Any, *, kind: str) -> None:
             opened_key(connection),
             kind=kind,
             place=capture(),
-            connection=connection,
-            # Django keeps a connection for each thread. Only one that outlives its thread is left.
+            # Django keeps a connection for each thread, and its TestCase a transaction for all tests of a class. So
+            # the server is not asked about it, and only one that outlives its thread is left.
+            connection=None if opener == "django" else connection,
             is_out=lambda: is_open(reference()) and not (opener == "django" and thread.is_alive()),
         )
 

@@ -71,6 +71,16 @@ def test_the_server_shows_what_no_pool_does(database: Database, tmp_path: Path) 
         assert f"session {others}," not in line
 
 
+def test_the_connection_that_django_keeps_is_not_left_out(database: Database, tmp_path: Path) -> None:
+    """Neither while it is in a class's transaction nor later. Other connections in the same tests are."""
+    copy_suite("in_django", tmp_path)
+    run = run_suite(tmp_path, f"--connection-leaks-dsn={database.dsn()}", dsn=database.dsn())
+    assert run.counts == {"passed": 3, "error": 1}, run.output
+    assert run.left_out() == {
+        "OrdersTest.test_third": ["psycopg connection, opened at test_in_django.py:42 in OrdersTest.test_third"]
+    }
+
+
 def test_a_server_that_cannot_be_asked_is_an_error(tmp_path: Path) -> None:
     """A gate that sees nothing must not pass."""
     written(tmp_path, "def test_nothing():\n    pass\n")
