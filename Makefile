@@ -103,6 +103,10 @@ screenshots: $(SYNCED) ## take pictures of the page and of top in build/screensh
 bench: $(SYNCED) ## measure what polls, scrapes, rules and checkouts cost (ARGS=pools: only these)
 	@.venv/bin/python -m tests.bench $(ARGS)
 
+.PHONY: claims
+claims: $(SYNCED) ## try what is claimed about connection leaks, and write docs/claims.md (five minutes)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m tests.claims $(ARGS)
+
 .PHONY: clean
 clean: ## remove everything that make and the tools have written
 	rm -rf .venv .tools $(MATRIX)/node_modules dist build htmlcov .coverage .coverage.* coverage.xml

@@ -1,0 +1,1 @@
+"""Claims about connection leaks, each tried on a real server: `make claims`."""
