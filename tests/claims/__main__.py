@@ -51,4 +51,8 @@ def _report(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        _report("stopped; docs/claims.md is as it was")
+        sys.exit(130)
