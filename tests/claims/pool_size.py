@@ -22,6 +22,8 @@ _TIMEOUT_SECONDS = 0.5
 #: Four workers with three connections each, and a buffer of eight; the overflow is that of the same write-up.
 _WORKERS, _FORMULA, _OVERFLOW = 4, 20, 10
 _LIMIT = 97
+#: Requests at once, of all workers together, and the seconds for which each has a connection.
+_BURST, _BURST_HOLD = 120, 2.0
 _ROLE = "claim_pool_size"
 _PATIENCE_SECONDS = 30.0
 
@@ -41,7 +43,8 @@ class _Tally:
 
 
 def _pool_size(laboratory: Laboratory) -> Outcome:
-    rule, shared = size_for(_RATE, _HOLD, 1, _LIMIT), size_for(480, _HOLD, _WORKERS, _LIMIT)
+    rule = size_for(_RATE, _HOLD, 1, _LIMIT)
+    shared = size_for(_BURST / _BURST_HOLD, _BURST_HOLD, _WORKERS, _LIMIT)
     with watched_database(laboratory, "pool-size") as watched:
         little = asyncio.run(_steady(watched, "formula", _FORMULA))
         enough = asyncio.run(_steady(watched, "rule", rule.size))
@@ -92,7 +95,9 @@ async def _burst(watched: Watched, run: str, size: int, overflow: int) -> _Tally
     """Send 30 requests at once to each of four pools, as four processes have them."""
     dsn, tally = watched.dsn(run, user=_ROLE), _Tally()
     engines = [_engine(dsn, size, overflow, _PATIENCE_SECONDS) for _ in range(_WORKERS)]
-    await asyncio.gather(*(_request(engine, 2.0, tally) for engine in engines for _ in range(_FORMULA + _OVERFLOW)))
+    await asyncio.gather(
+        *(_request(engine, _BURST_HOLD, tally) for engine in engines for _ in range(_BURST // _WORKERS))
+    )
     for engine in engines:
         await engine.dispose()
     return tally
