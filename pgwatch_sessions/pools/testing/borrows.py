@@ -7,6 +7,7 @@ and down, so nothing drifts. Connections are referenced weakly, because a strong
 import contextlib
 import functools
 import gc
+import itertools
 import threading
 import time
 import traceback
@@ -47,7 +48,7 @@ class Borrow:
     owner: Owner | None
     thread: int
     is_out: Callable[[], bool]
-    #: The `id()` of the driver's connection.
+    #: The `id()` of the driver's connection; of None if the server is not to be asked about it.
     connection: int
     #: It is back, but only because the garbage collector found it.
     collected: bool = False
@@ -79,16 +80,15 @@ class Borrows:
         self.owner: Owner | None = None
         #: What went wrong inside of this check; empty if nothing did.
         self.failure = ""
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._out: dict[Hashable, Borrow] = {}
         self._connections: dict[int, Opened] = {}
         self._collecting_thread: int | None = None
         gc.callbacks.append(self._on_collection)
 
-    @property
-    def number(self) -> int:
-        """The number of the last borrow."""
-        return self._number
+    def mark(self) -> int:
+        """Return a number between those of the borrows so far and those that follow."""
+        return next(self._numbers)
 
     def safely(self, note: Callable[P, T]) -> Callable[P, T | None]:
         """Return a function that does the same and never raises: a mistake of ours must not break the application."""
@@ -114,10 +114,9 @@ class Borrows:
         self, key: Hashable, *, kind: str, place: CodePlace | None, connection: object, is_out: Callable[[], bool]
     ) -> None:
         """Note that a connection was taken. A later borrow with the same key replaces it."""
-        self._number += 1
         self.opened(connection, place)
         self._out[key] = Borrow(
-            number=self._number,
+            number=next(self._numbers),
             kind=kind,
             place=place,
             owner=self.owner,
@@ -185,7 +184,7 @@ class Borrows:
 
     def _current(self) -> list[Borrow]:
         for key, borrow in tuple(self._out.items()):
-            if not borrow.collected and not borrow.is_out():
+            if not borrow.collected and not borrow.is_out() and self._out.get(key) is borrow:
                 self._out.pop(key, None)
         return sorted(self._out.values(), key=lambda borrow: borrow.number)
 

@@ -16,7 +16,7 @@ from pgwatch_sessions.pools.sites import resolve
 from pgwatch_sessions.pools.testing.borrows import Borrow, Borrows, Opened, Owner
 from pgwatch_sessions.pools.testing.drivers import backend_pid
 from pgwatch_sessions.pools.testing.held_transactions import HeldTransaction, ServerUnseenError
-from pgwatch_sessions.pools.testing.report import leak_line, leak_lines, test_text
+from pgwatch_sessions.pools.testing.report import failure_text, leak_line, leak_lines, test_text
 from pgwatch_sessions.pools.testing.watching import watched_borrows
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class LeakCheck:
         finally:
             self._borrows.drop(left)
         if self._borrows.failure and mode != OFF:
-            return f"the check for connection leaks has failed, and may have missed some:\n{self._borrows.failure}"
+            return failure_text(self._borrows.failure)
         _warn(
             [borrow for borrow, its in zip(left, modes, strict=True) if its == WARN], on_server if mode == WARN else ()
         )

@@ -168,7 +168,9 @@ def backend_pid(connection: Any) -> int | None:
 
 
 def _opener(frame: FrameType | None) -> str:
-    """Return who opens a connection: `pool`, `django` or `application`."""
+    """Return who opens a connection, given who calls its class: `pool`, `django` or `application`."""
+    while frame is not None and frame.f_code.co_name == "__init__":  # of a class that an application derived
+        frame = frame.f_back
     while frame is not None:
         module = f"{frame.f_globals.get('__name__', '')}."
         for opener, packages in (("pool", _POOLS), ("django", _DJANGO)):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import overload
 
 from pgwatch_sessions.pools.testing.borrows import Borrows
-from pgwatch_sessions.pools.testing.report import load_text
+from pgwatch_sessions.pools.testing.report import failure_text, load_text
 from pgwatch_sessions.pools.testing.watching import watched_borrows
 
 #: For how many seconds threads and tasks of the application may still return what they have.
@@ -127,10 +127,12 @@ async def _tasks(run: _Run, concurrency: int) -> None:
 def _watched(run: _Run) -> Iterator[tuple[Borrows, int]]:
     """Judge at the end what was taken meanwhile."""
     borrows = watched_borrows()
-    begun = borrows.number
+    begun = borrows.mark()
     yield borrows, begun
     leaks = borrows.left_out(lambda borrow: borrow.number > begun)
     borrows.drop(leaks)
+    if borrows.failure:
+        raise AssertionError(failure_text(borrows.failure))
     if leaks:
         raise AssertionError(load_text(leaks, calls=run.times))
     run.raise_errors()

@@ -25,6 +25,11 @@ def test_text(left: Iterable[str]) -> str:
     return "\n".join((*(f"left out: {line}" for line in left), ADVICE))
 
 
+def failure_text(traceback: str) -> str:
+    """Return the message about a mistake of the check itself."""
+    return f"the check for connection leaks has failed, and may have missed some:\n{traceback}"
+
+
 def leak_lines(leaks: Iterable[Borrow]) -> list[str]:
     """Return a line for each place that took connections, with how many."""
     places = Counter(map(leak_line, leaks))

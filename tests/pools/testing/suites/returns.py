@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import psycopg
@@ -74,6 +75,13 @@ async def pool() -> AsyncIterator[asyncpg.Pool]:
 
 
 @pytest.fixture(scope="session")
+async def own_pool() -> AsyncIterator[asyncpg.Pool]:
+    """A pool whose connections have a class of the application, opened in the test."""
+    async with asyncpg.create_pool(DSN, min_size=0, connection_class=OwnConnection) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
 def psycopg_connections() -> Iterator[psycopg_pool.ConnectionPool]:
     """A psycopg pool; its threads open connections at any time."""
     with psycopg_pool.ConnectionPool(DSN, min_size=2, max_size=4) as pool:
@@ -120,6 +128,20 @@ async def test_async_session(async_engine: AsyncEngine) -> None:
 async def test_asyncpg_pool(pool: asyncpg.Pool) -> None:
     """Acquired and released."""
     async with pool.acquire() as connection:
+        await connection.execute("SELECT 1")
+
+
+class OwnConnection(asyncpg.Connection):
+    """A class of the application, made by a pool."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.reads = 0
+
+
+async def test_pool_with_a_class_of_the_application(own_pool: asyncpg.Pool) -> None:
+    """Its connections rest in the pool."""
+    async with own_pool.acquire() as connection:
         await connection.execute("SELECT 1")
 
 
