@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
-from pgwatch_sessions.pools.tagging import tag_statements, tags
+from pgwatch_sessions.pools import tag_statements, tags
 from tests.support.programs import finished
 from tests.support.servers import Database
 

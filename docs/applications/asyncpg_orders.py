@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from pgwatch_sessions.pools.tagging import tagged_connection, tags
+from pgwatch_sessions.pools import tagged_connection, tags
 
 
 async def read_order(pool: asyncpg.Pool, order: int) -> int:

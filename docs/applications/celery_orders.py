@@ -5,7 +5,7 @@ import os
 from celery import Celery
 from sqlalchemy import create_engine, text
 
-from pgwatch_sessions.pools.tagging import install_celery_tags, tag_statements
+from pgwatch_sessions.pools import install_celery_tags, tag_statements
 
 engine = create_engine(os.environ["ORDERS_DSN"])
 tag_statements(engine, application="orders-worker")

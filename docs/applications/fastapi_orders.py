@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from pgwatch_sessions.pools.tagging import TagMiddleware, tag_statements
+from pgwatch_sessions.pools import TagMiddleware, tag_statements
 
 engine = create_async_engine(os.environ["ORDERS_DSN"])
 tag_statements(engine, application="orders")

@@ -5,7 +5,7 @@ import os
 from flask import Flask
 from sqlalchemy import create_engine, text
 
-from pgwatch_sessions.pools.tagging import tag_flask_requests, tag_statements
+from pgwatch_sessions.pools import tag_flask_requests, tag_statements
 
 engine = create_engine(os.environ["ORDERS_DSN"])
 tag_statements(engine, application="orders")

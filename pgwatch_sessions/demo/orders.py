@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from pgwatch_sessions.pools.tagging import tag_statements
+from pgwatch_sessions.pools import tag_statements
 
 CUSTOMERS = range(1, 11)
 #: This customer has an order with an unknown currency.

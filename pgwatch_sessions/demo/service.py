@@ -26,7 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from pgwatch_sessions.demo.orders import Customer, MeasuredPool, Order, create_and_seed, engine_from_environment
-from pgwatch_sessions.pools.tagging import TagMiddleware
+from pgwatch_sessions.pools import TagMiddleware
 
 SYMBOLS = {"EUR": "€", "USD": "$"}
 

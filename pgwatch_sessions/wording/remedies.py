@@ -48,7 +48,7 @@ def _fix_the_code(finding: Finding, words: Words) -> str:
     tagged = any(session.statement.tags for session in finding.evidence)
     untagged = (
         " To see the route and the line of code here, add them to each statement as a comment "
-        "(pgwatch_sessions.pools.tagging for Python, sqlcommenter for other languages)."
+        "(pgwatch_sessions.pools for Python, sqlcommenter for other languages)."
     )
     return f"Code: {_what_to_look_for(finding, words)}{'' if tagged else untagged}"
 

@@ -9,7 +9,7 @@ from statistics import median
 import asyncpg
 
 from pgwatch_sessions.demo.postgres import cluster, packaged, runnable, serving
-from pgwatch_sessions.pools.tagging import tagged_connection, tags
+from pgwatch_sessions.pools import tagged_connection, tags
 from pgwatch_sessions.pools.tagging.tagger import StatementTagger
 from tests.bench.tables import Limit, limits, table
 

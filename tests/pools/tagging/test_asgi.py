@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
 
+from pgwatch_sessions.pools import TagMiddleware
 from pgwatch_sessions.pools.ledger import current_tags
-from pgwatch_sessions.pools.tagging import TagMiddleware
 from pgwatch_sessions.pools.tagging.context import tags_now
 
 seen: list[str] = []

@@ -5,7 +5,7 @@ import asyncpg
 import pytest
 from asyncpg.pool import PoolConnectionProxy
 
-from pgwatch_sessions.pools.tagging import tagged_connection, tags
+from pgwatch_sessions.pools import tagged_connection, tags
 from tests.pools.tagging.shown import line_of, shown
 from tests.support.servers import Database
 

@@ -1,6 +1,6 @@
 from celery import Celery
 
-from pgwatch_sessions.pools.tagging import install_celery_tags
+from pgwatch_sessions.pools import install_celery_tags
 from pgwatch_sessions.pools.tagging.context import tags_now
 
 app = Celery("shop", broker="memory://")

@@ -1,7 +1,7 @@
 import pytest
 from flask import Flask
 
-from pgwatch_sessions.pools.tagging import tag_flask_requests
+from pgwatch_sessions.pools import tag_flask_requests
 from pgwatch_sessions.pools.tagging.context import tags_now
 
 

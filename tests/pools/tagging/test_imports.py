@@ -7,9 +7,9 @@ import pytest
 @pytest.mark.parametrize(
     ("statement", "allowed"),
     [
-        ("from pgwatch_sessions.pools.tagging import TagMiddleware, job, tags", set()),
-        ("from pgwatch_sessions.pools.tagging import tag_statements", {"sqlalchemy"}),
-        ("from pgwatch_sessions.pools.tagging import tagged_connection", {"asyncpg"}),
+        ("from pgwatch_sessions.pools import TagMiddleware, job, tags", set()),
+        ("from pgwatch_sessions.pools import tag_statements", {"sqlalchemy"}),
+        ("from pgwatch_sessions.pools import tagged_connection", {"asyncpg"}),
     ],
 )
 def test_only_the_library_that_is_tagged_is_imported(statement: str, allowed: set[str]) -> None:
@@ -26,6 +26,6 @@ def test_only_the_library_that_is_tagged_is_imported(statement: str, allowed: se
 
 def test_a_library_that_is_missing_is_named() -> None:
     """The message says what to install."""
-    program = "import sys; sys.modules['sqlalchemy'] = None; from pgwatch_sessions.pools.tagging import tag_statements"
+    program = "import sys; sys.modules['sqlalchemy'] = None; from pgwatch_sessions.pools import tag_statements"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "tag_statements needs SQLAlchemy: pip install 'pgwatch-sessions[sqlalchemy]'" in done.stderr

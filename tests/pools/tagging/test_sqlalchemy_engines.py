@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from pgwatch_sessions.pools.tagging import tag_statements, tags
+from pgwatch_sessions.pools import tag_statements, tags
 from tests.pools.tagging.shown import line_of, shown
 from tests.support.servers import Database
 

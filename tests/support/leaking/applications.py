@@ -18,7 +18,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from pgwatch_sessions.pools.tagging import TagMiddleware, tag_statements
+from pgwatch_sessions.pools import TagMiddleware, tag_statements
 
 PoolMistake = Callable[[asyncpg.Pool, AsyncExitStack], Awaitable[None]]
 AsyncMistake = Callable[[AsyncEngine, AsyncExitStack], Awaitable[None]]
