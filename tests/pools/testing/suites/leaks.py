@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
 from pgwatch_sessions.pools import instrument
+from pgwatch_sessions.pools.tagging import tag_statements, tagged_connection
 
 DSN = os.environ["TEST_DSN"]
 PSYCOPG = DSN.replace("postgresql:", "postgresql+psycopg:")
@@ -178,6 +179,20 @@ async def test_instrumented_asyncpg_pool() -> None:
     """The same for asyncpg."""
     pool = await asyncpg.create_pool(DSN, min_size=1)
     instrument(pool, name="asyncpg leaks")
+    KEPT.append((pool, await pool.acquire()))  # leak
+
+
+def test_tagged_engine() -> None:
+    """Tags change statements only."""
+    engine = create_engine(PSYCOPG)
+    tag_statements(engine, application="leaks")
+    session = Session(engine)
+    session.execute(text("SELECT 1"))  # leak
+
+
+async def test_tagged_connection() -> None:
+    """The same for asyncpg."""
+    pool = await asyncpg.create_pool(DSN, min_size=1, connection_class=tagged_connection(application="leaks"))
     KEPT.append((pool, await pool.acquire()))  # leak
 
 
