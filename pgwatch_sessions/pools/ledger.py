@@ -166,7 +166,7 @@ class Ledger:
     def places(self) -> tuple[CodePlace, ...]:
         """Return where the caller of the pool is, as far as it is to be kept."""
         if self._capture == "site":
-            place = capture(_OWN_FRAMES)
+            place = capture(skip=_OWN_FRAMES)
             return () if place is None else (place,)
         return capture_stack() if self._capture == "stack" else ()
 

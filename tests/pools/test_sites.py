@@ -138,3 +138,17 @@ def test_a_stack_is_cut_at_the_limit() -> None:
         return deep(levels - 1) if levels else capture_stack(5)
 
     assert len(deep(50)) == 5
+
+
+def test_code_that_lends_connections_can_be_left_out() -> None:
+    """An application's own pool class is not the borrower."""
+
+    def lend() -> CodePlace | None:
+        return capture({lend.__code__})
+
+    assert _site(lend()).function == "test_code_that_lends_connections_can_be_left_out"
+
+
+def test_more_frames_than_there_are_cannot_be_skipped() -> None:
+    """A greenlet begins with none."""
+    assert _site(capture(skip=10_000)).function == "test_more_frames_than_there_are_cannot_be_skipped"
