@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
-from pgwatch_sessions.pools import instrument
-from pgwatch_sessions.pools.tagging import tag_statements, tagged_connection
+from pgwatch_sessions.pools import instrument, tag_statements, tagged_connection
 
 DSN = os.environ["TEST_DSN"]
 PSYCOPG = DSN.replace("postgresql:", "postgresql+psycopg:")
