@@ -177,7 +177,7 @@ def _is_young(track: Track) -> bool:
 def _climbs(origin: Origin, lost: Sequence[Track], history: History, policy: Policy) -> bool:
     """Return whether an origin has more and more sessions, at its quietest moments too, and does not use them.
 
-    What was opened together, in several processes, counts once.
+    Only what was lost before explains growth. What was opened together, in several processes, counts once.
     """
     sizes, now = history.sizes.get(origin), history.last_poll_at
     if sizes is None or now is None:
@@ -189,9 +189,10 @@ def _climbs(origin: Origin, lost: Sequence[Track], history: History, policy: Pol
         if span.least > most:
             records.append(span.begin)
             most = span.least
-    grown = min(most - needed, _moments([since for track in lost if (since := held_since(track)) > settled_at], policy))
-    recent = sum(begin > now - _WINDOWS * policy.growth_window for begin in records)
-    return grown >= _MIN_PASSED_OVER and recent >= _RECORDS
+    if sum(begin > now - _WINDOWS * policy.growth_window for begin in records) < _RECORDS:
+        return False
+    losses = [since for track in lost if settled_at < (since := held_since(track)) <= records[-1]]
+    return min(most - needed, _moments(losses, policy)) >= _MIN_PASSED_OVER
 
 
 def _needed(spans: Sequence[Span], settled_at: float) -> tuple[int, Sequence[Span]]:

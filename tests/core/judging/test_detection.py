@@ -279,14 +279,20 @@ def test_growth_needs_growth(least: Sequence[int], is_leak: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "is_leak"),
-    [pytest.param([400, 300, 200, 100], True, id="apart"), pytest.param([304, 303, 302, 301], False, id="together")],
+    ("late", "since", "is_leak"),
+    [
+        pytest.param([500, 400, 300, 200], 0, True, id="each at another moment"),
+        pytest.param(
+            [304, 303, 302, 301], 0, False, id="together: an engine that four processes need for the first time"
+        ),
+        pytest.param([500, 400, 300, 200], 3, False, id="after it had stopped to grow"),
+    ],
 )
-def test_what_one_event_opens_is_no_growth(late: Sequence[float], is_leak: bool) -> None:
-    """An engine that four processes need for the first time, at the same moment, beside some that rest for longer."""
+def test_what_did_not_make_an_origin_grow_is_no_growth(late: Sequence[float], since: int, is_leak: bool) -> None:
+    """Its size stays the same `since` so many quarters of a window. Some sessions rest for longer."""
     rests = [1400, 1300, 1200, *late, 1]
     idle = sessions(IDLE, *rests, born=[rest + 1 for rest in rests])
-    history = replace(history_of(idle, LEAVES), sizes=growing_by_steps([3] * 6 + [4, 5, 6, 7, 8]))
+    history = replace(history_of(idle, LEAVES), sizes=growing_by_steps([3] * 6 + [4, 5, 6, 7, 8] + [8] * since))
     (found,) = found_in(history, POLICY)
     assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
 
