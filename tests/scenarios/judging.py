@@ -5,23 +5,19 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 from pgwatch_sessions.core.events import LeakChanged, LeakOpened
 from pgwatch_sessions.core.findings import Finding, Severity, Verdict
 from pgwatch_sessions.core.model import Client
 from tests.scenarios.expectations import WARM_UP, clients_of, expectations, warning_due
-from tests.scenarios.playing import Played, Seen
+from tests.scenarios.forecasts import ForecastErrors, false_forecasts, forecast_errors
+from tests.scenarios.playing import Played
 from tests.scenarios.story import Truth
 
 RATE_TOLERANCE = 0.2
-FORECAST_TOLERANCE = 0.25
 DIAGNOSIS_RIGHT = 0.95
-#: Leaked sessions that are needed to judge a rate, and the part around half-way in which the forecast is judged.
+#: Leaked sessions that are needed to judge a rate.
 _ENOUGH = 10
-_HALF_WAY = 0.05
-#: Seconds before exhaustion at which the forecast is judged again.
-_BEFORE = 600.0
 #: Seconds within which findings close after all leaked sessions are gone.
 CLOSED_WITHIN = 120.0
 
@@ -49,19 +45,6 @@ class Found:
     def due(self) -> bool:
         """Whether it had to be found before the end of the story."""
         return min(self.deadline, self.truth.found_within if self.truth.comes_back else math.inf) <= self.lasted
-
-
-class ForecastErrors(NamedTuple):
-    """Relative errors of the forecast of exhaustion: infinite if there was none, None if it is not judged."""
-
-    half_way: float | None = None
-    #: Ten minutes before it.
-    at_ten_minutes: float | None = None
-
-    @property
-    def judged(self) -> tuple[float, ...]:
-        """Those that are judged."""
-        return tuple(error for error in self if error is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +100,8 @@ def judge(played: Played) -> Judgement:
         false_warnings=tuple(_false_warnings(played, _reported(played))),
         false_warnings_alone=tuple(_false_warnings(played, _alone(played))),
         found_alone=_found_alone(played),
-        forecast_errors=_forecast_errors(played),
-        false_forecasts=tuple(_false_forecasts(played)),
+        forecast_errors=forecast_errors(played),
+        false_forecasts=tuple(false_forecasts(played)),
         verdicts=verdicts,
         verdicts_right=right,
         flaps=_flaps(played),
@@ -186,45 +169,6 @@ def _rate_error(played: Played, truth: Truth, leaked: list[float]) -> float | No
             true = recent / span * 60
             errors.append(abs(reported - true) / true)
     return median(errors) if errors else None
-
-
-def _forecast_errors(played: Played) -> ForecastErrors:
-    if not played.story.forecast or not played.ledger or not played.exhausted_at:
-        return ForecastErrors()
-    full, first = min(played.exhausted_at.values()), played.ledger[0].at
-    half, near = (full + first) / 2, (full - first) * _HALF_WAY
-    return ForecastErrors(
-        half_way=_forecast_error(played, half, full, near=near),
-        at_ten_minutes=_forecast_error(played, full - _BEFORE, full, near=near)
-        if full - _BEFORE > half - near
-        else None,
-    )
-
-
-def _forecast_error(played: Played, judged_at: float, full: float, *, near: float) -> float | None:
-    """Return the median error of the polls that are `near` seconds from a time."""
-    return median_of(
-        abs(_nearest(seen) - (full - seen.at)) / (full - seen.at)
-        for seen in played.seen
-        if abs(seen.at - judged_at) < near
-    )
-
-
-def median_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of those that are known; None if there are none."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _nearest(seen: Seen) -> float:
-    return min(seen.exhaustion.values(), default=float("inf"))
-
-
-def _false_forecasts(played: Played) -> Iterator[float]:
-    horizon = played.story.policy.horizon
-    for seen in played.seen:
-        if any(begin <= seen.at < end for begin, end in played.story.flat) and _nearest(seen) < horizon:
-            yield seen.at
 
 
 def _false_warnings(played: Played, reported: Iterable[tuple[float, Finding]]) -> Iterator[Finding]:

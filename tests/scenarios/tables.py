@@ -5,7 +5,8 @@ from itertools import groupby
 from statistics import median
 
 from tests.scenarios.classic import RULES
-from tests.scenarios.judging import Judgement, median_of
+from tests.scenarios.forecasts import median_of
+from tests.scenarios.judging import Judgement
 from tests.scenarios.verdicts import complaints, missed
 
 _COLUMNS = (
@@ -57,8 +58,11 @@ def random_table(judgements: Iterable[Judgement]) -> str:
         ("false pages per 1,000 hours of a service", f"{false / hours * 1000:.1f}" if hours else "-"),
         ("verdicts right", _share(sum(each.verdicts_right for each in all_of_them), verdicts)),
         ("stories with a forecast of what never comes", str(flat)),
-        ("median error of forecasts half-way", _percent(each.half_way for each in errors)),
-        ("median error of forecasts ten minutes before", _percent(each.at_ten_minutes for each in errors)),
+        ("median error of forecasts half-way", _percent(each.half_way.error for each in errors if each.half_way)),
+        (
+            "median error of forecasts ten minutes before",
+            _percent(each.at_ten_minutes.error for each in errors if each.at_ten_minutes),
+        ),
         ("findings opened too often", str(sum(each.flaps for each in all_of_them))),
     )
     return _table(("of random stories", ""), rows)
@@ -89,8 +93,8 @@ def _figures(name: str, judgements: Sequence[Judgement]) -> tuple[str, ...]:
         f"{sum(len(each.false_warnings) for each in judgements) / hours * 1000:.1f}" if hours else "-",
         _share(sum(sites), len(sites)),
         _percent(each.rate_error for each in found),
-        _percent(each.half_way for each in forecasts),
-        _percent(each.at_ten_minutes for each in forecasts),
+        _percent(each.half_way.error for each in forecasts if each.half_way),
+        _percent(each.at_ten_minutes.error for each in forecasts if each.at_ten_minutes),
         str(sum(bool(each.false_forecasts) for each in judgements)),
         _share(sum(each.verdicts_right for each in judgements), verdicts),
         str(sum(each.flaps for each in judgements)),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pgwatch_sessions.core.findings import Severity
-from tests.scenarios.judging import DIAGNOSIS_RIGHT, FORECAST_TOLERANCE, RATE_TOLERANCE, Found, Judgement
+from tests.scenarios.judging import DIAGNOSIS_RIGHT, RATE_TOLERANCE, Found, Judgement
 
 
 def complaints(judgement: Judgement) -> tuple[str, ...]:
@@ -23,8 +23,8 @@ def _all(judgement: Judgement) -> Iterator[str]:
         yield f"{judgement.flaps} findings too many"
     for finding in judgement.left_open:
         yield f"left open: {finding.key.site!r}"
-    if any(error > FORECAST_TOLERANCE for error in judgement.forecast_errors.judged):
-        yield f"forecast wrong by {' and '.join(f'{error:.0%}' for error in judgement.forecast_errors.judged)}"
+    if any(each.is_wrong for each in judgement.forecast_errors.judged):
+        yield f"forecast wrong by {' and '.join(f'{each.error:.0%}' for each in judgement.forecast_errors.judged)}"
     if judgement.false_forecasts:
         at = judgement.false_forecasts
         yield f"{len(at)} polls forecast exhaustion from {at[0]:.0f} to {at[-1]:.0f} s, although nothing grows"
