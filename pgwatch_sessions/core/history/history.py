@@ -41,8 +41,6 @@ class History:
     sizes: Mapping[Origin, OriginSizes] = field(default_factory=dict)
     #: Sessions that were set up and not used since, of clients that return theirs to a pool.
     only_set_up: frozenset[SessionId] = frozenset()
-    #: Slots of the server that are not in use; None if not known.
-    free_slots: int | None = None
 
     def returns_to_pool(self, client: Client) -> bool:
         """Return whether the client is known to return its sessions to a pool."""
@@ -154,8 +152,5 @@ class History:
                 moments=first_moments(rest_limit),
             ),
             sizes=follow_sizes(self.sizes, before, after, at=snapshot.taken_at, length=_SPAN * window),
-            free_slots=None
-            if snapshot.server.ordinary_slots is None
-            else max(0, snapshot.server.ordinary_slots - len(after)),
         )
         return history, ended

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
 from pgwatch_sessions.core.history import History, Origin, Span, Track
@@ -17,6 +17,7 @@ from pgwatch_sessions.core.judging.detection import (
 from pgwatch_sessions.core.judging.hold_limits import NORMAL_FACTOR
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.judging.poll_context import PollContext
+from pgwatch_sessions.core.limits import SlotUsage
 from pgwatch_sessions.core.model import Client, Session, SessionState
 from pgwatch_sessions.core.statements import StatementKind
 
@@ -28,7 +29,7 @@ _USED = frozenset({StatementKind.APPLICATION, StatementKind.RETURNED})
 _FIRST_MOMENTS = 5.0
 #: A session may become free this many seconds after another one was already opened.
 _SAME_MOMENT = 1.0
-#: If the server is full within this many windows at the present rate, growth is not watched first.
+#: If a limit is reached within this many windows at the present rate, growth is not watched first.
 _URGENT = 4.0
 #: Growth is looked for in this many windows.
 _WINDOWS = 3.0
@@ -59,15 +60,17 @@ def growing_origins(context: PollContext) -> Iterator[Suspicion]:
         origins.setdefault(track.origin, []).append(track)
     lost = {origin: _lost(tracks, history, policy) for origin, tracks in origins.items()}
     larger = {
-        origin for origin, each in lost.items() if each and _is_larger(origin, len(origins[origin]), each, history)
+        origin: each
+        for origin, each in lost.items()
+        if each and _is_larger(origin, len(origins[origin]), each, history)
     }
-    is_urgent = _is_urgent([track for origin in larger for track in lost[origin]], history, policy)
+    urgent = [each for each in context.slots if _is_urgent(each, larger, context)]
     clients: dict[Client, list[Track]] = {}
     growing: set[Client] = set()
     for origin, grown in lost.items():
         clients.setdefault(origin.client, []).extend(grown)
         if len(grown) >= SEVERAL and (
-            (is_urgent and origin in larger)
+            (origin in larger and any(each.limit.applies_to(origin.client) for each in urgent))
             or _uses_each_once(origin, origins[origin], history, policy)
             or _climbs(origin, grown, history, policy)
         ):
@@ -105,12 +108,14 @@ def _lost(tracks: Sequence[Track], history: History, policy: Policy) -> list[Tra
     return _passed_over(unused, [track for track in tracks if _was_used(track)])
 
 
-def _is_urgent(lost: Sequence[Track], history: History, policy: Policy) -> bool:
-    """Return whether the server would be full before it is known whether its origins go on growing."""
-    if history.free_slots is None or history.last_poll_at is None or len(lost) < _MIN_PASSED_OVER:
+def _is_urgent(slots: SlotUsage, larger: Mapping[Origin, Sequence[Track]], context: PollContext) -> bool:
+    """Return whether a limit would be reached before it is known whether origins that are `larger` go on growing."""
+    lost = [track for origin, each in larger.items() if slots.limit.applies_to(origin.client) for track in each]
+    if len(lost) < _MIN_PASSED_OVER:
         return False
-    seconds = history.last_poll_at - min(map(held_since, lost))
-    return history.free_slots * seconds < _URGENT * policy.growth_window * len(lost)
+    seconds = context.now - min(map(held_since, lost))
+    free = max(0, slots.capacity - slots.used)
+    return free * seconds < _URGENT * context.policy.growth_window * len(lost)
 
 
 def _is_larger(origin: Origin, size: int, lost: Iterable[Track], history: History) -> bool:

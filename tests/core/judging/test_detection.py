@@ -28,7 +28,8 @@ from pgwatch_sessions.core.judging.detection import (
 from pgwatch_sessions.core.judging.detectors import detect
 from pgwatch_sessions.core.judging.hold_limits import HoldLimits
 from pgwatch_sessions.core.judging.policy import Policy
-from pgwatch_sessions.core.model import Client, Session, SessionState
+from pgwatch_sessions.core.limits import LimitId, SlotUsage
+from pgwatch_sessions.core.model import Client, LimitScope, Session, SessionState
 from tests.support.contexts import context_of
 from tests.support.values import NOW, ORDERS, session
 
@@ -42,6 +43,7 @@ CONFIGURED = (
 )
 READ = "SELECT * FROM orders"
 SITE = "SELECT orders"
+SERVER = LimitId(LimitScope.SERVER, "db")
 #: A client that returns its sessions to a pool, and one that leaves its statements on idle sessions.
 RETURNS = ClientHabits(seen_at=NOW, returned=10)
 LEAVES = ClientHabits(seen_at=NOW, left=10)
@@ -63,9 +65,12 @@ def history_of(
     return History(first_poll_at=NOW - 1000, last_poll_at=NOW, tracks=tracks, habits={ORDERS: habits} if habits else {})
 
 
-def found_in(history: History, policy: Policy) -> tuple[Suspicion, ...]:
-    """Return what is suspected at a poll after which this is remembered."""
-    return detect(context_of(history, policy))
+def found_in(
+    history: History, policy: Policy, *, free: int | None = None, limit: LimitId = SERVER
+) -> tuple[Suspicion, ...]:
+    """Return what is suspected at a poll after which this is remembered; `free` slots are left of a limit."""
+    slots = () if free is None else (SlotUsage(limit.scope, limit.name, 1000, 1000 - free),)
+    return detect(context_of(history, policy, slots=slots))
 
 
 def sessions(
@@ -231,8 +236,7 @@ def test_an_origin_that_opens_sessions_and_does_not_use_the_earlier_ones(
 ) -> None:
     """Of a client that returns its sessions, a session used once after it was opened counts."""
     history = history_of(sessions(IDLE, *idle, query="ROLLBACK", born=opened), RETURNS, moves=1)
-    history = replace(history, free_slots=10)
-    found = [each for each in found_in(history, POLICY) if each.key.kind is LeakKind.ORIGIN_GROWTH]
+    found = [each for each in found_in(history, POLICY, free=10) if each.key.kind is LeakKind.ORIGIN_GROWTH]
     assert bool(found) is grows
     if grows:
         assert (found[0].key.site, found[0].is_leak) == (UNKNOWN_SITE, True)
@@ -318,16 +322,24 @@ def test_a_process_that_uses_each_session_once(spans: int, used_for: float, is_l
 def test_a_full_server_is_not_urgent_while_nothing_grows() -> None:
     """A pool of a constant size on a server that is nearly full renews its sessions."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
-    history = replace(history_of(idle, LEAVES), free_slots=20, sizes=growing_by_steps([6] * 7 + [2, 6, 6, 6]))
-    assert [each.is_leak for each in found_in(history, POLICY)] == [False]
+    history = replace(history_of(idle, LEAVES), sizes=growing_by_steps([6] * 7 + [2, 6, 6, 6]))
+    assert [each.is_leak for each in found_in(history, POLICY, free=20)] == [False]
 
 
-def test_growth_that_fills_the_server_soon_is_not_watched_first() -> None:
-    """At the rate at which sessions are lost, 20 free slots are gone within 40 minutes."""
+@pytest.mark.parametrize(
+    ("free", "limit", "is_leak"),
+    [
+        pytest.param(20, SERVER, True, id="the server has 20 free slots: at this rate they are gone within 40 minutes"),
+        pytest.param(20, LimitId(LimitScope.DATABASE, ORDERS.database), True, id="its database"),
+        pytest.param(20, LimitId(LimitScope.ROLE, ORDERS.user), True, id="its role"),
+        pytest.param(20, LimitId(LimitScope.DATABASE, "another"), False, id="another database"),
+        pytest.param(900, SERVER, False, id="the server has many"),
+    ],
+)
+def test_growth_that_reaches_a_limit_soon_is_not_watched_first(free: int, limit: LimitId, is_leak: bool) -> None:
+    """Nobody knows yet whether it goes on."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
-    history = history_of(idle, LEAVES)
-    assert [each.is_leak for each in found_in(replace(history, free_slots=20), POLICY)] == [True]
-    assert [each.is_leak for each in found_in(replace(history, free_slots=2000), POLICY)] == [False]
+    assert [each.is_leak for each in found_in(history_of(idle, LEAVES), POLICY, free=free, limit=limit)] == [is_leak]
 
 
 @pytest.mark.parametrize(
