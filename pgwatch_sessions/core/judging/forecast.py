@@ -25,10 +25,9 @@ _MIN_RISE = 2.0
 _LATE_PART = 1 / 6
 _MIN_LATE_RISE = 1.0
 _MIN_LATE_SPEED = 0.5
-#: The same of the last third of the window, compared with the fastest: traffic that rose and levels off still opens a
-#: session now and then, whenever there are more requests at once than ever before.
-_THIRDS = 3
-_MIN_LAST_THIRD = 0.5
+#: The same of the last third and of the last sixth of the window, compared with the fastest: traffic that rose and
+#: levels off still opens a session now and then, whenever there are more requests at once than ever before.
+_MIN_LAST_PARTS = ((3, 0.5), (6, 0.25))
 #: The slots grow with a leak if they do so by at least this part of its rate.
 _KEEPS_UP = 0.5
 #: If fewer starts lie in the window, the rate is judged by this many latest ones.
@@ -85,13 +84,15 @@ class UsageHistory:
 
 
 def _levels_off(series: Sequence[tuple[float, int]]) -> bool:
-    """Return whether the series rose much more slowly in the last third of its time than in the fastest one."""
+    """Return whether the series rose much more slowly in the last part of its time than in the fastest one."""
     begin, end = series[0][0], series[-1][0]
-    bounds = [begin + (end - begin) * i / _THIRDS for i in range(_THIRDS)]
-    places = [bisect_left(series, (bound, -1)) for bound in bounds]
-    marks = [*(series[place][1] for place in places), series[-1][1]]
-    rises = [later - earlier for earlier, later in pairwise(marks)]
-    return rises[-1] < _MIN_LAST_THIRD * max(rises)
+    for parts, least in _MIN_LAST_PARTS:
+        places = [bisect_left(series, (begin + (end - begin) * i / parts, -1)) for i in range(parts)]
+        marks = [*(series[place][1] for place in places), series[-1][1]]
+        rises = [later - earlier for earlier, later in pairwise(marks)]
+        if rises[-1] < least * max(rises):
+            return True
+    return False
 
 
 def _pairs(series: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:

@@ -40,6 +40,7 @@ TRENDS: Mapping[str, tuple[UsageHistory, float]] = {
     "a clear rise, but over less than a fifth of the window": (usage(*range(10, 30, 2)), 0.0),
     "a step that is over: a deploy, a morning rush": (usage(*[20] * 30 + [40] * 30), 0.0),
     "a steep rise that levels off": (usage(*[20] * 30, *range(20, 60, 4), *(60 + i // 2 for i in range(20))), 0.0),
+    "most of the rise in the last third": (usage(*[20] * 41, *range(20, 90, 14), *range(80, 94)), 0.0),
     "a rise by one connection": (usage(*(20 + (i > 40) for i in range(60))), 0.0),
 }
 
