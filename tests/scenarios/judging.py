@@ -194,8 +194,10 @@ def _flaps(played: Played) -> int:
     for truth in played.story.leaks:
         allowed[truth.client] = allowed.get(truth.client, 0) + truth.findings * starts
     opened: dict[Client, int] = {}
-    for _, finding in played.opened:
-        opened[finding.key.client] = opened.get(finding.key.client, 0) + 1
+    for at, finding in played.opened:
+        # What is noticed before the leak begins is something else.
+        if at >= _first(played, finding.key.client):
+            opened[finding.key.client] = opened.get(finding.key.client, 0) + 1
     return sum(max(0, opened.get(client, 0) - number) for client, number in allowed.items())
 
 
