@@ -59,22 +59,10 @@ def growing_origins(context: PollContext) -> Iterator[Suspicion]:
     for track in history.tracks.values():
         origins.setdefault(track.origin, []).append(track)
     lost = {origin: _lost(tracks, history, policy) for origin, tracks in origins.items()}
-    larger = {
-        origin: each
-        for origin, each in lost.items()
-        if each and _is_larger(origin, len(origins[origin]), each, history)
-    }
-    urgent = [each for each in context.slots if _is_urgent(each, larger, context)]
+    growing = {origin.client for origin in _growing(origins, lost, context)}
     clients: dict[Client, list[Track]] = {}
-    growing: set[Client] = set()
-    for origin, grown in lost.items():
-        clients.setdefault(origin.client, []).extend(grown)
-        if len(grown) >= SEVERAL and (
-            (origin in larger and any(each.limit.applies_to(origin.client) for each in urgent))
-            or _uses_each_once(origin, origins[origin], history, policy)
-            or _climbs(origin, grown, history, policy)
-        ):
-            growing.add(origin.client)
+    for origin, each in lost.items():
+        clients.setdefault(origin.client, []).extend(each)
     for client, grown in clients.items():
         if len(grown) >= SEVERAL:
             grown.sort(key=longest_first)
@@ -89,6 +77,26 @@ def growing_origins(context: PollContext) -> Iterator[Suspicion]:
                 and len(grown) >= _MIN_PASSED_OVER
                 and last_birth - starts[0] >= MIN_SPREAD * policy.hold_limit,
             )
+
+
+def _growing(
+    origins: Mapping[Origin, Sequence[Track]], lost: Mapping[Origin, Sequence[Track]], context: PollContext
+) -> Iterator[Origin]:
+    """Yield the origins that grow by the sessions that they lose."""
+    history, policy = context.history, context.policy
+    larger = {
+        origin: each
+        for origin, each in lost.items()
+        if each and _is_larger(origin, len(origins[origin]), each, history)
+    }
+    urgent = [each.limit for each in context.slots if _is_urgent(each, larger, context)]
+    for origin, each in lost.items():
+        if len(each) >= SEVERAL and (
+            (origin in larger and any(limit.applies_to(origin.client) for limit in urgent))
+            or _uses_each_once(origin, origins[origin], history, policy)
+            or _climbs(origin, each, history, policy)
+        ):
+            yield origin
 
 
 def _lost(tracks: Sequence[Track], history: History, policy: Policy) -> list[Track]:
