@@ -78,8 +78,9 @@ WHAT_THE_SERVER_SHOWS = (
         parts=(
             orders(leaking(READ_METRICS, per_minute=4, begin=300, keeps=Keeps.CONNECTION), pool=autocommit(20, 40)),
         ),
-        # In the first window of a process, growth on a large server may be what it needs.
-        leaks=(truth(READ_METRICS, kinds=GROWTH, warned_within=600.0),),
+        # In the first window of a process, growth on a large server may be what it needs. Then two quarters of a window
+        # must show that it goes on.
+        leaks=(truth(READ_METRICS, kinds=GROWTH, warned_within=900.0),),
         minutes=30,
         server=BIG,
     ),
