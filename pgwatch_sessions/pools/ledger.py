@@ -120,6 +120,8 @@ class Ledger:
         self.on = True
         #: Lives as long as the ledger, which lives as long as the pool.
         self.keep: object = None
+        #: The objects that `remember()` got, by id. It stays the same dict, so that a listener can keep it.
+        self.known_records: dict[int, weakref.ref[object]] = {}
         self._capture = capture
         self._limits = limits
         self._idle = idle
@@ -134,7 +136,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._entries: dict[Hashable, Entry] = {}
         self._detached: dict[Hashable, Entry] = {}
-        self._records: dict[int, weakref.ref[object]] = {}
+        self.known_records.clear()
         self._waits: dict[int, float] = {}
         self._ends = dict.fromkeys(WaitEnd, 0)
         self._collected = 0
@@ -238,12 +240,12 @@ class Ledger:
     def remember(self, record: object) -> None:
         """Keep a weak reference to an object in which the pool keeps a connection."""
         number = id(record)
-        if number not in self._records:
-            self._records[number] = weakref.ref(record, lambda _: self._records.pop(number, None))
+        if number not in self.known_records:
+            self.known_records[number] = weakref.ref(record, lambda _: self.known_records.pop(number, None))
 
     def records(self) -> list[object]:
         """Return the remembered objects that still exist."""
-        return [record for ref in list(self._records.values()) if (record := ref()) is not None]
+        return [record for ref in list(self.known_records.values()) if (record := ref()) is not None]
 
     def snapshot(self) -> PoolSnapshot:
         """Return the pool's numbers now."""

@@ -5,7 +5,6 @@ closed or killed while it is out frees its place in the pool without a release: 
 entry is still right.
 """
 
-import weakref
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
@@ -103,8 +102,8 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
             ledger.end_wait(wait, _end(error))
             raise
         try:
-            owner = weakref.ref(proxy._holder)  # noqa: SLF001
-            ledger.borrow(id(proxy), owner=owner, places=_asked_from.get(), wait=wait)
+            holder = proxy._holder  # noqa: SLF001  # the pool keeps it; before asyncpg 0.31 it has no weak references
+            ledger.borrow(id(proxy), owner=lambda: holder, places=_asked_from.get(), wait=wait)
         except Exception as error:  # noqa: BLE001
             ledger.switch_off(error)
         return proxy

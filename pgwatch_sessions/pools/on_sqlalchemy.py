@@ -120,10 +120,13 @@ def _checkout_listener(ledger: Ledger) -> Callable[..., None]:
 
 
 def _end_listener(ledger: Ledger) -> Callable[..., None]:
+    known = ledger.known_records
+
     def end(connection: Any, record: Any) -> None:
         if ledger.on and connection is not None:
             try:
-                ledger.remember(record)
+                if id(record) not in known:
+                    ledger.remember(record)
                 ledger.give_back(id(connection))
             except Exception as error:  # noqa: BLE001
                 ledger.switch_off(error)

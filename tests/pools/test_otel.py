@@ -71,10 +71,12 @@ def test_each_duration_is_recorded_once(engine: Engine, reader: InMemoryMetricRe
     """A collection adds what came since the last one."""
     for _ in range(3):
         engine.connect().close()
-    _points(reader)
-    engine.connect().close()
-    _points(reader)
     points = _points(reader)
+    engine.connect().close()
+    # Depending on the SDK, a value that is recorded during a collection is shown by this one or by the next, and a
+    # histogram without new values is shown again or not.
+    for _ in range(2):
+        points |= _points(reader)
     assert (points["wait_time", None].count, points["use_time", None].count) == (4, 4)
     assert points["create_time", None].count == 1
 
