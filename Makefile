@@ -17,6 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 SYNCED := .venv/.synced
 DEPLOY_SYNCED := .venv/.synced-deploy
+LOWEST := .tools/lowest
 MATRIX := tests/matrix
 MATRIX_INSTALLED := $(MATRIX)/node_modules/.installed
 
@@ -40,6 +41,14 @@ test-fast: $(SYNCED) ## run the tests that need no PostgreSQL server and start n
 .PHONY: test-matrix
 test-matrix: $(SYNCED) $(MATRIX_INSTALLED) ## run the tests of the SQL on every PostgreSQL major (needs npm)
 	@PGWATCH_TEST_MATRIX="$(CURDIR)/$(MATRIX)/node_modules" .venv/bin/pytest $(PARALLEL) -k pg1 $(ARGS)
+
+# Without the samples, which need further libraries, and without what those old versions do wrong themselves: SQLAlchemy
+# loses a connection whose query is cancelled, psycopg_pool one that is returned while a caller runs out of time.
+.PHONY: test-pools-lowest
+test-pools-lowest: $(LOWEST) ## run the tests of pgwatch_sessions.pools with the oldest libraries that applications may have
+	@$(LOWEST)/bin/python -m pytest tests/pools/test_*.py -n logical -p no:cacheprovider \
+	    -W ignore::pytest.PytestUnraisableExceptionWarning \
+	    -k "not samples and not cancelled_query and not with_a_psycopg_pool" $(ARGS)
 
 .PHONY: manifests
 manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kubernetes, from alerts/ and grafana/
@@ -115,7 +124,7 @@ clean: ## remove everything that make and the tools have written
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(SYNCED): pyproject.toml uv.lock $(UV_INSTALLED)
 	@echo "installing what uv.lock names into .venv ..."
@@ -146,6 +155,11 @@ $(UV_INSTALLED):
 	    exit 1; \
 	fi; \
 	"$$@" --quiet --no-input --disable-pip-version-check install --no-cache-dir uv==$(UV_VERSION)
+	@touch $@
+
+$(LOWEST): tests/pools/lowest.txt $(UV_INSTALLED)
+	@$(UV) venv --quiet --clear --python .tools/bin/python $@
+	@$(UV) pip install --quiet --python $@/bin/python --requirements $<
 	@touch $@
 
 $(MATRIX_INSTALLED): $(MATRIX)/package.json $(MATRIX)/package-lock.json
