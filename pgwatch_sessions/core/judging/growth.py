@@ -37,6 +37,9 @@ _RECORDS = 2
 #: How many spans a low lasts until it tells what an origin needs. While a pool renews its sessions, there are fewer of
 #: them for some minutes.
 _LASTING = 3
+#: The processes at one address have fewer pools than this, and a burst of requests opens sessions for fewer seconds.
+_MANY = 16
+_NO_BURST = 5
 #: A client of which this part of the sessions was used only once has no pool.
 _NEARLY_ALL = 0.9
 
@@ -141,15 +144,19 @@ def _level(spans: Sequence[Span]) -> int:
 def _uses_each_once(origin: Origin, tracks: Sequence[Track], history: History, policy: Policy) -> bool:
     """Return whether an origin uses nearly every session only right after it was opened, and still opens others.
 
-    No pool does that. But in the first window of a process, each may be the first session of another pool, which was
-    needed once.
+    No pool does that. But in the first window of a process, each of a few may be the first session of another pool,
+    which was needed once. Many that were opened one after the other, not in one burst, are too many for that.
     """
     once = sum(_was_used(track) and _was_used_once(track, policy) for track in tracks)
     if once < _MIN_PASSED_OVER or once < _NEARLY_ALL * len(tracks):
         return False
-    begin = (history.last_poll_at or 0.0) - _WINDOWS * policy.growth_window
+    now, births = history.last_poll_at or 0.0, list(map(_born, tracks))
+    begin = now - _WINDOWS * policy.growth_window
+    if once >= _MANY and _moments([born for born in births if born > begin], apart=_SAME_MOMENT) >= _NO_BURST:
+        return True
     begin = max(begin, _settled_at(origin, history, policy))
-    return _moments([_born(track) for track in tracks if _born(track) > begin], policy) >= SEVERAL
+    apart = MIN_SPREAD * policy.hold_limit
+    return _moments([born for born in births if born > begin], apart=apart) >= SEVERAL
 
 
 def _was_used_once(track: Track, policy: Policy) -> bool:
@@ -163,11 +170,11 @@ def _settled_at(origin: Origin, history: History, policy: Policy) -> float:
     return (history.last_poll_at or 0.0) if sizes is None else sizes.first_seen_at + policy.growth_window
 
 
-def _moments(times: Iterable[float], policy: Policy) -> int:
-    """Return at how many different moments these were: what one event opens in several processes counts once."""
+def _moments(times: Iterable[float], *, apart: float) -> int:
+    """Return at how many moments, so many seconds apart, these were. One event opens sessions in several processes."""
     moments, last = 0, -math.inf
     for time in sorted(times):
-        if time - last >= MIN_SPREAD * policy.hold_limit:
+        if time - last >= apart:
             moments, last = moments + 1, time
     return moments
 
@@ -205,7 +212,7 @@ def _climbs(origin: Origin, lost: Sequence[Track], history: History, policy: Pol
     if sum(begin > now - _WINDOWS * policy.growth_window for begin in records) < _RECORDS:
         return False
     losses = [since for track in lost if settled_at < (since := held_since(track)) <= records[-1]]
-    return min(most - needed, _moments(losses, policy)) >= _MIN_PASSED_OVER
+    return min(most - needed, _moments(losses, apart=MIN_SPREAD * policy.hold_limit)) >= _MIN_PASSED_OVER
 
 
 def _needed(spans: Sequence[Span], settled_at: float) -> tuple[int, Sequence[Span]]:

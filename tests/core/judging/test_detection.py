@@ -319,6 +319,24 @@ def test_a_process_that_uses_each_session_once(spans: int, used_for: float, is_l
     assert (found.key.kind, found.is_leak) == (LeakKind.ORIGIN_GROWTH, is_leak)
 
 
+@pytest.mark.parametrize(
+    ("number", "apart", "is_leak"),
+    [
+        pytest.param(18, 5, True, id="eighteen within 90 s: no process has so many pools"),
+        pytest.param(14, 5, False, id="fourteen: several processes may have so many pools"),
+        pytest.param(18, 0.15, False, id="a burst, after which the pools of several processes rest"),
+    ],
+)
+def test_many_sessions_that_were_used_once_are_a_leak_in_the_first_window_too(
+    number: int, apart: float, is_leak: bool
+) -> None:
+    """They were opened one after the other, each for a second of use. The last one is opened now."""
+    rests = [*(300 - apart * i for i in range(number)), 1]
+    idle = sessions(IDLE, *rests, born=[rest + 1 for rest in rests])
+    history = replace(history_of(idle, LEAVES, moves=1), sizes=growing_by_steps([1] * 4))
+    assert [each.is_leak for each in found_in(history, POLICY)] == [is_leak]
+
+
 def test_a_full_server_is_not_urgent_while_nothing_grows() -> None:
     """A pool of a constant size on a server that is nearly full renews its sessions."""
     idle = sessions(IDLE, 500, 400, 300, 200, 100, 1, born=[900, 410, 310, 210, 110, 2])
