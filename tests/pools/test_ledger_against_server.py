@@ -25,6 +25,15 @@ from tests.support.waiting import until
 STEPS = ("borrow", "return", "drop", "invalidate", "detach", "kill", "dispose", "time_out", "session", "roll_back")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_collections() -> Iterator[None]:
+    """Let the many collections below look only at what this module makes, not at all objects of a long test run."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def shop(postgres: Postgres) -> Iterator[Database]:
     """Return a database for all examples."""

@@ -30,8 +30,8 @@ UNKNOWN_SITE = "(not shown)"
 SEVERAL = 3
 #: Holds did not begin together if their starts are further apart than this part of the limit.
 MIN_SPREAD = 0.3
-#: One poll shows a leak if the starts are further apart than this and the oldest has lasted longer than this, or if
-#: several have, in limits. It is more than above, because holds that end are not seen in one poll.
+#: One poll shows a leak if the starts are further apart than this and two have lasted longer than this, or if several
+#: have, in limits. It is more than above, because holds that end are not seen in one poll.
 _PLAIN_SPREAD = 2.0
 _PLAINLY_LONG = 5.0
 #: Holds that began together will not end together any more once they have lasted this many limits.
@@ -141,7 +141,7 @@ def _is_plain_leak(starts: Sequence[float], *, now: float, limit: float) -> bool
     """Return whether holds that began at these times, in order, are a leak whatever is normal at their site."""
     long = [start for start in starts if now - start >= _PLAINLY_LONG * limit]
     apart = len(starts) >= SEVERAL and starts[-1] - starts[0] >= _PLAIN_SPREAD * limit
-    return len(long) >= SEVERAL or (apart and bool(long))
+    return len(long) >= SEVERAL or (apart and len(long) >= SEVERAL - 1)
 
 
 def _outlives_kills(starts: Sequence[float], limit: float, kills: Sequence[Kill]) -> bool:

@@ -44,8 +44,8 @@ def test_one_poll_shows_that_a_server_is_full_of_held_sessions(
 @pytest.mark.parametrize(
     ("starts", "expected"),
     [
-        pytest.param([-100, 60, 130], Severity.WARNING, id="apart by more than two limits, one held for five"),
-        pytest.param([-90, 60, 130], Severity.NOTICE, id="apart by more than two limits, none held for five"),
+        pytest.param([-120, -100, 130], Severity.WARNING, id="apart by more than two limits, two held for five"),
+        pytest.param([-100, 60, 130], Severity.NOTICE, id="apart by more than two limits, one held for five: batches"),
         pytest.param([-100, -40, 0], Severity.NOTICE, id="apart by less"),
         pytest.param([-200, -120, -105], Severity.WARNING, id="three held for five limits"),
         pytest.param([-200, -120, -95], Severity.NOTICE, id="two held for five limits, the third for less"),
