@@ -139,7 +139,8 @@ class _Publishing:
     def __init__(self) -> None:
         self._publisher: Publisher | None = None
         self._every = 0.0
-        # Held while publishing. A fork waits for it, or the child could find prometheus_client's lock held for ever.
+        # A fork must not happen while this thread publishes: the child would inherit prometheus_client's lock in its
+        # locked state, and nothing in the child would release it. So a fork takes this lock first.
         self._lock = threading.Lock()
         os.register_at_fork(
             before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._after_fork

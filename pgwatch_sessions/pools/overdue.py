@@ -1,7 +1,7 @@
 """Logs who has had a connection for longer than `leak_threshold`, and when it comes back.
 
-One thread of the process looks at all pools that have a threshold. It also writes the lines about returns, because a
-return may happen inside the garbage collector, where a log line could wait for a lock for ever.
+One thread of the process looks at all pools that have a threshold. It also writes the lines about returns. The garbage
+collector may return a connection while another call holds the lock of a log handler; writing a line there would deadlock.
 """
 
 import os

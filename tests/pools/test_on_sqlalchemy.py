@@ -182,7 +182,7 @@ def test_a_detached_connection_is_listed_with_its_line_until_it_is_closed(make: 
 
 
 def test_a_detached_connection_that_is_dropped_was_returned_by_the_garbage_collector(make: MakeEngine) -> None:
-    """SQLAlchemy says nothing at all."""
+    """SQLAlchemy sends no event when it is dropped."""
     engine, handle = make()
     connection = engine.connect()
     connection.detach()

@@ -125,7 +125,7 @@ IN_COMPANY = (
         parts=(orders(leaking(READ_ORDER, per_minute=2), deploys=(900,), instances=((0, 3),)),),
         leaks=(truth(READ_ORDER, findings=2, has_rate=False),),
         minutes=30,
-        # The deploy ends all leaked sessions. Until another is held too long, nobody knows whether it mended the leak.
+        # The deploy ends all leaked sessions. Whether it also mended the leak shows when the next hold is too long.
         diagnosis=tuple(Says(who, 900, 1080, (Verdict.OK, Verdict.LEAKING)) for who in (ORDERS, None)),
         server=BIG,
     ),

@@ -1,4 +1,4 @@
-"""Fixtures that compare counts, as many suites have them: one misses a leak, the other reports one that is none."""
+"""Two fixtures that compare counts. The first misses a leak; the second fails although nothing leaks."""
 
 import os
 from collections.abc import Iterator
