@@ -1,7 +1,7 @@
 """Logs who has had a connection for longer than `leak_threshold`, and when it comes back.
 
-One thread of the process looks at all pools that have a threshold. It also writes the lines about returns. The garbage
-collector may return a connection while another call holds the lock of a log handler; writing a line there would deadlock.
+One thread of the process looks at all pools that have a threshold. It also writes the lines about returns: the garbage
+collector may return a connection while a call holds the lock of a log handler, and a line from there would deadlock.
 """
 
 import os
