@@ -47,6 +47,13 @@ class WaitEnd(Enum):
     FAILED = "failed"
 
 
+def wait_end(error: BaseException, timeout: type[Exception]) -> WaitEnd:
+    """Return how a wait ended that raised this error. `timeout` is what the pool raises when it has waited enough."""
+    if isinstance(error, timeout):
+        return WaitEnd.TIMED_OUT
+    return WaitEnd.FAILED if isinstance(error, Exception) else WaitEnd.CANCELLED
+
+
 class TimeKind(Enum):
     """What took the time."""
 

@@ -25,6 +25,11 @@ def prometheus_name(name: str) -> str:
     return name.replace(".", "_")
 
 
+def label_names(metric: PoolMetric) -> list[str]:
+    """Return the labels of a metric, as Prometheus writes them."""
+    return [prometheus_name(name) for name in (POOL, metric.attribute) if name is not None]
+
+
 class PoolCollector(Collector):
     """Makes the metrics of all pools of this process that are instrumented at the time of the scrape.
 
@@ -62,11 +67,8 @@ class PoolCollector(Collector):
 
 
 def _family(metric: PoolMetric, snapshots: Iterable[PoolSnapshot]) -> Metric:
-    labels = [prometheus_name(POOL)]
-    if metric.attribute is not None:
-        labels.append(prometheus_name(metric.attribute))
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = make(prometheus_name(metric.name), metric.help, labels=labels)
+    family = make(prometheus_name(metric.name), metric.help, labels=label_names(metric))
     for snapshot in snapshots:
         for value, number in metric.values(snapshot):
             family.add_metric([snapshot.name] if value is None else [snapshot.name, value], number)

@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import mark_process_dead
 from pgwatch_sessions.pools.histogram import BOUNDS, Durations
 from pgwatch_sessions.pools.instrument import handles
 from pgwatch_sessions.pools.ledger import logger
-from pgwatch_sessions.pools.metrics import prometheus_name
-from pgwatch_sessions.pools.table import METRICS, POOL, TIMES
+from pgwatch_sessions.pools.metrics import label_names, prometheus_name
+from pgwatch_sessions.pools.table import METRICS, POOL, TIMES, PoolMetric
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _GAUGES_OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
@@ -42,24 +42,14 @@ class Publisher:
     """Writes the numbers of this process into prometheus_client's files."""
 
     def __init__(self) -> None:
-        labels = {metric.name: [POOL, metric.attribute] if metric.attribute else [POOL] for metric in METRICS}
-        self._metrics: Mapping[str, Any] = {
-            metric.name: (
-                Counter(prometheus_name(metric.name), metric.help, _names(labels[metric.name]), registry=None)
-                if metric.kind == "counter"
-                else Gauge(
-                    prometheus_name(metric.name),
-                    metric.help,
-                    _names(labels[metric.name]),
-                    registry=None,
-                    multiprocess_mode="livesum",
-                )
-            )
-            for metric in METRICS
-        }
+        self._metrics: Mapping[str, Any] = {metric.name: _metric(metric) for metric in METRICS}
         self._times: Mapping[str, Any] = {
             time.name: Histogram(
-                prometheus_name(time.name) + "_seconds", time.help, _names([POOL]), registry=None, buckets=BOUNDS
+                prometheus_name(time.name) + "_seconds",
+                time.help,
+                [prometheus_name(POOL)],
+                registry=None,
+                buckets=BOUNDS,
             )
             for time in TIMES
         }
@@ -111,8 +101,12 @@ class Publisher:
         self._durations[name, pool] = durations
 
 
-def _names(attributes: list[str]) -> list[str]:
-    return [prometheus_name(attribute) for attribute in attributes]
+def _metric(metric: PoolMetric) -> Counter | Gauge:
+    """Return a metric of prometheus_client that no registry has: its files are read instead."""
+    name, labels = prometheus_name(metric.name), label_names(metric)
+    if metric.kind == "counter":
+        return Counter(name, metric.help, labels, registry=None)
+    return Gauge(name, metric.help, labels, registry=None, multiprocess_mode="livesum")
 
 
 def _remove_dead(folder: Path) -> None:

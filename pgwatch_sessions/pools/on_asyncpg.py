@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from asyncpg.pool import Pool
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd
+from pgwatch_sessions.pools.ledger import Entry, Ledger, wait_end
 from pgwatch_sessions.pools.sites import CodePlace
 from pgwatch_sessions.pools.snapshot import Limits
 
@@ -99,7 +99,7 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
         try:
             proxy = await base._acquire(self, timeout)  # noqa: SLF001
         except BaseException as error:
-            ledger.end_wait(wait, _end(error))
+            ledger.end_wait(wait, wait_end(error, TimeoutError))
             raise
         try:
             holder = proxy._holder  # noqa: SLF001  # the pool keeps it; before asyncpg 0.31 it has no weak references
@@ -109,12 +109,6 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
         return proxy
 
     return _acquire
-
-
-def _end(error: BaseException) -> WaitEnd:
-    if isinstance(error, TimeoutError):
-        return WaitEnd.TIMED_OUT
-    return WaitEnd.FAILED if isinstance(error, Exception) else WaitEnd.CANCELLED
 
 
 def _still_out(entry: Entry) -> bool:

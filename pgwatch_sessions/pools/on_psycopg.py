@@ -19,7 +19,7 @@ from psycopg_pool import (
 )
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd
+from pgwatch_sessions.pools.ledger import Entry, Ledger, wait_end
 from pgwatch_sessions.pools.snapshot import Limits
 
 
@@ -70,7 +70,7 @@ def _sync_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
         try:
             connection = base.getconn(self, timeout)
         except BaseException as error:
-            ledger.end_wait(wait, _end(error))
+            ledger.end_wait(wait, wait_end(error, PoolTimeout))
             raise
         _borrow(ledger, connection, wait)
         return connection
@@ -97,7 +97,7 @@ def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
         try:
             connection = await base.getconn(self, timeout)
         except BaseException as error:
-            ledger.end_wait(wait, _end(error))
+            ledger.end_wait(wait, wait_end(error, PoolTimeout))
             raise
         _borrow(ledger, connection, wait)
         return connection
@@ -121,12 +121,6 @@ def _borrow(ledger: Ledger, connection: Any, wait: int) -> None:
         ledger.borrow(id(connection), owner=weakref.ref(connection), wait=wait)
     except Exception as error:  # noqa: BLE001  # the application must get its connection
         ledger.switch_off(error)
-
-
-def _end(error: BaseException) -> WaitEnd:
-    if isinstance(error, PoolTimeout):
-        return WaitEnd.TIMED_OUT
-    return WaitEnd.FAILED if isinstance(error, Exception) else WaitEnd.CANCELLED
 
 
 def _still_out(entry: Entry) -> bool:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd, logger
+from pgwatch_sessions.pools.ledger import Entry, Ledger, logger, wait_end
 from pgwatch_sessions.pools.snapshot import Limits
 
 _MARK = "_pgwatch_sessions_ledger"
@@ -177,7 +177,7 @@ def _connect_method(base: Any, ledger: Ledger, *, shared: bool) -> Callable[[Any
         try:
             fairy = base.connect(self)
         except BaseException as error:
-            ledger.end_wait(wait, _end(error))
+            ledger.end_wait(wait, wait_end(error, exc.TimeoutError))
             raise
         try:
             ledger.borrow(
@@ -191,12 +191,6 @@ def _connect_method(base: Any, ledger: Ledger, *, shared: bool) -> Callable[[Any
         return fairy
 
     return connect
-
-
-def _end(error: BaseException) -> WaitEnd:
-    if isinstance(error, exc.TimeoutError):
-        return WaitEnd.TIMED_OUT
-    return WaitEnd.FAILED if isinstance(error, Exception) else WaitEnd.CANCELLED
 
 
 def _still_shared(entry: Entry) -> bool:
