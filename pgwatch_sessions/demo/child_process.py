@@ -97,8 +97,8 @@ def temporary_folder(prefix: str = "pgwatch-") -> Iterator[TemporaryFolder]:
 @contextlib.contextmanager
 def _supervised(supervisor: subprocess.Popen[bytes], name: str) -> Iterator[ChildProcess]:
     """Yield once the supervisor has reported the pid of its command; at the end, stop both."""
-    assert supervisor.stdin  # noqa: S101 - these are pipes
-    assert supervisor.stdout  # noqa: S101
+    assert supervisor.stdin  # noqa: S101  # these are pipes
+    assert supervisor.stdout  # noqa: S101  # as above
     try:
         with supervisor.stdout:
             pid = supervisor.stdout.readline()

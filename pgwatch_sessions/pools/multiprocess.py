@@ -97,7 +97,7 @@ class Publisher:
         # prometheus_client has no method to add many observations, and to repeat them would take 1 µs each.
         for bucket, now, then in zip(child._buckets, durations.counts, before.counts, strict=True):  # noqa: SLF001
             bucket.inc(now - then)
-        child._sum.inc(durations.sum - before.sum)  # noqa: SLF001
+        child._sum.inc(durations.sum - before.sum)  # noqa: SLF001  # as above
         self._durations[name, pool] = durations
 
 
@@ -114,7 +114,7 @@ def _remove_dead(folder: Path) -> None:
     pids = {int(found[1]) for path in folder.iterdir() if (found := _GAUGES_OF_A_PROCESS.fullmatch(path.name))}
     for pid in pids:
         if not _exists(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # prometheus_client lacks its type
 
 
 def _exists(pid: int) -> bool:

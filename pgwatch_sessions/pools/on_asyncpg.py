@@ -56,7 +56,12 @@ def accepts(target: object) -> bool:
 def _watched(base: Any, ledger: Ledger) -> Any:
     """Return a subclass that tells the ledger. It may have no attributes, or Python refuses to replace the class."""
 
-    async def release(self: Any, connection: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def release(
+        self: Any,
+        connection: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # asyncpg's own signature
+    ) -> Any:
         try:
             return await base.release(self, connection, timeout=timeout)
         finally:
@@ -94,17 +99,17 @@ def _acquire_method(base: Any, ledger: Ledger) -> Any:
 def _acquiring_method(base: Any, ledger: Ledger) -> Any:
     async def _acquire(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109  # asyncpg's own signature
         if not ledger.on:
-            return await base._acquire(self, timeout)  # noqa: SLF001
+            return await base._acquire(self, timeout)  # noqa: SLF001  # it is wrapped here
         wait = ledger.begin_wait()
         try:
-            proxy = await base._acquire(self, timeout)  # noqa: SLF001
+            proxy = await base._acquire(self, timeout)  # noqa: SLF001  # it is wrapped here
         except BaseException as error:
             ledger.end_wait(wait, wait_end(error, TimeoutError))
             raise
         try:
             holder = proxy._holder  # noqa: SLF001  # the pool keeps it; before asyncpg 0.31 it has no weak references
             ledger.borrow(id(proxy), owner=lambda: holder, places=_asked_from.get(), wait=wait)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # the application must get its connection
             ledger.switch_off(error)
         return proxy
 

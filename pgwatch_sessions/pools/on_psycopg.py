@@ -109,7 +109,7 @@ def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
 
     async def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:
         begun = monotonic()
-        connection = await base._connect(self, *args, **kwargs)  # noqa: SLF001
+        connection = await base._connect(self, *args, **kwargs)  # noqa: SLF001  # connecting has no public method
         ledger.created(monotonic() - begun)
         return connection
 

@@ -128,7 +128,7 @@ def _end_listener(ledger: Ledger) -> Callable[..., None]:
                 if id(record) not in known:
                     ledger.remember(record)
                 ledger.give_back(id(connection))
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # a listener must not raise
                 ledger.switch_off(error)
 
     return end
@@ -141,7 +141,7 @@ def _never_raising(ledger: Ledger, act: Callable[..., None]) -> Callable[..., No
         if ledger.on:
             try:
                 act(*args)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # a listener must not raise
                 ledger.switch_off(error)
 
     return listener

@@ -43,7 +43,7 @@ def capture(without: Container[CodeType] | None = None, *, skip: int = 0) -> Cod
     try:
         frame: FrameType | None = sys._getframe(skip)  # noqa: SLF001  # there is no public way without a traceback
     except ValueError:  # a greenlet began with fewer frames
-        frame = sys._getframe()  # noqa: SLF001
+        frame = sys._getframe()  # noqa: SLF001  # as above
     current = None
     while True:
         while frame is not None:
@@ -67,7 +67,7 @@ def capture(without: Container[CodeType] | None = None, *, skip: int = 0) -> Cod
 def capture_stack(limit: int = 20) -> tuple[CodePlace, ...]:
     """Return the places in the application's code from the innermost outwards, without libraries, at most `limit`."""
     places: list[CodePlace] = []
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # as in `capture`
     current = None
     while len(places) < limit:
         if frame is None:

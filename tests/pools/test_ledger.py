@@ -223,7 +223,7 @@ def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(
     def work(thread: int) -> None:
         for round_number in range(500):
             held = Held()
-            held.cycle = held  # type: ignore[attr-defined]
+            held.cycle = held  # type: ignore[attr-defined]  # a cycle to collect
             key = (thread, round_number)
             ledger.borrow(key, owner=weakref.ref(held), wait=ledger.begin_wait())
             weakref.finalize(held, ledger.give_back, key)

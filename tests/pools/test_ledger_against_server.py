@@ -128,7 +128,7 @@ class Application:
         """Terminate one on the server; the application learns of it from its next statement."""
         if self.out:
             connection = self.out.pop()
-            pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+            pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # it is out
             self.server.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
             with suppress(exc.DBAPIError):
                 connection.execute(text("SELECT 1"))

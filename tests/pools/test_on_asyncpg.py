@@ -111,7 +111,7 @@ async def test_a_second_release_and_one_of_another_pool_change_nothing(pool: Poo
     await pool.release(connection)
     await pool.release(connection)
     with pytest.raises(asyncpg.InterfaceError, match="not a member"):
-        await pool.release(object())  # type: ignore[arg-type]
+        await pool.release(object())  # type: ignore[arg-type]  # the mistake that is tested
     assert (handle.snapshot().used, handle.snapshot().use_time.count) == (0, 1)
 
 

@@ -25,7 +25,7 @@ def _site(place: CodePlace | None) -> Site:
 
 def _compiled(path: Path, source: str) -> ModuleType:
     module = ModuleType("compiled")
-    exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102
+    exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # code with a file name of its own
     return module
 
 

@@ -28,7 +28,7 @@ def opened_key(connection: object) -> Hashable:
 def watch_asyncpg(borrows: Borrows) -> None:
     """Note connections of asyncpg and of its pools."""
     from asyncpg.connection import Connection  # noqa: PLC0415  # only where it is installed
-    from asyncpg.pool import Pool  # noqa: PLC0415
+    from asyncpg.pool import Pool  # noqa: PLC0415  # as above
 
     _watch_opening(borrows, Connection, kind="asyncpg connection, opened")
     pool: Any = Pool
@@ -49,7 +49,7 @@ def watch_asyncpg(borrows: Borrows) -> None:
         )
 
     @functools.wraps(acquire)
-    async def acquired(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+    async def acquired(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109  # asyncpg's own signature
         place = where()
         proxy = await acquire(self, timeout)
         took(proxy, place)
@@ -60,7 +60,7 @@ def watch_asyncpg(borrows: Borrows) -> None:
 
 def watch_psycopg(borrows: Borrows) -> None:
     """Note connections of psycopg, sync and async."""
-    import psycopg  # noqa: PLC0415
+    import psycopg  # noqa: PLC0415  # only where it is installed
 
     for each in (psycopg.Connection, psycopg.AsyncConnection):
         _watch_opening(borrows, each, kind="psycopg connection, opened")
@@ -68,7 +68,7 @@ def watch_psycopg(borrows: Borrows) -> None:
 
 def watch_psycopg_pool(borrows: Borrows) -> None:
     """Note connections of psycopg's pools, sync and async."""
-    from psycopg_pool import AsyncConnectionPool, ConnectionPool  # noqa: PLC0415
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool  # noqa: PLC0415  # only where it is installed
 
     get, put = ConnectionPool.getconn, ConnectionPool.putconn
     get_async, put_async = AsyncConnectionPool.getconn, AsyncConnectionPool.putconn
@@ -99,7 +99,7 @@ def watch_psycopg_pool(borrows: Borrows) -> None:
         put(self, conn)
 
     @functools.wraps(get_async)
-    async def taken_async(self: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def taken_async(self: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109  # psycopg_pool's signature
         place = where()
         connection = await get_async(self, timeout)
         took(self, connection, place)

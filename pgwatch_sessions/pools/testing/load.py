@@ -42,7 +42,8 @@ def assert_no_leaks(call: Callable[[], object], *, times: int = 100, concurrency
     if times < 1 or concurrency < 1:
         raise ValueError(f"times and concurrency must be at least 1, not {times} and {concurrency}")
     run = _Run(call, times)
-    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
+    method = getattr(call, "__call__", None)  # noqa: B004  # not whether it can be called, but whether it is async
+    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(method):
         return _tasks(run, concurrency)
     _threads(run, concurrency)
     return None
@@ -74,8 +75,8 @@ class _Run:
         """Call until no call remains, in this task."""
         for _ in self.remaining:
             try:
-                await self.call()  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001
+                await self.call()  # type: ignore[misc]  # it is an async function here
+            except Exception as error:  # noqa: BLE001  # the run goes on
                 self._note(error)
 
     def _note(self, error: Exception) -> None:

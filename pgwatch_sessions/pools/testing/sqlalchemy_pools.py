@@ -78,7 +78,7 @@ def _watch_sessions(borrows: Borrows) -> None:
         if owner is not None and fairy.is_valid and not fairy.is_detached:
             borrows.belongs_to(_key(fairy._connection_record), owner)  # noqa: SLF001  it has no public name
 
-    Session.__init__ = made  # type: ignore[method-assign]
+    Session.__init__ = made  # type: ignore[method-assign]  # it is wrapped here
     event.listen(Session, "after_begin", borrows.safely(begun))
 
 

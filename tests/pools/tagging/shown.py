@@ -39,8 +39,8 @@ def shown(database: Database) -> list[Shown]:
 
 def line_of(function: object, text: str) -> int:
     """Return the number of the first line of a function that has this text."""
-    code = function.__code__  # type: ignore[attr-defined]
-    with open(code.co_filename, encoding="utf-8") as source:  # noqa: PTH123
+    code = function.__code__  # type: ignore[attr-defined]  # every plain function has it
+    with open(code.co_filename, encoding="utf-8") as source:  # noqa: PTH123  # a name, as Python keeps it
         lines = source.read().splitlines()
     first = code.co_firstlineno
     return next(number for number, line in enumerate(lines[first - 1 :], first) if text in line)

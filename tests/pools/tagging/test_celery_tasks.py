@@ -6,13 +6,13 @@ from pgwatch_sessions.pools.tagging.context import tags_now
 app = Celery("shop", broker="memory://")
 
 
-@app.task(name="shop.inner")  # type: ignore[untyped-decorator]
+@app.task(name="shop.inner")  # type: ignore[untyped-decorator]  # Celery has no types
 def inner() -> dict[str, str]:
     """Be a task that another one runs."""
     return dict(tags_now())
 
 
-@app.task(name="shop.outer")  # type: ignore[untyped-decorator]
+@app.task(name="shop.outer")  # type: ignore[untyped-decorator]  # Celery has no types
 def outer() -> list[dict[str, str]]:
     """Run another task at once."""
     return [dict(tags_now()), inner.apply().get(disable_sync_subtasks=False), dict(tags_now())]
@@ -26,7 +26,7 @@ def test_statements_of_a_task_are_tagged_with_its_name() -> None:
     assert tags_now() == {}
 
 
-@app.task(name="shop.failing")  # type: ignore[untyped-decorator]
+@app.task(name="shop.failing")  # type: ignore[untyped-decorator]  # Celery has no types
 def failing() -> None:
     """Be a task that raises."""
     raise ValueError

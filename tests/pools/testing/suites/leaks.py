@@ -161,7 +161,7 @@ async def test_cancelled_task() -> None:
         await pool.release(connection)
 
     task = asyncio.create_task(work())
-    while pool.get_idle_size():  # noqa: ASYNC110
+    while pool.get_idle_size():  # noqa: ASYNC110  # asyncpg has nothing to await
         await asyncio.sleep(0.01)
     task.cancel()
     KEPT.append(pool)
