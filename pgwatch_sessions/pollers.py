@@ -91,7 +91,9 @@ class Pollers:
 
     def silence(self) -> float:
         """Return for how many seconds some server has not been polled, counted from the last `apply` at the most."""
-        polled_at = min((each.poller.polled_at for each in self._watched.values()), default=self._applied_at)
+        if not self._watched:
+            return 0.0
+        polled_at = min(each.poller.polled_at for each in self._watched.values())
         return time.monotonic() - max(polled_at, self._applied_at)
 
     async def apply(self, watch: Watch) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ from pgwatch_sessions.settings.secret_files import SecretFile
 def watch_of(settings: Settings) -> Watch:
     """Return the arguments of the daemon."""
     return Watch(
-        targets=targets_of(settings),
+        targets=tuple(
+            target for target in targets_of(settings) if not settings.shard or settings.shard.has(target.name)
+        ),
         interval=settings.interval,
         timeout=settings.timeout,
         policy=settings.policy,

@@ -10,10 +10,11 @@ from pydantic.fields import FieldInfo
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import SCALARS, Settings
 from pgwatch_sessions.settings.quantities import Quantity
+from pgwatch_sessions.settings.sharding import Shard
 from pgwatch_sessions.settings.sources import option, variable
 
 #: By type, for types that are neither quantities nor choices.
-_PLACEHOLDERS: dict[Any, str] = {str: "TEXT", Path: "PATH", SecretStr: "URI", Address: "ADDRESS"}
+_PLACEHOLDERS: dict[Any, str] = {str: "TEXT", Path: "PATH", SecretStr: "URI", Address: "ADDRESS", Shard: "SHARD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from pgwatch_sessions.settings.connection_parameters import driver_dsn
 from pgwatch_sessions.settings.dsn import masked_dsn, parse_dsn, server_name
 from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
+from pgwatch_sessions.settings.sharding import Shard
 from pgwatch_sessions.settings.sources import PREFIX, Wrong
 
 #: In characters. The name is a label of every series.
@@ -166,6 +167,10 @@ class Settings(BaseSettings):
     servers: tuple[ServerSettings, ...]
     """The servers to watch, each with name, dsn and password_file.
     Only in the configuration file, and instead of the name, dsn and password_file of one server."""
+
+    shard: Shard | None = None
+    """Which share of the servers this daemon watches, if several daemons have the same list: 2/5 for the second of
+    five, or ordinal/5 in a StatefulSet of five pods. Default: all."""
 
     listen: Address = DEFAULT_LISTEN
     """Address of the web server: host:port, [::1]:9488, or :9488 for all interfaces."""
