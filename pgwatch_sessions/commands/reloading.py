@@ -7,9 +7,11 @@ from pathlib import Path
 
 import structlog
 
+from pgwatch_sessions.commands.discovering import Discovering
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import Running
 from pgwatch_sessions.logs import configure_logs, log_line
+from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.settings.changes import changes_between, in_force
 from pgwatch_sessions.settings.errors import SettingsError
 from pgwatch_sessions.settings.loading import LoadedSettings
@@ -38,6 +40,21 @@ class Configuration:
         self.settings = loaded.settings
         #: What the user should know about the first settings, one line each.
         self.notices = loaded.notices
+        self.discovering = Discovering(self.settings)
+        #: One change after the other is applied.
+        self._applying = asyncio.Lock()
+
+    @property
+    def watch(self) -> Watch:
+        """What to watch: the servers that are listed, and those that were found."""
+        return watch_of(self.settings, found=self.discovering.servers)
+
+    async def follow_sources(self, daemon: Running) -> None:
+        """Apply each change of the servers that are found. Never return."""
+        while True:
+            await self.discovering.changed()
+            async with self._applying:
+                await daemon.apply(self.watch)
 
     async def reload_when_asked(self, daemon: Running, asked: asyncio.Event) -> None:
         """Reload whenever `asked` is set, and whenever the files have changed if the settings say so. Never return."""
@@ -63,6 +80,10 @@ class Configuration:
         return settled and (stamps != self._loaded_stamps or bool(self._errors))
 
     async def _reload(self, daemon: Running) -> None:
+        async with self._applying:
+            await self._apply_loaded(daemon)
+
+    async def _apply_loaded(self, daemon: Running) -> None:
         self._loaded_stamps = self._seen_stamps = self._stamps()
         try:
             loaded = (await asyncio.to_thread(self._load)).settings
@@ -76,8 +97,9 @@ class Configuration:
         self._errors = ()
         changes = changes_between(self.settings, loaded)
         self.settings = in_force(self.settings, loaded)
-        configure_logs(self.settings.log_format, self.settings.log_level, name_server=len(self.settings.servers) > 1)
-        reconnected = await daemon.apply(watch_of(self.settings))
+        self.discovering.adjust(self.settings)
+        configure_logs(self.settings.log_format, self.settings.log_level, name_server=self.settings.may_have_several)
+        reconnected = await daemon.apply(self.watch)
         changed = {
             name: list(names) for name, names in {**asdict(changes), "reconnected": reconnected}.items() if names
         }

@@ -18,7 +18,6 @@ from pgwatch_sessions.commands.command import (
     stamps_of_sources,
 )
 from pgwatch_sessions.commands.reloading import Configuration
-from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import running
 from pgwatch_sessions.hangup import hangup_event
 from pgwatch_sessions.logs import configure_logs, log_line
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 def _run(options: argparse.Namespace) -> int:
     configuration = Configuration(lambda: load_all(options), lambda: stamps_of_sources(options))
     settings = configuration.settings
-    configure_logs(settings.log_format, settings.log_level, name_server=len(settings.servers) > 1)
+    configure_logs(settings.log_format, settings.log_level, name_server=settings.may_have_several)
     for notice in configuration.notices:
         log_line(structlog.get_logger(), "server_chosen", Line("settings", Tone.NOTE, notice))
     access = _access_of(settings)
@@ -55,16 +54,19 @@ async def _serve(
     access: "Access | None",
 ) -> None:
     """Run until SIGTERM or SIGINT. An error in a poll or in reloading is an error in the program: it is raised here."""
-    watch = watch_of(configuration.settings)
+    await configuration.discovering.refresh()
     with hangup_event() as asked:
-        async with running(watch, listener, metrics_listener, access) as daemon:
-            reloading = asyncio.create_task(configuration.reload_when_asked(daemon, asked))
-            await asyncio.wait({daemon.end, reloading}, return_when=asyncio.FIRST_COMPLETED)
-            if reloading.done():
-                reloading.result()
-            reloading.cancel()
-            await asyncio.wait({reloading})
-            daemon.end.result()
+        async with running(configuration.watch, listener, metrics_listener, access) as daemon:
+            changing = {
+                asyncio.create_task(configuration.reload_when_asked(daemon, asked)),
+                asyncio.create_task(configuration.follow_sources(daemon)),
+            }
+            done, _ = await asyncio.wait({daemon.end, *changing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in changing:
+                task.cancel()
+            await asyncio.wait(changing)
+            for ended in done:
+                ended.result()
 
 
 def _metrics_listener(address: Address | None) -> socket.socket | None:

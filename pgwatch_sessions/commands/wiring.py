@@ -2,10 +2,13 @@
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from pgwatch_sessions.commands.command import CommandError
 from pgwatch_sessions.core.statements import Statement, parse_statement
+from pgwatch_sessions.discovery.discovery import found_now
+from pgwatch_sessions.discovery.reading import SourceError
 from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.settings.connection_parameters import has_password
@@ -13,12 +16,11 @@ from pgwatch_sessions.settings.model import ServerSettings, Settings
 from pgwatch_sessions.settings.secret_files import SecretFile
 
 
-def watch_of(settings: Settings) -> Watch:
-    """Return the arguments of the daemon."""
+def watch_of(settings: Settings, *, found: Iterable[ServerSettings] = ()) -> Watch:
+    """Return the arguments of the daemon. `found` are servers beside those that are listed."""
+    servers = (*settings.servers, *found)
     return Watch(
-        targets=tuple(
-            target for target in targets_of(settings) if not settings.shard or settings.shard.has(target.name)
-        ),
+        targets=tuple(_target(server) for server in servers if not settings.shard or settings.shard.has(server.name)),
         interval=settings.interval,
         timeout=settings.timeout,
         policy=settings.policy,
@@ -36,7 +38,7 @@ def parse_of(settings: Settings) -> Callable[[str | None], Statement]:
 
 
 def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
-    """Return a connection to each server, by the server's name. None is opened yet."""
+    """Return a connection to each server, listed or found, by the server's name. None is opened yet."""
     return {
         server.name: HeldConnection(
             _target(server),
@@ -44,13 +46,20 @@ def connections_of(settings: Settings) -> Mapping[str, HeldConnection]:
             parse=parse_of(settings),
             jitter=lambda limit: random.uniform(0, limit),
         )
-        for server in settings.servers
+        for server in _servers(settings)
     }
 
 
 def targets_of(settings: Settings) -> tuple[Target, ...]:
-    """Return where each server is, and how to log in."""
-    return tuple(map(_target, settings.servers))
+    """Return where each server is, listed or found, and how to log in."""
+    return tuple(map(_target, _servers(settings)))
+
+
+def _servers(settings: Settings) -> tuple[ServerSettings, ...]:
+    try:
+        return (*settings.servers, *found_now(settings.servers_from, listed=settings.servers))
+    except SourceError as error:
+        raise CommandError(str(error)) from None
 
 
 def _target(server: ServerSettings) -> Target:

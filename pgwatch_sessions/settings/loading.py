@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
 from pgwatch_sessions.settings.errors import KeyPath, PlacedError, SettingError, SettingsError, not_a_setting
-from pgwatch_sessions.settings.model import LISTS, SCALARS, OneServerSettings, Settings
+from pgwatch_sessions.settings.model import SCALARS, OneServerSettings, Settings, model_at
 from pgwatch_sessions.settings.one_server import LOGIN_OPTIONS, ChosenServer, choose_server
 from pgwatch_sessions.settings.sources import PREFIX, Layer, Placed, Wrong, read_sources, variable
 from pgwatch_sessions.settings.stamps import Stamp, source_stamps
@@ -35,17 +35,20 @@ _TEXT = "must be text; put it in quotes"
 _MESSAGES_OF_LISTS = {
     "tuple_type": {
         "servers": "must be a list of servers; remove it to watch the one server of libpq's variables",
+        "servers_from": "must be a list, such as `- {file_sd: targets/*.json, dsn: ...}`",
         "hold_limits": "must be a list, such as `- {site: /reports, limit: 10m}`",
     },
     "model_type": {
         "servers": "must be a mapping, such as `name: orders`",
+        "servers_from": "must be a mapping, such as `{file_sd: targets/*.json, dsn: ...}`",
         "hold_limits": "must be a mapping, such as `{site: /reports, limit: 10m}`",
     },
-    "missing": {"hold_limits": "has no limit; add it, such as `limit: 10m`"},
 }
 #: Messages by pydantic's error types.
 _MESSAGES = {
     "invalid_key": "has a key that is not text; remove it",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping",
     "string_type": _TEXT,
     "path_type": _TEXT,
 }
@@ -151,6 +154,8 @@ def to_yaml(settings: Settings) -> str:
 
 
 def _unknown_variable(name: str) -> str:
+    if name.startswith(variable(("servers_from",))):
+        return "unknown setting; set `servers_from` in the configuration file"
     if name.startswith(variable(("servers",))):
         return "unknown setting; set several servers with `servers` in the configuration file"
     if name.startswith(variable(("hold_limits",))):
@@ -175,9 +180,10 @@ def _explained(error: ErrorDetails, places: Layer) -> SettingError:
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
     elif kind == "extra_forbidden":
-        known = LISTS[str(path[0])] if len(path) == 3 else OneServerSettings
-        message = not_a_setting(str(path[-1]), known.model_fields)
-    elif kind in _MESSAGES_OF_LISTS:
+        message = not_a_setting(str(path[-1]), model_at(path[:-1]).model_fields)
+    elif kind == "missing":
+        message = f"has no {path[-1]}; add it"
+    elif kind in _MESSAGES_OF_LISTS and len(path) <= 2:
         message = _MESSAGES_OF_LISTS[kind][str(path[0])]
     else:
         message = _MESSAGES.get(kind, "invalid value")

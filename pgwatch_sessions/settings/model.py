@@ -1,11 +1,13 @@
 """The settings: their names, types, bounds, defaults and descriptions. The thresholds' defaults are those of Policy."""
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from stat import S_ISREG
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +32,7 @@ from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 from pgwatch_sessions.settings.sharding import Shard
 from pgwatch_sessions.settings.sources import PREFIX, Wrong
+from pgwatch_sessions.settings.templates import TARGET, check_template, filled
 
 #: In characters. The name is a label of every series.
 _MAX_NAME = 200
@@ -124,6 +127,109 @@ class ServerSettings(BaseModel):
         return self
 
 
+def _uri_template(template: str) -> str:
+    check_template(template)
+    example = filled(template, defaultdict(lambda: "x"), "db:5432", in_uri=True)
+    if not example.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a URI such as postgresql://pgwatch_sessions@{target}/postgres")
+    if parse_dsn(example).get("password"):
+        raise ValueError("has a password in it; write it into a file and name it as password_file")
+    return template
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL such as https://inventory.example/targets")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a login in it; write basic_auth or authorization instead")
+    return url
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class BasicAuthSettings(_Section):
+    """A login at an HTTP server."""
+
+    username: str
+    """Name of the user."""
+
+    password_file: Annotated[Path, AfterValidator(_secret_file)]
+    """File with the password. It is read at each request."""
+
+
+class AuthorizationSettings(_Section):
+    """A token for an HTTP server."""
+
+    credentials_file: Annotated[Path, AfterValidator(_secret_file)]
+    """File with the bearer token. It is read at each request."""
+
+
+class TlsSettings(_Section):
+    """Certificates for an HTTP server."""
+
+    ca_file: Annotated[Path, AfterValidator(_regular_file)] | None = None
+    """Certificates of the authorities that are trusted. Default: those of the system."""
+
+    cert_file: Annotated[Path, AfterValidator(_regular_file)] | None = None
+    """Own certificate."""
+
+    key_file: Annotated[Path, AfterValidator(_regular_file)] | None = None
+    """Key of the own certificate. Default: in cert_file."""
+
+
+class ServersFromSettings(_Section):
+    """Servers that are found by Prometheus' file_sd or http_sd."""
+
+    file_sd: Annotated[tuple[str, ...], BeforeValidator(_patterns), PlainSerializer(", ".join)] = ()
+    """Files with target groups, in JSON or YAML (.yml, .yaml); shell patterns are allowed."""
+
+    http_sd: Annotated[str, AfterValidator(_http_url)] | None = None
+    """URL that answers with target groups in JSON."""
+
+    basic_auth: BasicAuthSettings | None = None
+    """Login for http_sd."""
+
+    authorization: AuthorizationSettings | None = None
+    """Token for http_sd."""
+
+    tls_config: TlsSettings | None = None
+    """Certificates for http_sd."""
+
+    refresh_interval: Annotated[float, duration("1s", "1h")] = 60.0
+    """Time between two reads."""
+
+    name: Annotated[str, AfterValidator(check_template)] = f"{{{TARGET}}}"
+    """Template of the servers' names. {target} stands for the target's host:port, {cluster} for its label cluster."""
+
+    dsn: Annotated[str, AfterValidator(_uri_template)]
+    """Template of the servers' connection URIs, such as postgresql://pgwatch_sessions@{target}/postgres."""
+
+    password_file: Annotated[Path, AfterValidator(_secret_file)] | None = None
+    """File with the password of all these servers. It is read at each connect."""
+
+    @property
+    def place(self) -> str:
+        """What it reads, for logs."""
+        return self.http_sd or ", ".join(self.file_sd)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if bool(self.file_sd) == (self.http_sd is not None):
+            raise ValueError("needs one of file_sd and http_sd")
+        if self.file_sd and (self.basic_auth or self.authorization or self.tls_config):
+            raise ValueError("basic_auth, authorization and tls_config are for http_sd")
+        if self.basic_auth and self.authorization:
+            raise ValueError("basic_auth and authorization exclude each other; keep one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in serialize(self).items() if value not in {None, ""}}
+
+
 class HoldLimitSettings(BaseModel):
     """A limit for holds at certain sites."""
 
@@ -167,6 +273,10 @@ class Settings(BaseSettings):
     servers: tuple[ServerSettings, ...]
     """The servers to watch, each with name, dsn and password_file.
     Only in the configuration file, and instead of the name, dsn and password_file of one server."""
+
+    servers_from: tuple[ServersFromSettings, ...] = ()
+    """Where more servers are found: a list of file_sd or http_sd, each with a template of their names and DSNs.
+    Only in the configuration file."""
 
     shard: Shard | None = None
     """Which share of the servers this daemon watches, if several daemons have the same list: 2/5 for the second of
@@ -233,6 +343,11 @@ class Settings(BaseSettings):
     """Least severe log events to write."""
 
     @property
+    def may_have_several(self) -> bool:
+        """Whether there may be more than one server."""
+        return len(self.servers) > 1 or bool(self.servers_from)
+
+    @property
     def policy(self) -> Policy:
         """The thresholds, for the core."""
         values = {field.name: getattr(self, field.name) for field in fields(Policy)}
@@ -255,6 +370,8 @@ class Settings(BaseSettings):
         """Make a list of the one server that is given by `name`, `dsn` and `password_file`."""
         one = {name: values[name] for name in ServerSettings.model_fields if values.get(name) is not None}
         others = {name: value for name, value in values.items() if name not in ServerSettings.model_fields}
+        if "servers" not in values and not one and values.get("servers_from"):
+            return {**others, "servers": ()}
         if "servers" not in values:
             return {**others, "servers": _named([one])}
         conflict = Wrong("conflicts with `servers`; set one server by name, dsn and password_file, or use servers")
@@ -295,7 +412,11 @@ def _name(server: dict[str, Any], index: int) -> object:
 
 
 #: Settings that are lists of mappings, with what each item has. Only the configuration file can set them.
-LISTS: dict[str, type[BaseModel]] = {"servers": ServerSettings, "hold_limits": HoldLimitSettings}
+LISTS: dict[str, type[BaseModel]] = {
+    "servers": ServerSettings,
+    "servers_from": ServersFromSettings,
+    "hold_limits": HoldLimitSettings,
+}
 
 
 def leaves(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
@@ -306,6 +427,22 @@ def leaves(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tupl
             yield from leaves(kind, (*above, name))
         elif above or name not in LISTS:
             yield (*above, name), field
+
+
+def model_at(path: Iterable[str | int]) -> type[BaseModel]:
+    """Return the model of the mapping at a path such as ("servers", 0), or of the nearest one around it."""
+    model: type[BaseModel] = OneServerSettings
+    for name in path:
+        if isinstance(name, str) and name in model.model_fields:
+            model = next(_models_in(model.model_fields[name].annotation), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 #: Settings that command line, environment and secret files can set.

@@ -31,11 +31,12 @@ from pgwatch_sessions.wording.sentences import (
 _VERDICT_TONES = {Verdict.OK: Tone.GOOD, Verdict.UNKNOWN: Tone.NOTE}
 #: Verdicts that other events tell of.
 _TOLD = frozenset({Verdict.OK, Verdict.LEAKING, Verdict.UNKNOWN})
-#: Servers named when the daemon starts.
+#: Servers, or targets, that a line names.
 _MAX_NAMED = 5
 
 STOPPED = Line("stopped", Tone.NOTE, "polling has ended, and every connection is closed")
 RECORDING_RESUMED = Line("recording", Tone.GOOD, "polls are recorded again")
+DISCOVERY_RESUMED = Line("discovery", Tone.GOOD, "the source of servers can be read again")
 STATE_RESUMED = Line("state", Tone.GOOD, "the state is kept across a restart again")
 
 
@@ -88,9 +89,8 @@ def is_other_finding(finding: Finding, before: Finding) -> bool:
 
 def started_line(*, version: str, servers: Sequence[str], interval: float, page: str, metrics: str | None) -> Line:
     """Return what is watched how often, and where the page is."""
-    named = ", ".join(servers[:_MAX_NAMED]) if len(servers) <= _MAX_NAMED else counted(len(servers), "server")
     where = f"page: {page}/" + (f", metrics: {metrics}/metrics" if metrics else "")
-    text = f"pgwatch-sessions {version} polls {named} every {interval:g} s; {where}"
+    text = f"pgwatch-sessions {version} polls {_named(servers) or 'no server yet'} every {interval:g} s; {where}"
     return Line("started", Tone.NOTE, printable(text))
 
 
@@ -149,3 +149,26 @@ def web_config_failed_line(errors: Sequence[str]) -> Line:
 def web_config_reloaded_line(path: str) -> Line:
     """Return that a changed web configuration is used."""
     return Line("reloaded", Tone.NOTE, printable(f"{path}: the changed web configuration is in use now"))
+
+
+def discovery_failed_line(error: str) -> Line:
+    """Return why a source of servers cannot be read. The servers that it has found stay."""
+    return Line("discovery", Tone.BAD, printable(f"{error}; the servers found before stay"))
+
+
+def targets_refused_line(source: str, problems: Sequence[str]) -> Line:
+    """Return which targets of a source cannot be used, and why."""
+    named, others = problems[:_MAX_NAMED], len(problems) - _MAX_NAMED
+    more = f"; and {counted(others, 'other')}" if others > 0 else ""
+    text = f"{counted(len(problems), 'target')} of {source} cannot be used: {'; '.join(named)}{more}"
+    return Line("discovery", Tone.WARN, printable(text))
+
+
+def servers_found_line(added: Sequence[str], removed: Sequence[str]) -> Line:
+    """Return which servers a source has found, and which it has no more."""
+    parts = [f"{word} {_named(names)}" for word, names in (("added", added), ("removed", removed)) if names]
+    return Line("discovery", Tone.NOTE, printable("; ".join(parts)))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _MAX_NAMED else counted(len(names), "server")

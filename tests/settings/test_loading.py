@@ -106,7 +106,7 @@ hold_limits:
             "hold_limits:\n- {limit: 1m}",
             "line 2: hold_limits[0]: needs application, site or both; for all sessions, set",
         ),
-        ("hold_limits:\n- {site: /x}", "line 2: hold_limits[0]: has no limit; add it, such as `limit: 10m`"),
+        ("hold_limits:\n- {site: /x}", "line 2: hold_limits[0]: has no limit; add it"),
         ("hold_limits: [{site: ' ', limit: 1m}]", "[0].site: must not be empty; remove it to match all"),
         ("hold_limits: [{site: 5, limit: 1m}]", "[0].site: must be text; put it in quotes"),
         ("hold_limits: [{site: /x, limit: 0}]", "[0].limit: must be from 1s to 168h, not 0s"),

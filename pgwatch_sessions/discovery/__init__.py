@@ -1,0 +1,1 @@
+"""Servers that are found instead of listed, in the formats of Prometheus' service discovery."""
