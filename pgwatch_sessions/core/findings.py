@@ -46,6 +46,8 @@ class FindingState(StrEnum):
     """Whether a finding still has sessions."""
 
     OPEN = "open"
+    #: Its sessions are still connected, but hidden from the monitoring role: nobody knows whether they are held.
+    UNSEEN = "unseen"
     #: All its sessions have ended or are used again. It closes unless another session is held soon.
     RECOVERING = "recovering"
 
@@ -142,7 +144,8 @@ class Finding:
     is_leak: bool
     #: Whether its client is a maintenance tool, such as psql or pg_dump.
     is_tool: bool
-    #: The sessions held now, the longest held first. Empty for a while before the finding closes.
+    #: The sessions held now, the longest held first; those that are hidden, as they were when they were last seen.
+    #: Empty for a while before the finding closes.
     sessions: tuple[Session, ...]
     #: The sessions held now, or while there are none, those that were held last. They show the site and the software.
     evidence: tuple[Session, ...]
@@ -161,6 +164,9 @@ class Finding:
     #: The last write of its transactions, where one was seen and names the place better than the last statement. It is
     #: chosen when the finding is opened.
     write: Statement | None = None
+    #: While any of its sessions is hidden: the server's time of the poll that saw it last. Meanwhile rate, recurrence
+    #: and what speaks for a leak stay as they were.
+    unseen_since: float | None = None
     #: While it has no sessions: when it closes, by the server's clock, unless another session is held before.
     closes_at: float | None = None
     #: The limit, in seconds, that the configuration sets for its holds; None if it sets none, or several.
@@ -186,7 +192,9 @@ class Finding:
 
     @property
     def state(self) -> FindingState:
-        """Whether it still has sessions."""
+        """Whether it still has sessions, and whether they can be seen."""
+        if self.unseen_since is not None:
+            return FindingState.UNSEEN
         return FindingState.OPEN if self.sessions else FindingState.RECOVERING
 
     @property

@@ -156,7 +156,7 @@ def _after_success(
     state: ServerState, polled: Snapshot, policy: Policy, at: float
 ) -> tuple[ServerState, tuple[LeakEvent | DiagnosisChanged, ...]]:
     before = state.memory
-    snapshot = before.history.with_known_applications(polled)
+    snapshot = before.history.recognise(polled)
     leaked = {identity for tracked in before.tracked if tracked.finding.is_leak for identity in tracked.members}
     history, ended = before.history.follow(
         snapshot, rest_limit=policy.hold_limit / 2, window=policy.growth_window, leaked=leaked

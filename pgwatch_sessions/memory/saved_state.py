@@ -95,7 +95,10 @@ def _finding_marks(tracked: TrackedFinding) -> object:
 
 
 def _moves(state: ServerState) -> Mapping[SessionId, object]:
-    return {identity: (track.moves, track.known) for identity, track in state.memory.history.tracks.items()}
+    return {
+        identity: (track.moves, track.shown.state, track.shown.state_change)
+        for identity, track in state.memory.history.tracks.items()
+    }
 
 
 def encode_state(state: ServerState, *, statements: str) -> bytes:

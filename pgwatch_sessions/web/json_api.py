@@ -171,6 +171,7 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
         "since": _time(finding.since),
         "opened_at": _time(finding.opened_at),
         "closes_at": _time(finding.closes_at),
+        "unseen_since": _time(finding.unseen_since),
         "total": finding.total,
         "recurrence": finding.recurrence._asdict() if finding.recurrence else None,
         "exhaustion_limit": {"scope": str(limit.scope), "name": limit.name} if limit else None,
@@ -186,7 +187,7 @@ def _leak(details: FindingDetails, listed: Iterable[Session]) -> Fields:
             {
                 **_identity(session),
                 "state": str(session.state) if session.state else None,
-                "held_seconds": _seconds(seconds_in_state(session, details.polled_at)),
+                "held_seconds": _seconds(seconds_in_state(session, details.seen_at)),
                 **_statement(session.statement),
             }
             for session in listed

@@ -35,6 +35,11 @@ class FindingDetails(NamedTuple):
     #: The server's time at the last successful poll; ages are counted up to it.
     polled_at: float
 
+    @property
+    def seen_at(self) -> float:
+        """The server's time at the last poll that saw its sessions; their ages are counted up to it."""
+        return self.polled_at if self.finding.unseen_since is None else self.finding.unseen_since
+
 
 def rank_findings(states: Iterable[ServerState], application: str | None = None) -> list[RankedFinding]:
     """Return the open findings, or those of one application, worst first: by severity, growth, then size.

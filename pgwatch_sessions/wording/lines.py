@@ -37,10 +37,10 @@ SEVERITY_TONES: Mapping[Severity, Tone] = {
 
 
 def finding_label(finding: Finding) -> str:
-    """Return the severity of a finding, or `recovering` if it has no session any more."""
+    """Return the severity of a finding, `unseen` if its sessions are hidden, `recovering` if it has none any more."""
     return str(finding.severity if finding.state is FindingState.OPEN else finding.state)
 
 
 def finding_tone(finding: Finding) -> Tone:
     """Return the tone of a finding. Without sessions it alarms nobody, however severe it was."""
-    return SEVERITY_TONES[finding.severity] if finding.state is FindingState.OPEN else Tone.NOTE
+    return Tone.NOTE if finding.state is FindingState.RECOVERING else SEVERITY_TONES[finding.severity]

@@ -8,6 +8,7 @@ from pgwatch_sessions.core.summaries.not_judged import NotJudged, NotJudgedReaso
 from pgwatch_sessions.wording.amounts import counted, duration
 from pgwatch_sessions.wording.events import client_fields
 from pgwatch_sessions.wording.labels import HOW_HELD, client_name
+from pgwatch_sessions.wording.sentences import HIDDEN
 
 
 def not_judged_text(sessions: NotJudged) -> str:
@@ -47,7 +48,7 @@ def _how(sessions: NotJudged) -> str:
 def _why(sessions: NotJudged) -> str:
     match sessions.reason:
         case NotJudgedReason.HIDDEN:
-            return "hidden from the monitoring role; GRANT pg_monitor makes them visible"
+            return HIDDEN
         case NotJudgedReason.TOOL:
             console = is_maintenance_tool(sessions.client.application, CONSOLES)
             return (

@@ -6,6 +6,7 @@ pool, see `stacks/`. Cancelling has no effect on a session that is idle in trans
 
 from pgwatch_sessions.core.findings import Finding, LeakKind, Severity
 from pgwatch_sessions.core.model import NONE, OTHER
+from pgwatch_sessions.wording.amounts import moment
 from pgwatch_sessions.wording.causes import describe_site
 from pgwatch_sessions.wording.code_lines import first_line
 from pgwatch_sessions.wording.labels import quoted_name
@@ -29,19 +30,28 @@ def _terminate(finding: Finding) -> str:
         "The statement given here ends these sessions only: it checks pid and backend_start. "
         f"{PRIVILEGE} pg_cancel_backend has no effect, because no statement is running.{rolled_back}"
     )
+    return f"Now: {_first_step(finding)} {how}"
+
+
+def _first_step(finding: Finding) -> str:
+    if finding.unseen_since is not None:
+        return (
+            "run `GRANT pg_monitor` for the monitoring role, and look again: the sessions have been hidden from it "
+            f"since {moment(finding.unseen_since)}, and may be used again. Or terminate them unseen."
+        )
     if finding.is_tool:
-        return f"Now: ask the person who runs it to commit, roll back or disconnect, or terminate the session. {how}"
+        return "ask the person who runs it to commit, roll back or disconnect, or terminate the session."
     if finding.recurrence is not None and not finding.is_leak:
         return (
-            "Now: nothing, while the pool has free connections: each of these sessions ends by itself. Terminate them "
-            f"if requests wait. {how}"
+            "nothing, while the pool has free connections: each of these sessions ends by itself. Terminate them if "
+            "requests wait."
         )
     if finding.is_leak:
-        return f"Now: terminate the sessions. {how}"
+        return "terminate the sessions."
     if finding.severity is Severity.CRITICAL:
-        return f"Now: terminate the sessions. They may end by themselves, but until then others cannot work. {how}"
+        return "terminate the sessions. They may end by themselves, but until then others cannot work."
     unblocks = " Terminating them unblocks the waiting sessions." if finding.harm.blocked else ""
-    return f"Now: check again in a few minutes, because the sessions may end by themselves.{unblocks} {how}"
+    return f"check again in a few minutes, because the sessions may end by themselves.{unblocks}"
 
 
 def _fix_the_code(finding: Finding, words: Words) -> str:

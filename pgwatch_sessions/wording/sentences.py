@@ -2,7 +2,7 @@
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, FindingState, Recurrence, Severity, Verdict
 from pgwatch_sessions.core.model import Failure
-from pgwatch_sessions.wording.amounts import NOW, counted, duration, growth, span, until
+from pgwatch_sessions.wording.amounts import NOW, ago, counted, duration, growth, span, until
 from pgwatch_sessions.wording.code_lines import site_and_lines
 from pgwatch_sessions.wording.failures import failure_text
 from pgwatch_sessions.wording.harm import harm_parts
@@ -12,6 +12,8 @@ from pgwatch_sessions.wording.labels import HOW_HELD, VERDICT_PHRASES, client_na
 FULL = "refuses connections: all slots for ordinary roles are in use"
 #: Completes what hides sessions: a missing privilege, or a server that does not answer.
 UNSEEN = "leaks among them cannot be seen"
+#: Completes sentences about sessions.
+HIDDEN = "hidden from the monitoring role; GRANT pg_monitor makes them visible"
 
 
 def finding_sentence(finding: Finding, *, at: float) -> str:
@@ -24,14 +26,15 @@ def finding_sentence(finding: Finding, *, at: float) -> str:
 
 def finding_text(finding: Finding, *, at: float) -> str:
     """Return the sentence on a finding without its client."""
+    if finding.unseen_since is not None:
+        return _unseen(finding, finding.unseen_since, at=at)
     if finding.recurrence is not None and not finding.is_leak:
         return _recurring(finding, finding.recurrence)
     if finding.state is FindingState.RECOVERING:
         closes = "" if finding.closes_at is None else f"; closes {until(finding.closes_at - at)} unless it leaks again"
         return f"{_all_sessions(finding)} at {printable(finding.site)} {_gone(finding)}{closes}"
     number = len(finding.sessions)
-    held_since = finding.sessions[0].state_change
-    held = duration(at - (finding.since if held_since is None else held_since))
+    held = _held_for(finding, at=at)
     rate, ends = growth(finding.rate_per_minute), until(finding.exhaustion_seconds)
     parts = [
         f"{counted(number, 'session')} {HOW_HELD[finding.key.kind]} at {site_and_lines(finding)}",
@@ -50,6 +53,21 @@ def finding_text(finding: Finding, *, at: float) -> str:
     themselves = "it may still end by itself" if number == 1 else "they may still end by themselves"
     may_end = "" if finding.is_leak else f"; {themselves}"
     return ", ".join(parts) + may_end
+
+
+def _unseen(finding: Finding, since: float, *, at: float) -> str:
+    """Return the sentence on sessions that cannot be seen any more: how they were when they were last seen."""
+    one = len(finding.sessions) == 1
+    held = _held_for(finding, at=since)
+    longest = f" for {held}" if one else f", the longest for {held},"
+    number, were = counted(len(finding.sessions), "session"), "was" if one else "were"
+    seen = f"when {'it was' if one else 'they were'} last seen {ago(at - since)}"
+    return f"{number} {were} {HOW_HELD[finding.key.kind]} at {site_and_lines(finding)}{longest} {seen}: now {HIDDEN}"
+
+
+def _held_for(finding: Finding, *, at: float) -> str:
+    held_since = finding.sessions[0].state_change
+    return duration(at - (finding.since if held_since is None else held_since))
 
 
 def _no_new_ones(finding: Finding, at: float) -> list[str]:
@@ -77,7 +95,7 @@ def _recurring(finding: Finding, again: Recurrence) -> str:
 
 def closed_text(finding: Finding, *, at: float) -> str:
     """Return why a finding was closed, without its client."""
-    if finding.state is FindingState.OPEN:
+    if finding.sessions:
         belongs = "session now belongs" if len(finding.sessions) == 1 else "sessions now belong"
         return f"{len(finding.sessions):,} {belongs} to another finding of this client"
     lasted = f"after {duration(at - finding.since)}"

@@ -18,7 +18,7 @@ def after(*polls: Snapshot) -> History:
     """Return what is remembered after these polls."""
     history = History()
     for poll in polls:
-        history, _ = history.follow(history.with_known_applications(poll), rest_limit=30, window=600)
+        history, _ = history.follow(history.recognise(poll), rest_limit=30, window=600)
     return history
 
 
@@ -193,7 +193,7 @@ def test_a_blank_application_keeps_the_name_that_its_tags_gave() -> None:
     history = after(snapshot(session(1, client=named)), snapshot(session(1, client=blank), at=NOW + 10))
     assert {track.session.client for track in history.tracks.values()} == {named}
     other = snapshot(session(1, client=blank, born=NOW + 5), at=NOW + 20)
-    assert {each.client for each in history.with_known_applications(other).sessions} == {blank}
+    assert {each.client for each in history.recognise(other).sessions} == {blank}
 
 
 def test_a_session_that_is_hidden_for_a_while_has_not_moved() -> None:

@@ -55,6 +55,7 @@ def test_a_leak_has_its_evidence_and_advice() -> None:
         "severity": "critical",
         "state": "open",
         "closes_at": None,
+        "unseen_since": None,
         "is_leak": True,
         "database": "shop",
         "user": "app",

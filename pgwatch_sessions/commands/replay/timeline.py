@@ -48,7 +48,7 @@ def _would_have_paged(event: ReplayEvent) -> str:
     match event:
         case LeakOpened(finding):
             pages = finding.severity.rank >= PAGING.rank
-        case LeakChanged(finding, before) if finding.state is FindingState.OPEN:
+        case LeakChanged(finding, before) if finding.state is not FindingState.RECOVERING:
             pages = finding.severity.rank >= PAGING.rank and finding.severity.rank > before.severity.rank
         case _:
             pages = False

@@ -3,7 +3,7 @@
 from pgwatch_sessions.core.history.habits import ClientHabits, Kill, LongHold
 from pgwatch_sessions.core.history.history import History
 from pgwatch_sessions.core.history.sizes import OriginSizes, Span
-from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, HoldEnd, KnownState, OpenTransaction, Origin, Track
+from pgwatch_sessions.core.history.tracks import Cohort, EndedHold, HoldEnd, LastSeen, OpenTransaction, Origin, Track
 
 __all__ = [
     "ClientHabits",
@@ -12,7 +12,7 @@ __all__ = [
     "History",
     "HoldEnd",
     "Kill",
-    "KnownState",
+    "LastSeen",
     "LongHold",
     "OpenTransaction",
     "Origin",

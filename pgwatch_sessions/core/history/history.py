@@ -88,14 +88,30 @@ class History:
             and session.id not in self.only_set_up
         )
 
-    def with_known_applications(self, snapshot: Snapshot) -> Snapshot:
-        """Give sessions without application_name the application that the tags of their earlier statements named.
+    def recognise(self, snapshot: Snapshot) -> Snapshot:
+        """Give sessions what the server does not show of them now, but did before.
 
-        A pool's reset carries no tags. Without this, a session would change its client with each statement.
+        A hidden session has no start and no address: without them, it would be another session than before. A session
+        without application_name keeps the application that the tags of its earlier statements named: a pool's reset
+        carries no tags, and without this a session would change its client with each statement.
         """
-        if all(session.client.application != NONE for session in snapshot.sessions):
+        sessions = self._with_known_starts(snapshot) if any(map(_is_without_start, snapshot.sessions)) else None
+        if sessions is None and all(session.client.application != NONE for session in snapshot.sessions):
             return snapshot
-        return replace(snapshot, sessions=tuple(map(self._with_known_application, snapshot.sessions)))
+        return replace(snapshot, sessions=tuple(map(self._with_known_application, sessions or snapshot.sessions)))
+
+    def _with_known_starts(self, snapshot: Snapshot) -> Sequence[Session]:
+        """Give hidden sessions the identity of the session that had their pid, database and user at the last poll."""
+        tracks = () if self._is_restarted(snapshot) else self.tracks.values()
+        known = {track.session.id.pid: track.session for track in tracks}
+        return [
+            replace(session, id=before.id, client_addr=before.client_addr, client_port=before.client_port)
+            if _is_without_start(session)
+            and (before := known.get(session.id.pid)) is not None
+            and before.client[:2] == session.client[:2]
+            else session
+            for session in snapshot.sessions
+        ]
 
     def _with_known_application(self, session: Session) -> Session:
         known = self.tracks.get(session.id)
@@ -111,12 +127,9 @@ class History:
         Rests shorter than `rest_limit` seconds teach nothing. Nor do `leaked` sessions that are gone: somebody
         terminated them, or restarted their application.
         """
-        restarted = None not in {self.server_started_at, snapshot.server.started_at} and (
-            self.server_started_at != snapshot.server.started_at
-        )
-        before: Mapping[SessionId, Track] = {} if restarted else self.tracks
+        before: Mapping[SessionId, Track] = {} if self._is_restarted(snapshot) else self.tracks
         births_missed = self.last_poll_at is None or snapshot.taken_at - self.last_poll_at > _LONG_PAUSE
-        after = follow_sessions(before, snapshot.sessions, births_missed=births_missed)
+        after = follow_sessions(before, snapshot.sessions, births_missed=births_missed, last_poll_at=self.last_poll_at)
         terminated = {counters.database: counters.fatal + counters.killed for counters in snapshot.databases}
         ended: tuple[EndedHold, ...] = ()
         if self.last_poll_at is not None:
@@ -154,3 +167,12 @@ class History:
             sizes=follow_sizes(self.sizes, before, after, at=snapshot.taken_at, length=_SPAN * window),
         )
         return history, ended
+
+    def _is_restarted(self, snapshot: Snapshot) -> bool:
+        """Return whether the server was restarted since the last poll, so that every session is new."""
+        before, now = self.server_started_at, snapshot.server.started_at
+        return before is not None and now is not None and before != now
+
+
+def _is_without_start(session: Session) -> bool:
+    return session.state is None and session.id.backend_start is None

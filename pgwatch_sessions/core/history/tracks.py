@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId, SessionState
+from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Client, Session, SessionId
 from pgwatch_sessions.core.statements import Statement
 
 IsHeld = Callable[[Session], bool]
@@ -29,11 +29,12 @@ class Cohort(NamedTuple):
     site: str
 
 
-class KnownState(NamedTuple):
-    """A session's state and when it entered it."""
+class LastSeen(NamedTuple):
+    """A session as it was before it was hidden from us."""
 
-    state: SessionState | None
-    since: float | None
+    session: Session
+    #: The server's time of the poll that saw it.
+    at: float
 
 
 class OpenTransaction(NamedTuple):
@@ -53,16 +54,21 @@ class Track:
     """One session as it was followed over the polls."""
 
     session: Session
-    #: Whether it was opened after our first poll, and not in a long pause between two polls.
+    #: Whether it was opened after our first poll, and not hidden or in a long pause between two polls.
     birth_seen: bool
     #: How often it was seen to have moved.
     moves: int
-    #: Its state when it was last visible. A session that is hidden for a while keeps it.
-    known: KnownState
+    #: While it is hidden: as it was when we last saw it; None if we never did.
+    last_seen: LastSeen | None = None
     #: The last write that a poll saw in its present transaction; None if none was seen.
     last_write: Statement | None = None
     #: The transaction that it is in; None if in none.
     transaction: OpenTransaction | None = None
+
+    @property
+    def shown(self) -> Session:
+        """The session as it is, or as it was before it was hidden."""
+        return self.session if self.last_seen is None else self.last_seen.session
 
     @property
     def origin(self) -> Origin:
@@ -72,7 +78,7 @@ class Track:
     @property
     def cohort(self) -> Cohort:
         """What its present hold is compared with."""
-        return Cohort(self.session.client, self.session.statement.site)
+        return Cohort(self.session.client, self.shown.statement.site)
 
     @property
     def write(self) -> Statement | None:
@@ -80,16 +86,16 @@ class Track:
 
         It does not if the session shows the write itself, or if only the last statement has tags.
         """
-        write, shown = self.last_write, self.session.statement
-        if write is None or write is shown or self.session.backend_xid_age is None:
+        write, shown = self.last_write, self.shown.statement
+        if write is None or write is shown or self.shown.backend_xid_age is None:
             return None
         return None if write.site == shown.site or (shown.tags and not write.tags) else write
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The names of the place where it is held: its last statement, and its last write."""
-        write = self.write
-        return (self.session.statement.site,) if write is None else (self.session.statement.site, write.site)
+        write, site = self.write, self.shown.statement.site
+        return (site,) if write is None else (site, write.site)
 
 
 class HoldEnd(Enum):
@@ -117,10 +123,19 @@ class EndedHold(NamedTuple):
 
 
 def follow_sessions(
-    before: Mapping[SessionId, Track], sessions: Iterable[Session], *, births_missed: bool
+    before: Mapping[SessionId, Track], sessions: Iterable[Session], *, births_missed: bool, last_poll_at: float | None
 ) -> dict[SessionId, Track]:
     """Return the track of every session, continuing the tracks of the last poll."""
-    return {session.id: _track(session, before.get(session.id), births_missed=births_missed) for session in sessions}
+    return {
+        session.id: _track(
+            session,
+            # The start of a session that was hidden from the first is not known until it can be seen.
+            before.get(session.id) or before.get(SessionId(session.id.pid, None)),
+            births_missed=births_missed,
+            last_poll_at=last_poll_at,
+        )
+        for session in sessions
+    }
 
 
 def ended_holds(
@@ -167,18 +182,21 @@ def ended_holds(
             yield EndedHold(held, seconds, HoldEnd.MOVED)
 
 
-def _track(session: Session, before: Track | None, *, births_missed: bool) -> Track:
-    known = KnownState(session.state, session.state_change)
+def _track(session: Session, before: Track | None, *, births_missed: bool, last_poll_at: float | None) -> Track:
     if before is None:
-        transaction = _transaction(session, None, moved=False)
-        return Track(session, not births_missed, 0, known, _last_write(session, None), transaction)
+        birth_seen = not births_missed and session.state is not None
+        return Track(session, birth_seen, 0, None, _last_write(session, None), _transaction(session, None, moved=False))
     if before.session is session and before.transaction is None:
         return before
+    shown = before.shown
     if session.state is None:
-        return Track(session, before.birth_seen, before.moves, before.known, before.last_write, before.transaction)
-    moved = known != before.known and before.known.state is not None
+        last_seen = before.last_seen
+        if last_seen is None and shown.state is not None and last_poll_at is not None:
+            last_seen = LastSeen(shown, last_poll_at)
+        return Track(session, before.birth_seen, before.moves, last_seen, before.last_write, before.transaction)
+    moved = (session.state is not shown.state or session.state_change != shown.state_change) and shown.state is not None
     transaction = _transaction(session, before.transaction, moved=moved)
-    return Track(session, before.birth_seen, before.moves + moved, known, _last_write(session, before), transaction)
+    return Track(session, before.birth_seen, before.moves + moved, None, _last_write(session, before), transaction)
 
 
 def _last_write(session: Session, before: Track | None) -> Statement | None:
@@ -186,7 +204,7 @@ def _last_write(session: Session, before: Track | None) -> Statement | None:
         return None
     if session.statement.writes:
         return session.statement
-    return before.last_write if before is not None and before.session.xact_start == session.xact_start else None
+    return before.last_write if before is not None and before.shown.xact_start == session.xact_start else None
 
 
 def _transaction(session: Session, before: OpenTransaction | None, *, moved: bool) -> OpenTransaction | None:

@@ -27,7 +27,17 @@ def described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int,
     """Return the finding as its sessions are now; `joined` sessions are new."""
     before = tracked.finding
     held = sorted((context.history.tracks[identity] for identity in tracked.members), key=longest_first)
-    sessions = tuple(each.session for each in held)
+    sessions = tuple(each.shown for each in held)
+    unseen_since = min((each.last_seen.at for each in held if each.last_seen), default=None)
+    if unseen_since is not None:
+        return replace(
+            before,
+            sessions=sessions,
+            evidence=sessions,
+            total=before.total + joined,
+            harm=_harm(tracked, [each.session for each in held], context),
+            unseen_since=unseen_since,
+        )
     recurrence = _recurrence(before, context)
     harm = _harm(tracked, sessions, context)
     is_leak = _is_confirmed_leak(tracked, suspicion, harm, recurrence, context)
@@ -40,13 +50,15 @@ def described(tracked: TrackedFinding, suspicion: Suspicion | None, joined: int,
         sessions=sessions,
         evidence=sessions or before.evidence,
         origins=tuple(sorted({session.client_addr for session in sessions if session.client_addr})) or before.origins,
-        since=min(before.since, tracked.starts[0]),
+        # If the server's clock is set back, the finding must not begin in the future.
+        since=min(before.since, tracked.starts[0], context.now),
         total=before.total + joined,
         # What comes back reaches a level and stays there.
         rate_per_minute=60 * net_rate(tracked, context) if is_leak or recurrence is None else 0.0,
         harm=harm,
         configured_limit=common_limit(held, context.policy) if held else before.configured_limit,
         recurrence=recurrence,
+        unseen_since=None,
     )
 
 

@@ -61,8 +61,8 @@ class Suspicion:
 
 
 def held_since(track: Track) -> float:
-    """Return the server's time when the session began to be held."""
-    return track.session.state_change if track.session.state_change is not None else 0.0
+    """Return the server's time when the session began to be held; of a hidden one, as we last saw it."""
+    return track.shown.state_change or 0.0
 
 
 def longest_first(track: Track) -> tuple[float, int]:

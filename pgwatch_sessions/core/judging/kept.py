@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from pgwatch_sessions.core.findings import FindingKey, LeakKind
 from pgwatch_sessions.core.history import OpenTransaction, Track
-from pgwatch_sessions.core.judging.detection import MIN_SPREAD, SEVERAL, VARIOUS_SITES, Suspicion
+from pgwatch_sessions.core.judging.detection import MIN_SPREAD, SEVERAL, VARIOUS_SITES, Suspicion, held_since
 from pgwatch_sessions.core.judging.poll_context import PollContext
 from pgwatch_sessions.core.model import Client
 
@@ -26,7 +26,7 @@ def kept_transactions(context: PollContext) -> Iterator[Suspicion]:
     limit = _OLD * policy.hold_limit
     kept: dict[Client, list[tuple[float, Track]]] = {}
     for track in history.tracks.values():
-        transaction = track.transaction
+        transaction = None if track.last_seen else track.transaction
         if transaction is not None and now - transaction.began > limit and _is_kept(transaction):
             kept.setdefault(track.session.client, []).append((transaction.began, track))
     if not kept:
@@ -34,7 +34,7 @@ def kept_transactions(context: PollContext) -> Iterator[Suspicion]:
     ending = {track.session.client for track in history.tracks.values() if _ends_transactions(track, now - limit)}
     for client, candidates in kept.items():
         # What has not moved for longer than the hold limit is found as held.
-        found = [each for each in candidates if now - (each[1].known.since or now) <= policy.hold_limit]
+        found = [each for each in candidates if now - (held_since(each[1]) or now) <= policy.hold_limit]
         if client not in ending or not found:
             continue
         found.sort(key=lambda each: (each[0], each[1].session.id.pid))

@@ -122,8 +122,7 @@ def _longest_hold(finding: Finding, context: PollContext) -> float:
     longest = context.history.tracks[finding.sessions[0].id]
     if finding.key.kind is LeakKind.TRANSACTION_KEPT and longest.transaction is not None:
         return context.now - longest.transaction.began
-    began = longest.known.since
-    return context.now - began if began is not None else 0.0
+    return max(0.0, context.now - (held_since(longest) or context.now))
 
 
 def _without_sessions(suspicion: Suspicion, context: PollContext) -> TrackedFinding:
@@ -185,9 +184,14 @@ def _ended_one_by_one(
     known = [each for each in tracked.ended if context.now - context.policy.growth_window < each.at <= context.now]
     if not members and len(gone) >= SEVERAL:
         return tuple(known)
-    before = context.history_before
-    lengths = ((before.last_poll_at or 0.0) - held_since(before.tracks[identity]) for identity in gone)
+    lengths = (_seen_for(context.history_before.tracks[identity], context) for identity in gone)
     return (*known, *(EndedMember(context.now, seconds) for seconds in lengths))[-_MAX_STARTS:]
+
+
+def _seen_for(ended: Track, context: PollContext) -> float:
+    """Return how long a session had been held when it was last seen."""
+    last = ended.last_seen.at if ended.last_seen else context.history_before.last_poll_at
+    return max(0.0, (last or 0.0) - held_since(ended))
 
 
 def _joining(suspicion: Suspicion, members: Collection[SessionId]) -> list[tuple[Track, float]]:
@@ -211,7 +215,8 @@ def _is_notable(finding: Finding, reported: Finding) -> bool:
     if finding.state is FindingState.RECOVERING:
         return reported.state is not FindingState.RECOVERING
     return (
-        _differs(len(finding.sessions), len(reported.sessions))
+        (finding.state is FindingState.UNSEEN) != (reported.state is FindingState.UNSEEN)
+        or _differs(len(finding.sessions), len(reported.sessions))
         or _differs(finding.rate_per_minute, reported.rate_per_minute)
         or (finding.harm.blocked > 0 and reported.harm.blocked == 0)
         # A forecast is reported again when it comes nearer, not when it recedes or is missing for a moment.

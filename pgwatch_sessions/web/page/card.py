@@ -44,7 +44,7 @@ class Card:
     """Everything that the page shows of one finding."""
 
     anchor: str
-    #: The severity, or `recovering`.
+    #: The severity, `unseen` or `recovering`.
     label: str
     tone: Tone
     #: The one sentence on the finding.
@@ -62,7 +62,7 @@ class Card:
 def card_of(details: FindingDetails) -> Card:
     """Put a finding into texts."""
     finding = details.finding
-    rows = [_session_row(session, details.polled_at) for session in finding.sessions[:MAX_SESSIONS]]
+    rows = [_session_row(session, details.seen_at) for session in finding.sessions[:MAX_SESSIONS]]
     statements = {session.statement.text for session in finding.sessions[:MAX_SESSIONS]}
     return Card(
         anchor=details.anchor,
@@ -97,8 +97,8 @@ def _figures(details: FindingDetails) -> Iterator[Figure]:
         yield Figure("From", ", ".join(finding.origins[:_MAX_ORIGINS]), f"and {more:,} more" if more > 0 else "")
 
 
-def _session_row(session: Session, polled_at: float) -> SessionRow:
-    held = seconds_in_state(session, polled_at)
+def _session_row(session: Session, seen_at: float) -> SessionRow:
+    held = seconds_in_state(session, seen_at)
     text = session.statement.text
     return SessionRow(
         pid=session.id.pid,

@@ -75,7 +75,7 @@ def _urgent(states: Collection[ServerState], ranked: Sequence[RankedFinding]) ->
     urgent = [
         each
         for each in ranked
-        if each.finding.state is FindingState.OPEN and each.finding.severity is not Severity.NOTICE
+        if each.finding.state is not FindingState.RECOVERING and each.finding.severity is not Severity.NOTICE
     ]
     if urgent:
         yield _worst_finding(urgent, several_servers=len(states) > 1)

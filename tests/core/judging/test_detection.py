@@ -10,7 +10,6 @@ from pgwatch_sessions.core.history import (
     ClientHabits,
     History,
     Kill,
-    KnownState,
     OpenTransaction,
     Origin,
     OriginSizes,
@@ -51,10 +50,7 @@ LEAVES = ClientHabits(seen_at=NOW, left=10)
 
 def tracks_of(*sessions: Session, moves: int = 5, birth_seen: bool = True) -> Sequence[Track]:
     """Return the tracks of these sessions, each of which has moved so often."""
-    return [
-        Track(each, birth_seen=birth_seen, moves=moves, known=KnownState(each.state, each.state_change))
-        for each in sessions
-    ]
+    return [Track(each, birth_seen=birth_seen, moves=moves) for each in sessions]
 
 
 def history_of(
@@ -380,7 +376,7 @@ def test_transactions_that_are_kept_while_their_sessions_are_used(
     }
     other = session(99, IDLE, since=NOW - 5, born=NOW - 1000, query="ROLLBACK")
     if ending:
-        tracks[other.id] = Track(other, birth_seen=True, moves=5, known=KnownState(other.state, other.state_change))
+        tracks[other.id] = Track(other, birth_seen=True, moves=5)
     found = found_in(replace(history, tracks=tracks), POLICY)
     assert [(len(each.tracks), each.is_leak) for each in found] == list(expected)
     assert {each.key.kind for each in found} <= {LeakKind.TRANSACTION_KEPT}

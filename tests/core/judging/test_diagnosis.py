@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from pgwatch_sessions.core.findings import Diagnosis, Finding, Recurrence, Severity, Verdict
-from pgwatch_sessions.core.history import ClientHabits, History, Kill, KnownState, Track
+from pgwatch_sessions.core.history import ClientHabits, History, Kill, Track
 from pgwatch_sessions.core.judging.diagnosis import (
     ClientEvidence,
     DiagnosisMemory,
@@ -38,10 +38,7 @@ LEAK = finding(
 
 def history_of(sessions: Sequence[Session], at: float = NOW) -> History:
     """Return a history that has just seen these sessions."""
-    tracks = {
-        each.id: Track(each, birth_seen=True, moves=1, known=KnownState(each.state, each.state_change))
-        for each in sessions
-    }
+    tracks = {each.id: Track(each, birth_seen=True, moves=1) for each in sessions}
     return History(first_poll_at=NOW - 1000, last_poll_at=at, tracks=tracks)
 
 
