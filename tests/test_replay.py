@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterable
@@ -187,6 +188,37 @@ def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
         ended = finished("replay", str(file))
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr == f"pgwatch-sessions: error: {file}: {complaint}\n"
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    """To open a FIFO without a writer would wait for ever, and a device may never end. Standard input may be a pipe."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for file in (fifo, Path("/dev/zero")):
+        ended = finished("replay", str(file))
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith(f"pgwatch-sessions: error: {file}: not a regular file; ")
+
+
+def test_bombs_end_soon(tmp_path: Path) -> None:
+    """Many blank lines, a line of a million sessions and the end of time are bad lines with their numbers."""
+    newlines = tmp_path / "newlines.jsonl.gz"
+    with gzip.open(newlines, "wb") as file:
+        for _ in range(64):
+            file.write(b"\n" * 2**20)
+    ended = finished("replay", str(newlines))
+    assert ended.returncode == 2
+    assert "line 100001: no poll in the 100,000 lines before it; the rest of the file was not read" in ended.stderr
+    lines = tmp_path / "lines.jsonl"
+    with lines.open("wb") as file:
+        file.write(b'{"taken_at": "2026-11-21T03:00:00Z", "sessions": [' + b'{"pid":1},' * 10**6 + b'{"pid":1}]}\n')
+        file.write(b'{"taken_at": "9999-12-31T23:59:59-14:00", "sessions": []}\n')
+        file.write(b'{"taken_at": "2026-11-21T03:00:00Z", "sessions": []}\n')
+    ended = finished("replay", str(lines))
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+    assert "line 1: sessions: Tuple should have at most 262144 items" in ended.stderr
+    assert "line 2: taken_at: Input should be a time between the years 1970 and 2999" in ended.stderr
+    assert "1 poll" in ended.stdout
 
 
 def test_a_file_that_is_no_recording_has_few_errors(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ COUNTER_KEYS = {
     "idle_in_transaction_seconds": "idle_in_transaction_time",
 }
 
+#: PostgreSQL allows no more backends, so no list of a poll is longer.
+_MAX_ROWS = 2**18
 #: No number of PostgreSQL needs more than 64 bits.
 _INTEGER_BOUND = 2**63
 
@@ -38,7 +40,9 @@ class InvalidLineError(ValueError):
 def _time(value: object) -> float:
     try:
         return seconds_of(value if isinstance(value, str) else "")
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise ValueError("Input should be a time between the years 1970 and 2999") from None
+    except ValueError:
         raise ValueError("Input should be a time with a time zone") from None
 
 
@@ -107,7 +111,7 @@ class SessionRow:
     wait_event: PrintableText | None = None
     backend_xid_age: Integer | None = None
     backend_xmin_age: Integer | None = None
-    blocked_by: Annotated[tuple[Integer, ...], Field(fail_fast=True)] | None = None
+    blocked_by: Annotated[tuple[Integer, ...], Field(fail_fast=True, max_length=_MAX_ROWS)] | None = None
     query: str | None = None
 
 
@@ -141,8 +145,8 @@ class PollRow:
     taken_at: Time
     server: ServerRow | None = None
     failure: FailureRow | None = None
-    sessions: Annotated[tuple[SessionRow, ...], Field(fail_fast=True)] | None = None
-    databases: Annotated[tuple[DatabaseRow, ...], Field(fail_fast=True)] | None = None
+    sessions: Annotated[tuple[SessionRow, ...], Field(fail_fast=True, max_length=_MAX_ROWS)] | None = None
+    databases: Annotated[tuple[DatabaseRow, ...], Field(fail_fast=True, max_length=_MAX_ROWS)] | None = None
 
 
 _POLL = TypeAdapter(PollRow)

@@ -27,12 +27,14 @@ from pgwatch_sessions.recording.format import (
     SessionRow,
     decode_line,
 )
-from pgwatch_sessions.recording.lines import BadLine, read_lines
+from pgwatch_sessions.recording.lines import MAX_FILE_BYTES, NOT_READ, BadLine, read_lines
 
 Parse = Callable[[str | None], Statement]
 
 #: Servers whose last poll stays in memory. With more servers in a recording, reading is only slower.
 _MAX_SERVERS = 64
+#: Reading stops after so many lines in a row without a poll: the file is no recording, or it is made to do harm.
+MAX_USELESS_LINES = 100_000
 _COUNTERS = attrgetter(*COUNTER_KEYS.values())
 
 
@@ -55,14 +57,20 @@ class _Known(NamedTuple):
     session: Session
 
 
-def read_polls(source: BufferedReader, *, parse: Parse = parse_statement) -> Iterator[RecordedPoll | BadLine]:
+def read_polls(
+    source: BufferedReader, *, parse: Parse = parse_statement, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[RecordedPoll | BadLine]:
     """Yield the polls of a recording, plain or gzip, in the order of the file; blank lines are skipped.
 
     OSError if the system cannot read the file. Memory holds one line, and the last poll of each server.
     """
     known_by_server: dict[str, dict[int, _Known]] = {}
     server = NONE
-    for line in read_lines(source):
+    last_poll = 0
+    for line in read_lines(source, max_bytes=max_bytes):
+        if line.number - last_poll > MAX_USELESS_LINES:
+            yield BadLine(line.number, f"no poll in the {MAX_USELESS_LINES:,} lines before it; {NOT_READ}")
+            return
         if isinstance(line, BadLine):
             yield line
         elif line.content.strip():
@@ -75,7 +83,7 @@ def read_polls(source: BufferedReader, *, parse: Parse = parse_statement) -> Ite
             except InvalidLineError as error:
                 yield BadLine(line.number, str(error))
             else:
-                server = named_server
+                server, last_poll = named_server, line.number
                 yield RecordedPoll(line.number, outcome, row.taken_at, server)
 
 

@@ -4,18 +4,27 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 _MAX_LENGTH = 64
+#: The first moment of the year 3000.
+_END = 32_503_680_000.0
 
 
 # Most times of a session are the same in its next poll.
 @lru_cache(maxsize=8192)
 def seconds_of(text: str) -> float:
-    """Return an ISO 8601 time as seconds since the epoch. ValueError if it is invalid or has no time zone."""
+    """Return an ISO 8601 time as seconds since the epoch. ValueError if it is invalid or has no time zone.
+
+    OverflowError if it is not between the years 1970 and 2999: it could not be written in every time zone, and what
+    is added to it, such as a forecast, could not be written at all.
+    """
     if len(text) > _MAX_LENGTH:
         raise ValueError("too long for a time")
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError("no time zone")
-    return time.timestamp()
+    seconds = time.timestamp()
+    if not 0 <= seconds < _END:
+        raise OverflowError("not between 1970 and 2999")
+    return seconds
 
 
 @lru_cache(maxsize=8192)

@@ -75,6 +75,7 @@ AN_INTEGER, A_TEXT, AN_OBJECT = (
     f"Input should be {what}" for what in ("a valid integer", "a valid string", "an object")
 )
 A_TIME = "Input should be a time with a time zone"
+A_POSSIBLE_TIME = "Input should be a time between the years 1970 and 2999"
 BAD_LINES = [
     (f'{{"a": {SECRET}}}'.encode(), "Invalid JSON: expected value at column 7"),
     (b'{"a": "\xff"}', "Invalid JSON: invalid unicode code point at column 8"),
@@ -85,6 +86,17 @@ BAD_LINES = [
     (line_of(taken_at=None), f"taken_at: {A_TIME}"),
     (line_of(taken_at="2026-11-21T03:00:00"), f"taken_at: {A_TIME}"),
     (line_of(taken_at=SECRET), f"taken_at: {A_TIME}"),
+    (line_of(taken_at="9999-12-31T23:59:59-14:00"), f"taken_at: {A_POSSIBLE_TIME}"),
+    (line_of(taken_at="3000-01-01T00:00:00Z"), f"taken_at: {A_POSSIBLE_TIME}"),
+    (
+        line_of(sessions=[{"pid": 1, "backend_start": "0001-01-01T00:00Z"}]),
+        f"sessions[0].backend_start: {A_POSSIBLE_TIME}",
+    ),
+    (line_of(sessions=[{"pid": 1}] * (2**18 + 1)), "sessions: Tuple should have at most 262144 items"),
+    (
+        line_of(sessions=[{"pid": 1, "blocked_by": [1] * (2**18 + 1)}]),
+        "sessions[0].blocked_by: Tuple should have at mo",
+    ),
     (line_of(taken_at=1763694000), f"taken_at: {A_TIME}"),
     (b'{"sessions": []}', "taken_at: Field required"),
     (line_of(sessions=None), "neither sessions nor failure"),

@@ -8,7 +8,6 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from io import BufferedReader
-from pathlib import Path
 
 from pgwatch_sessions.commands.command import (
     EXIT_FOUND,
@@ -51,7 +50,12 @@ def _replay(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[BufferedReader]:
     if file != STDIN:
-        with Path(file).open("rb") as source:
+        # To open a FIFO would wait for a writer; O_NONBLOCK changes nothing for a file.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as source:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise CommandError(
+                    f"{file}: not a regular file; to read a pipe, give - and redirect it: `replay - <FILE`"
+                )
             yield source
     elif sys.stdin is None:
         raise CommandError("standard input is closed")
