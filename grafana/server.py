@@ -353,15 +353,16 @@ def _monitoring() -> tuple[Panel, ...]:
         ),
         graph_panel(
             PanelText(
-                title="Failed polls",
+                title="Failed polls, and polls not recorded",
                 description="By reason. `exhausted`: the server refuses connections because it is full; "
                 "`own_limit`: the limit of the monitoring role or its database is reached; "
                 "`authentication` and `privilege`: check the monitoring role; `timeout` and `network`: check the "
-                "network, and whether the server hangs.",
+                "network, and whether the server hangs. *not recorded*: the disk refuses; the log says why.",
                 unit="cpm",
             ),
             PanelStyle(width=8),
             Query(expr=select("poll_failures_total", change=PER_MINUTE), legend="{{reason}}"),
+            Query(expr=select("recording_failures_total", change=PER_MINUTE), legend="not recorded"),
             stacked=True,
         ),
         graph_panel(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from structlog.typing import FilteringBoundLogger
 
@@ -120,8 +121,10 @@ class Poller:
             self._log_event(event, at=polled_at)
             if self._on_event is not None:
                 self._on_event(event)
-        if record := self._record:
-            await self._recording.run(lambda: record(self._state.server, outcome, at))
+        record = self._record
+        if record and not await self._recording.run(lambda: record(self._state.server, outcome, at)):
+            # Published with the next poll.
+            self._state = replace(self._state, recording_failures=self._state.recording_failures + 1)
         if self._state_file is not None and is_worth_a_write(self._written, self._state):
             await self._keep()
 

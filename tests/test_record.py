@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import threading
@@ -233,6 +234,7 @@ def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path)
         until(lambda: watching.events("recording_failed"))
         polls = watching.scrape().polls()
         watching.scrape_when(lambda scrape: scrape.polls() > polls + 3)
+        assert (watching.scrape().value("recording_failures_total") or 0) >= 3
         blocked.unlink()
         until(lambda: watching.events("recording_resumed"))
         until(lambda: list((blocked / "recordings").iterdir()))
@@ -240,6 +242,33 @@ def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path)
         watching.end_by(signal.SIGTERM)
     assert str(blocked) in failed["error"]
     assert "level" in failed
+
+
+def test_a_deleted_directory_is_noticed_and_made_again(database: Database, tmp_path: Path) -> None:
+    """The log names the file that is gone, the lost poll is counted, and the next one is in a new file."""
+    folder = tmp_path / "recordings"
+    with daemon("--record-dir", str(folder), dsn=database.dsn()) as watching:
+        until(lambda: folder.exists() and list(folder.iterdir()))
+        assert watching.scrape().value("recording_failures_total") == 0
+        shutil.rmtree(folder)
+        (failed,) = until(lambda: watching.events("recording_failed"))
+        until(lambda: watching.events("recording_resumed"))
+        watching.scrape_when(lambda scrape: scrape.value("recording_failures_total") == 1)
+        watching.end_by(signal.SIGTERM)
+    assert f"deleted while it was being written: '{folder}/" in failed["error"]
+    (file,) = folder.iterdir()
+    assert polls_in(file)
+
+
+def test_a_deleted_file_ends_the_recording(database: Database, tmp_path: Path) -> None:
+    """Nobody could read it any more. The exit code is 2."""
+    file = tmp_path / "night.jsonl"
+    with recording("--out", str(file), *FAST, env=environment(DSN=database.dsn())) as process:
+        until(lambda: file.exists() and polls_in(file))
+        file.unlink()
+        _, output = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert output == f"pgwatch-sessions: error: {file}: deleted while it was being written\n"
 
 
 async def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:

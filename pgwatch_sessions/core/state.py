@@ -83,6 +83,8 @@ class ServerState:
     last_success: float | None = None
     poll_durations: Histogram = field(default_factory=lambda: empty_histogram(*_POLL_BOUNDS))
     poll_failures: Mapping[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    #: Polls that were not recorded, counted by the program that records them.
+    recording_failures: int = 0
     #: How long transactions sat idle, by database.
     hold_durations: Mapping[str, Histogram] = field(default_factory=dict)
     #: The clients that have metric labels of their own.

@@ -27,8 +27,8 @@ from pgwatch_sessions.memory.codec import Codec
 _MEANING = 1
 #: What changes with nearly every poll, such as habits, is written when what was written is this old, in seconds.
 _MAX_AGE = 60.0
-#: More than any state is, uncompressed.
-_MAX_BYTES = 256 * 2**20
+#: More than any state is, uncompressed: that of 10,000 sessions takes 3 MB.
+MAX_BYTES = 32 * 2**20
 #: Level 1 of gzip: a quarter of the time of the default, and a tenth larger.
 _COMPRESSION = 1
 
@@ -148,8 +148,8 @@ def _document(content: bytes) -> dict[str, Any]:
     try:
         # gzip has a checksum, so a file that was cut or changed is noticed here.
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            text = file.read(_MAX_BYTES + 1)
-        document = json.loads(text.decode("utf-8", "surrogatepass")) if len(text) <= _MAX_BYTES else None
+            text = file.read(MAX_BYTES + 1)
+        document = json.loads(text.decode("utf-8", "surrogatepass")) if len(text) <= MAX_BYTES else None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

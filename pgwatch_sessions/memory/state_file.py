@@ -1,13 +1,15 @@
 """The file that holds the state of one server."""
 
 import contextlib
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.file_names import safe_name
-from pgwatch_sessions.memory.saved_state import decode_state, encode_state
+from pgwatch_sessions.memory.saved_state import MAX_BYTES, decode_state, encode_state
 
 #: Only the owner may read it: even redacted, it shows what applications do.
 _MODE = 0o600
@@ -28,11 +30,19 @@ class StateFile:
         return self.directory / f"{safe_name(self.server)}.state.json.gz"
 
     def read(self) -> bytes | None:
-        """Return the content, None if there is no file yet."""
+        """Return the content, None if there is no file yet. OSError if it is a FIFO, or larger than we write it."""
         try:
-            return self.path.read_bytes()
+            # To open a FIFO would wait for a writer; O_NONBLOCK changes nothing for a file.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MiB")
+        return content
 
     def decode(self, content: bytes) -> ServerState:
         """Return the state in this content. UnusableStateError says why it is of no use."""

@@ -165,6 +165,11 @@ def polls(state: ServerState) -> Iterator[Sample]:
     yield (), state.poll_durations
 
 
+def recording_failures(state: ServerState) -> Iterator[Sample]:
+    """Sample the polls that were not recorded, zero included."""
+    yield (), state.recording_failures
+
+
 def poll_failures(state: ServerState) -> Iterator[Sample]:
     """Sample the failed polls of each reason, zeros included."""
     yield from (((reason,), count) for reason, count in state.poll_failures.items())

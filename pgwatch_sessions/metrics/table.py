@@ -20,6 +20,7 @@ from pgwatch_sessions.metrics.samples import (
     of_summary,
     poll_failures,
     polls,
+    recording_failures,
     server_diagnosis,
     server_info,
     transaction_holds,
@@ -291,6 +292,13 @@ METRICS: tuple[MetricSpec, ...] = (
         labels=("reason",),
         help="Failed polls, by reason.",
         samples=poll_failures,
+    ),
+    MetricSpec(
+        name="recording_failures_total",
+        kind="counter",
+        labels=(),
+        help="Polls that could not be written to the recording, or not within 2 s.",
+        samples=recording_failures,
     ),
     MetricSpec(
         name="hidden_sessions",

@@ -1,6 +1,7 @@
 """Files that recordings are written to. Each line is in the file when `append` returns, so a crash loses none."""
 
 import contextlib
+import errno
 import os
 import stat
 import zlib
@@ -47,11 +48,15 @@ class RecordingFile:
     def append(self, encoded: bytes) -> None:
         """Append an encoded line. If it cannot be written whole, cut it off again and close the file.
 
-        Compressed lines depend on each other: after a lost one, no further line could be read.
+        Compressed lines depend on each other: after a lost one, no further line could be read. FileNotFoundError if
+        the file was deleted.
         """
         if self._descriptor is None:
             raise ValueError("the file is closed")
         try:
+            if os.fstat(self._descriptor).st_nlink == 0:
+                # The system would go on writing, and nobody could ever read it.
+                raise FileNotFoundError(errno.ENOENT, "deleted while it was being written", str(self.path))
             rest = memoryview(encoded)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]

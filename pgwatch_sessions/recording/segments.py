@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.file_names import safe_name
 from pgwatch_sessions.recording.files import END_BYTES, RecordingFile
+from pgwatch_sessions.recording.lines import MAX_LINE_BYTES
 from pgwatch_sessions.recording.writing import encode_poll
 
 #: A segment ends after an hour or at an eighth of the room, so that deleting the oldest loses little.
@@ -47,10 +48,15 @@ class Recorder:
     def record(self, server: str, outcome: Snapshot | Failure, *, at: float) -> None:
         """Record a poll that was made `at` the daemon's time.
 
-        OSError if the system refuses, or if the poll is larger than `max_bytes`: this poll is lost, everything
-        recorded before stays, and the next poll starts a new segment.
+        OSError if the system refuses, if the poll is larger than `max_bytes` or than a line may be, or if the segment
+        was deleted: this poll is lost, everything recorded before stays, and the next poll starts a new segment. It
+        makes the directory again if that was deleted too.
         """
         line = encode_poll(outcome, server=server, at=at)
+        if len(line) > MAX_LINE_BYTES:
+            raise OSError(
+                errno.EFBIG, f"the poll takes more than {MAX_LINE_BYTES >> 20} MiB, so no replay would read it"
+            )
         with self._lock:
             segment = self._growing.get(server) or self._begin(server, at)
             try:

@@ -3,9 +3,11 @@
 import contextlib
 import gzip
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -25,6 +27,7 @@ from pgwatch_sessions.memory.saved_state import (
     is_worth_a_write,
     written,
 )
+from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.web.page.page import page_of
 from pgwatch_sessions.web.page.templates import render_page
 from tests.scenarios.families import FAMILIES, draw_story
@@ -212,3 +215,17 @@ def test_until_the_first_poll_the_page_shows_what_was_known_last() -> None:
     page = render_page(page_of([restarted(leaking())], version="1", links=(), refreshing=False))
     assert "14 sessions idle in transaction at /orders/{id}, the longest for 6 min" in page
     assert "orders-db was not polled yet" in page
+
+
+def test_only_a_regular_file_of_a_possible_size_is_read(tmp_path: Path) -> None:
+    """To open a FIFO without a writer would wait for ever. Each is an OSError, so the daemon says it and goes on."""
+    file = StateFile(directory=tmp_path, server="db", statements="redacted")
+    assert file.read() is None
+    os.mkfifo(file.path)
+    with pytest.raises(OSError, match="not a regular file"):
+        file.read()
+    file.path.unlink()
+    with file.path.open("wb") as large:
+        large.truncate(2**30)  # zeros, which take no room on the disk
+    with pytest.raises(OSError, match="larger than 32 MiB"):
+        file.read()

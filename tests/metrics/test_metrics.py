@@ -139,6 +139,7 @@ def test_after_a_failed_poll_session_metrics_disappear() -> None:
     assert {name for name, _ in read if not name.startswith(("process_", "poll_", "transaction_hold_"))} == {
         "up",
         "last_poll_timestamp_seconds",
+        "recording_failures_total",
         "build_info",
         "diagnosis",
     }

@@ -1,7 +1,9 @@
 import errno
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,41 @@ def test_missing_directory_is_reported_until_it_can_be_made(tmp_path: Path) -> N
     recorder.record("db", EXHAUSTED, at=NOW)
     recorder.close()
     assert len(polls_in(*files_in(tmp_path / "file" / "x"))) == 1
+
+
+@pytest.mark.parametrize("deleted", ["directory", "file"])
+def test_deleted_segment_is_noticed_at_the_next_poll(tmp_path: Path, deleted: str) -> None:
+    """This poll is lost with an error that names the file. The next poll makes the directory again."""
+    directory = tmp_path / "recordings"
+    recorder = Recorder(directory, max_bytes=2**20)
+    recorder.record("db", EXHAUSTED, at=NOW)
+    recorder.record("other", EXHAUSTED, at=NOW)
+    if deleted == "directory":
+        shutil.rmtree(directory)
+    else:
+        for path in files_in(directory):
+            path.unlink()
+    for server in ("db", "other"):
+        with pytest.raises(FileNotFoundError, match=rf"deleted while it was being written: '{directory}/.*-{server}\."):
+            recorder.record(server, EXHAUSTED, at=NOW + 1)
+        recorder.record(server, EXHAUSTED, at=NOW + 2)
+    recorder.close()
+    assert [(poll.server, poll.taken_at) for poll in polls_in(*files_in(directory))] == [
+        ("db", NOW + 2),
+        ("other", NOW + 2),
+    ]
+
+
+def test_poll_that_no_replay_could_read(tmp_path: Path) -> None:
+    """A line that is longer than replay reads is refused with EFBIG; smaller polls are recorded."""
+    recorder = Recorder(tmp_path / "large", max_bytes=2**30)
+    huge = replace(incompressible(0), own_user="x" * 16 * 2**20)
+    with pytest.raises(OSError, match="more than 16 MiB") as refused:
+        recorder.record("db", huge, at=NOW)
+    assert refused.value.errno == errno.EFBIG
+    recorder.record("db", EXHAUSTED, at=NOW + 2)
+    recorder.close()
+    assert len(polls_in(*files_in(tmp_path / "large"))) == 1
 
 
 def test_poll_that_is_larger_than_all_the_room(tmp_path: Path) -> None:
