@@ -7,14 +7,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
@@ -26,9 +24,7 @@ from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
-
-#: The longest time between two comparisons of the jobs with the clock.
-_CLOCK_SECONDS = 60.0
+from pgwatch_sessions.schedule import MONOTONIC, Every, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +74,6 @@ class Pollers:
     def __len__(self) -> int:
         """Return the number of servers."""
         return len(self._watched)
-
-    @property
-    def jobs(self) -> list[Job]:
-        """The scheduled jobs."""
-        return [each.job for each in self._watched.values()]
 
     @property
     def watch(self) -> Watch:
@@ -160,8 +151,8 @@ class Pollers:
         # The job is the awaited poll itself: a slow poll is never overtaken by the next, and delays no other server.
         job = self._scheduler.add_job(
             poller.poll,
-            self._trigger(),
-            next_run_time=datetime.now(UTC),
+            Every(watch.interval),
+            next_run_time=now(),
             max_instances=1,
             coalesce=True,
             misfire_grace_time=None,
@@ -182,16 +173,13 @@ class Pollers:
             parse=watch.parse,
         )
         if reschedule:
-            watched.job.modify(trigger=self._trigger(), next_run_time=datetime.now(UTC))
+            watched.job.modify(trigger=Every(watch.interval), next_run_time=now())
         return former if former != watched.state_file else None
 
     async def _move(self, watched: _Watched, target: Target) -> None:
         watched.target = target
         await watched.poller.reconnect(self._connection(target))
-        watched.job.modify(next_run_time=datetime.now(UTC))
-
-    def _trigger(self) -> IntervalTrigger:
-        return IntervalTrigger(seconds=self._watch.interval, timezone=UTC)
+        watched.job.modify(next_run_time=now())
 
     def _connection(self, target: Target) -> HeldConnection:
         return HeldConnection(
@@ -244,7 +232,7 @@ async def polling(
     watch: Watch, published: PublishedStates, fail: Callable[[BaseException], None]
 ) -> AsyncIterator[Pollers]:
     """Poll while inside. `fail` is called with whatever a poll raises, which is an error in the program."""
-    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler = AsyncIOScheduler(timezone=MONOTONIC)
 
     def on_error(event: JobExecutionEvent) -> None:
         if not isinstance(event.exception, asyncio.CancelledError):
@@ -254,24 +242,9 @@ async def polling(
     scheduler.start()
     pollers = Pollers(watch, published, scheduler)
     await pollers.apply(watch)
-    timekeeper = asyncio.create_task(keep_time(lambda: pollers.jobs, lambda: timedelta(seconds=pollers.watch.interval)))
     try:
         yield pollers
     finally:
-        timekeeper.cancel()
         scheduler.shutdown()
         await asyncio.sleep(0)  # the scheduler shuts down in the next turn of the loop
         await pollers.close()
-
-
-async def keep_time(jobs: Callable[[], Iterable[Job]], interval: Callable[[], timedelta]) -> None:
-    """Bring forward every job whose next run is more than an interval away.
-
-    APScheduler schedules by the time of day. If the clock is set back by an hour, it would not poll for an hour.
-    """
-    while True:
-        await asyncio.sleep(min(interval().total_seconds(), _CLOCK_SECONDS))
-        now = datetime.now(UTC)
-        for job in jobs():
-            if job.next_run_time - now > interval():
-                job.modify(next_run_time=now)

@@ -5,16 +5,12 @@ import collections
 import contextlib
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import httpx
 import psycopg
 import pytest
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.pollers import keep_time
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.support.daemons import Daemon, SessionCounts, daemon
 from tests.support.servers import Database, OwnPostgresFactory
@@ -166,30 +162,6 @@ def test_without_privilege_states_have_no_series_and_the_logged_grant_helps(
         seen = watching.scrape_when(lambda scrape: scrape.value("hidden_sessions") == 0)
         assert (database.name, "postgres", "orders", "idle in transaction") in seen.connections()
         assert len(watching.events("privilege_missing")) == 1
-
-
-async def test_polling_continues_after_the_clock_was_set_back() -> None:
-    """The next poll, which would be an hour away, comes within about two intervals."""
-    polled = asyncio.Event()
-    interval = timedelta(seconds=0.1)
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    job = scheduler.add_job(polled.set, IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC))
-    scheduler.start()
-    timekeeper = asyncio.create_task(keep_time(lambda: [job], lambda: interval))
-    try:
-        for _ in range(2):
-            # If the clock goes back by an hour, the next run is an hour further away for the scheduler.
-            job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
-            polled.clear()
-            async with asyncio.timeout(5):
-                await polled.wait()
-                polled.clear()
-                await polled.wait()  # and again at the next interval
-    finally:
-        timekeeper.cancel()
-        scheduler.shutdown()
-        with contextlib.suppress(asyncio.CancelledError):
-            await timekeeper
 
 
 def test_a_server_from_another_programs_variable_is_logged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
