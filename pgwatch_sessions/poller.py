@@ -13,7 +13,7 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import Statement
-from pgwatch_sessions.disk_writes import DiskWrites, Outcomes
+from pgwatch_sessions.disk_writes import LAST_WRITES_SECONDS, DiskWrites, Outcomes
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.memory.saved_state import Written, is_worth_a_write, written
 from pgwatch_sessions.memory.state_file import StateFile
@@ -28,8 +28,8 @@ from pgwatch_sessions.wording.event_lines import (
 )
 from pgwatch_sessions.wording.events import event_fields, event_name
 
-#: Records the outcome of a poll of a server, with the daemon's time. It blocks, and raises OSError if it cannot write.
-Record = Callable[[str, Snapshot | Failure, float], None]
+#: Begins to record the outcome of a poll of a server, with the daemon's time. OSError if it cannot be written.
+Record = Callable[[str, Snapshot | Failure, float], "asyncio.Future[None]"]
 
 _RECORDING = Outcomes("recording_failed", recording_failed_line, "recording_resumed", RECORDING_RESUMED)
 _KEEPING = Outcomes("state_failed", state_failed_line, "state_resumed", STATE_RESUMED)
@@ -103,7 +103,7 @@ class Poller:
             await self._poll()
         except Exception:
             # An error in the program, which ends it. The next start must not run into it again with the same state.
-            self._forget()
+            await self._forget()
             raise
         finally:
             self._polling = None
@@ -130,34 +130,30 @@ class Poller:
 
     async def _keep(self) -> None:
         state, file = self._state, self._state_file
-        if file is not None and await self._keeping.run(lambda: file.write(state)):
+        if file is not None and await self._keeping.run(lambda: file.disk.run(lambda: file.write(state))):
             self._written = written(state)
 
-    def _forget(self) -> None:
-        if self._state_file is not None:
-            with contextlib.suppress(OSError):
-                self._state_file.remove()
-            self._state_file = None
+    async def _forget(self) -> None:
+        file, self._state_file = self._state_file, None
+        if file is not None:
+            await asyncio.wait({file.disk.run(file.remove)}, timeout=LAST_WRITES_SECONDS)
 
     def _log_event(self, event: Event, *, at: float) -> None:
         line = event_line(event, at=at)
         log_line(self._log, event_name(event), line, event_fields(event), repeated=is_said_by_another(event))
 
     async def close(self) -> None:
-        """End the running poll, close the connection, which frees its slot, and wait for the last writes."""
+        """End the running poll, close the connection, which frees its slot, and wait a moment for the last state."""
         self.end()
         await self._cancel_poll()
-        await self._connection.close()
-        await asyncio.gather(self.recorded(), self._keep_last())
-
-    async def recorded(self) -> None:
-        """Wait a moment for a write of a recording that has not ended."""
-        await self._recording.ended()
+        await asyncio.gather(self._connection.close(), self._keep_last())
 
     async def _keep_last(self) -> None:
-        await self._keeping.ended()
-        if self._state.last_poll_at is not None and self._written != written(self._state):
-            await self._keep()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES_SECONDS):
+                await self._keeping.ended()
+                if self._state.last_poll_at is not None and self._written != written(self._state):
+                    await self._keep()
 
     async def _cancel_poll(self) -> None:
         if self._polling is not None:

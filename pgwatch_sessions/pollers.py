@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import functools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -16,8 +16,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from pgwatch_sessions.core.events import Event
 from pgwatch_sessions.core.judging.policy import Policy
+from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.statements import Statement
-from pgwatch_sessions.disk_writes import DISK_SECONDS
+from pgwatch_sessions.disk_writes import DISK_SECONDS, LAST_WRITES_SECONDS, DiskThread
 from pgwatch_sessions.memory.restoring import restored
 from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.poller import Poller, Record
@@ -68,7 +69,9 @@ class Pollers:
         self._published = published
         self._scheduler = scheduler
         self._watched: dict[str, _Watched] = {}
-        self._recorder: Recorder | None = None
+        self._recordings: _Recordings | None = None
+        #: For the state files of the present `state_dir`: one that hangs must not hold up those of the next one.
+        self._states = DiskThread()
         self._applied_at = time.monotonic()
 
     def __len__(self) -> int:
@@ -97,7 +100,9 @@ class Pollers:
         closed.
         """
         before, self._watch, self._applied_at = self._watch, watch, time.monotonic()
-        former = self._change_recorder(watch)
+        former, former_states = self._change_recordings(watch), self._states
+        if watch.state_dir != before.state_dir:
+            self._states = DiskThread()
         targets = {target.name: target for target in watch.targets}
         gone = [self._watched.pop(name) for name in self._watched.keys() - targets.keys()]
         for each in gone:
@@ -118,15 +123,19 @@ class Pollers:
             *(each.poller.close() for each in gone), *(self._move(each, targets[each.target.name]) for each in moved)
         )
         await self._end_files(former, gone, dropped)
+        if former_states is not self._states:
+            former_states.end()
         return tuple(each.target.name for each in moved)
 
     async def close(self) -> None:
         """End all polls, close all connections, and complete the recordings."""
         for each in self._watched.values():
             each.poller.end()
-        await asyncio.gather(*(each.poller.close() for each in self._watched.values()))
-        if self._recorder is not None:
-            _quietly(self._recorder.close)
+        endings: list[Awaitable[object]] = [each.poller.close() for each in self._watched.values()]
+        if self._recordings is not None:
+            endings.append(asyncio.wait({self._recordings.end()}, timeout=LAST_WRITES_SECONDS))
+        await asyncio.gather(*endings)
+        self._states.end()
 
     async def _restore(self, server: str) -> None:
         """Publish what is known of a server from before."""
@@ -190,41 +199,59 @@ class Pollers:
         )
 
     def _record(self) -> Record | None:
-        recorder = self._recorder
-        return (lambda server, outcome, at: recorder.record(server, outcome, at=at)) if recorder else None
+        return self._recordings.record if self._recordings else None
 
     def _state_file(self, server: str) -> StateFile | None:
-        directory = self._watch.state_dir
-        return StateFile(directory=directory, server=server, statements=self._watch.statements) if directory else None
-
-    def _change_recorder(self, watch: Watch) -> Recorder | None:
-        """Record where `watch` says. Return the recorder that is not used any more."""
-        if self._recorder is not None and self._recorder.directory == watch.record_dir:
-            self._recorder.max_bytes = watch.record_max_bytes
+        watch = self._watch
+        if watch.state_dir is None:
             return None
-        former = self._recorder
-        self._recorder = Recorder(watch.record_dir, max_bytes=watch.record_max_bytes) if watch.record_dir else None
+        return StateFile(directory=watch.state_dir, server=server, statements=watch.statements, disk=self._states)
+
+    def _change_recordings(self, watch: Watch) -> "_Recordings | None":
+        """Record where `watch` says. Return the recordings that are not used any more."""
+        former = self._recordings
+        if former is not None and former.recorder.directory == watch.record_dir:
+            former.recorder.max_bytes = watch.record_max_bytes
+            return None
+        directory, max_bytes = watch.record_dir, watch.record_max_bytes
+        self._recordings = _Recordings(Recorder(directory, max_bytes=max_bytes), DiskThread()) if directory else None
         return former
 
-    async def _end_files(self, former: Recorder | None, gone: Iterable[_Watched], dropped: Iterable[StateFile]) -> None:
+    async def _end_files(
+        self, former: "_Recordings | None", gone: Iterable[_Watched], dropped: Iterable[StateFile]
+    ) -> None:
         """Complete the recordings that nothing is added to any more, and remove state files that would become old.
 
         Do not wait long for a slow disk.
         """
-        endings: list[Callable[[], None]] = [file.remove for file in dropped]
+        endings = {file.disk.run(file.remove) for file in dropped}
         if former is not None:
-            await asyncio.gather(*(each.poller.recorded() for each in self._watched.values()))
-            endings.append(former.close)
-        elif self._recorder is not None:
-            endings += [functools.partial(self._recorder.end, each.target.name) for each in gone]
+            endings.add(former.end())
+        elif self._recordings is not None:
+            endings |= {self._recordings.end_server(each.target.name) for each in gone}
         if endings:
-            writes = [asyncio.create_task(asyncio.to_thread(_quietly, ending)) for ending in endings]
-            await asyncio.wait(writes, timeout=DISK_SECONDS)
+            await asyncio.wait(endings, timeout=DISK_SECONDS)
 
 
-def _quietly(ending: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):  # every poll has been written already
-        ending()
+class _Recordings(NamedTuple):
+    """The recordings in one directory, and the thread that writes them."""
+
+    recorder: Recorder
+    disk: DiskThread
+
+    def record(self, server: str, outcome: Snapshot | Failure, at: float) -> "asyncio.Future[None]":
+        """Begin to record a poll."""
+        return self.disk.run(lambda: self.recorder.record(server, outcome, at=at))
+
+    def end_server(self, server: str) -> "asyncio.Future[None]":
+        """Begin to complete the recording of one server."""
+        return self.disk.run(lambda: self.recorder.end(server))
+
+    def end(self) -> "asyncio.Future[None]":
+        """Begin to complete all of them. Nothing can be recorded after that."""
+        ending = self.disk.run(self.recorder.close)
+        self.disk.end()
+        return ending
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Failure, FailureReason, SessionState, Snapshot
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.poller import Poller, Record
+from pgwatch_sessions.disk_writes import DiskThread
+from pgwatch_sessions.poller import Poller
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.recording import RecordedPoll, read_polls
 from tests.support.daemons import daemon, own_sessions
@@ -297,8 +298,11 @@ async def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> No
 
 
 @contextmanager
-def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller, list[ServerState]]]:
+def closing_poller(
+    database: Database, record: Callable[[str, Snapshot | Failure, float], None]
+) -> Iterator[tuple[Poller, list[ServerState]]]:
     """Yield a poller and the states that it publishes; its connection is closed at the end."""
+    disk = DiskThread()
     published: list[ServerState] = []
     connection = HeldConnection(
         Target(name="shop", dsn=database.dsn()), timeout=5, parse=parse_statement, jitter=lambda _: 0.0
@@ -309,12 +313,13 @@ def closing_poller(database: Database, record: Record) -> Iterator[tuple[Poller,
         policy=Policy(),
         publish=published.append,
         log=structlog.get_logger(),
-        record=record,
+        record=lambda *poll: disk.run(lambda: record(*poll)),
     )
     try:
         yield poller, published
     finally:
         connection.drop()
+        disk.end()
 
 
 async def test_a_programming_error_while_recording_is_raised(database: Database) -> None:

@@ -10,6 +10,7 @@ import structlog
 from pgwatch_sessions.commands.discovering import Discovering
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import Running
+from pgwatch_sessions.disk_writes import DiskThread
 from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.settings.changes import changes_between, in_force
@@ -35,6 +36,7 @@ class Configuration:
         self._stamps = stamps
         self._loaded_stamps = self._seen_stamps = stamps()
         self._errors: tuple[str, ...] = ()
+        self._disk = DiskThread()
         self._log = structlog.get_logger()
         loaded = load()
         self.settings = loaded.settings
@@ -86,7 +88,7 @@ class Configuration:
     async def _apply_loaded(self, daemon: Running) -> None:
         self._loaded_stamps = self._seen_stamps = self._stamps()
         try:
-            loaded = (await asyncio.to_thread(self._load)).settings
+            loaded = (await self._disk.run(self._load)).settings
         except SettingsError as error:
             errors = tuple(map(str, error.errors))
             if errors != self._errors:

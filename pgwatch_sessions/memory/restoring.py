@@ -17,7 +17,7 @@ async def restored(file: StateFile, log: FilteringBoundLogger) -> ServerState | 
     """Return the state in the file; None if there is none. A file that cannot be used is logged and left out."""
     try:
         async with asyncio.timeout(DISK_SECONDS):
-            content = await asyncio.to_thread(file.read)
+            content = await file.disk.run(file.read)
         if content is None:
             return None
         # Without a deadline: many large files take long together, and that is not the disk's fault.

@@ -4,10 +4,11 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgwatch_sessions.core.state import ServerState
+from pgwatch_sessions.disk_writes import DiskThread
 from pgwatch_sessions.file_names import safe_name
 from pgwatch_sessions.memory.saved_state import MAX_BYTES, decode_state, encode_state
 
@@ -23,6 +24,8 @@ class StateFile:
     server: str
     #: The setting by which the daemon gathers: states with and without statement texts are not mixed.
     statements: str
+    #: In which the methods are called while the daemon runs.
+    disk: DiskThread = field(default_factory=DiskThread, repr=False, compare=False)
 
     @property
     def path(self) -> Path:

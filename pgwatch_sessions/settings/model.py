@@ -1,11 +1,13 @@
 """The settings: their names, types, bounds, defaults and descriptions. The thresholds' defaults are those of Policy."""
 
+import contextlib
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -36,6 +38,8 @@ from pgwatch_sessions.settings.templates import TARGET, check_template, filled
 
 #: In characters. The name is a label of every series.
 _MAX_NAME = 200
+#: A directory that does not answer for so long counts as one that does not exist yet.
+_DISK_SECONDS = 2.0
 #: libpq's parameters that name files. Without a check, a missing file would be an error at each connect.
 _DSN_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 _POLICY = Policy()
@@ -91,7 +95,17 @@ def _regular_file(path: Path) -> Path:
 
 
 def _directory(path: Path) -> Path:
-    if path.exists() and not path.is_dir():
+    """Refuse what is not a directory, but do not wait for a disk that hangs: the daemon polls without it."""
+    is_directory: list[bool] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError):  # it does not exist yet
+            is_directory.append(S_ISDIR(path.stat().st_mode))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_DISK_SECONDS)
+    if is_directory == [False]:
         raise ValueError(f"{path} is not a directory")
     return path
 

@@ -3,14 +3,17 @@
 import contextlib
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 
 from pgwatch_sessions.demo.postgres import Postgres, running_postgres
 from tests.bench.tables import Limit, limits, table
 from tests.support.daemons import Daemon, daemon, through
+from tests.support.hanging_disk import hanging_mount
 from tests.support.proxy import proxy_to
 from tests.support.waiting import until
 
@@ -88,10 +91,20 @@ def _with_clients_that_do_not_read(server: Postgres) -> Iterator[Daemon]:
         yield watching
 
 
+@contextlib.contextmanager
+def _while_its_directories_hang(server: Postgres) -> Iterator[Daemon]:
+    with tempfile.TemporaryDirectory() as folder, hanging_mount(Path(folder, "mount")):
+        directories = ("--record-dir", f"{folder}/mount/record", "--state-dir", f"{folder}/mount/state")
+        with daemon(*directories, dsn=server.dsn()) as watching:
+            watching.scrape_when_up()
+            yield watching
+
+
 SITUATIONS = {
     "at rest": _at_rest,
     "while connecting": _while_connecting,
     "in a poll that hangs": _in_a_poll_that_hangs,
     "after the server vanished": _after_the_server_vanished,
     "with clients that do not read": _with_clients_that_do_not_read,
+    "while record_dir and state_dir hang": _while_its_directories_hang,
 }
