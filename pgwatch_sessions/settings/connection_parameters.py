@@ -113,11 +113,11 @@ def _password_in(file: Path, login: Mapping[str, str]) -> tuple[str, str]:
     """Return whether libpq's password file has a password for the login, and where or why not."""
     try:
         mode = file.stat().st_mode
+        if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return "not set", f"{file} is ignored: it must be a file that only its owner may read (chmod 600)"
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "not set", _DEFAULT
-    if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return "not set", f"{file} is ignored: it must be a file that only its owner may read (chmod 600)"
     hosts = login["host"].split(",") if "/" not in login["host"] and " " not in login["host"] else ["localhost"]
     ports = login["port"].split(",")
     for number, line in enumerate(lines, start=1):

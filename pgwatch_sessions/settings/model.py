@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -31,9 +31,10 @@ from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
 from pgwatch_sessions.settings.connection_parameters import driver_dsn
 from pgwatch_sessions.settings.dsn import masked_dsn, parse_dsn, server_name
 from pgwatch_sessions.settings.quantities import count, duration, size
+from pgwatch_sessions.settings.regular_files import check_file
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 from pgwatch_sessions.settings.sharding import Shard
-from pgwatch_sessions.settings.sources import PREFIX, Wrong
+from pgwatch_sessions.settings.sources import MAX_CONFIG_BYTES, PREFIX, Wrong
 from pgwatch_sessions.settings.templates import TARGET, check_template, filled
 
 #: In characters. The name is a label of every series.
@@ -42,11 +43,12 @@ _MAX_NAME = 200
 _DISK_SECONDS = 2.0
 #: libpq's parameters that name files. Without a check, a missing file would be an error at each connect.
 _DSN_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+_MAX_DSN_FILE_BYTES = 4 * 2**20
 _POLICY = Policy()
 
 
 def _off(value: object) -> object:
-    return "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
+    return "off" if value is False else value  # tools that speak YAML 1.1, such as Helm, write `off` as false
 
 
 def _patterns(value: object) -> object:
@@ -70,6 +72,7 @@ def _usable_dsn(dsn: SecretStr) -> SecretStr:
     for name, value in parse_dsn(dsn.get_secret_value()).items():
         if name in _DSN_FILES:
             try:
+                check_file(Path(value), _MAX_DSN_FILE_BYTES)
                 Path(value).open("rb").close()
             except OSError as error:
                 raise ValueError(f"{name}: {explained(error)}") from None
@@ -86,11 +89,9 @@ def _secret_file(path: Path) -> Path:
 
 def _regular_file(path: Path) -> Path:
     try:
-        kind = path.stat().st_mode
+        check_file(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise ValueError(explained(error)) from None
-    if not S_ISREG(kind):  # reading a pipe would block the daemon
-        raise ValueError(f"{path} is not a regular file")
     return path
 
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from pgwatch_sessions.settings.dsn import Parameters, check_parameters
 from pgwatch_sessions.settings.errors import PlacedError
+from pgwatch_sessions.settings.regular_files import check_file
 from pgwatch_sessions.settings.secret_files import explained
+from pgwatch_sessions.settings.sources import MAX_CONFIG_BYTES
 
 #: The system's folder is fixed when libpq is built: that of Debian, that of Red Hat, that of the source.
 _SYSTEM_FOLDERS = ("/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc")
@@ -58,6 +60,7 @@ def _files(dsn: Parameters, environ: Mapping[str, str]) -> Iterator[Path]:
 def _section(file: Path, name: str) -> Iterator[tuple[int, str]]:
     """Yield number and text of the section's lines, its heading included."""
     try:
+        check_file(file, MAX_CONFIG_BYTES)
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise PlacedError("service file", explained(error)) from None

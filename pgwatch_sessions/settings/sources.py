@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pgwatch_sessions.settings.errors import KeyPath, SettingError, dotted
+from pgwatch_sessions.settings.errors import KeyPath, PlacedError, SettingError
+from pgwatch_sessions.settings.regular_files import check_file
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 
 PREFIX = "PGWATCH_SESSIONS_"
+#: Of a configuration file. The DSNs of 5,000 servers need less.
+MAX_CONFIG_BYTES = 2**20
 
 # Kubernetes and `docker --link` define these in every container beside a service that is called pgwatch-sessions.
 _SERVICE_LINK = re.compile(
@@ -91,28 +94,25 @@ def _take(name: str, *sources: dict[str, Placed]) -> Placed | None:
     return found[0] if found else None
 
 
-def from_file(path: Path, *, place: str) -> Layer:
+def from_file(path: Path, *, place: str, max_bytes: int = MAX_CONFIG_BYTES) -> Layer:
     """Read a YAML file; `place` is where its path was given."""
-    import yaml  # noqa: PLC0415  # 50 ms of CPU time, which a health check without a file saves
+    from pgwatch_sessions.settings.yaml_files import read_document  # noqa: PLC0415  # loads PyYAML: 50 ms of CPU time, which a health check without a file saves
 
     try:
+        check_file(path, max_bytes)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         return _broken(place, explained(error))
     except UnicodeDecodeError:
         return _broken(str(path), "not UTF-8 text; save the file as UTF-8")
-    places: dict[KeyPath, str] = {(): str(path)}
     try:
-        values = yaml.safe_load(text)
-        duplicates = _note_places(yaml.compose(text, Loader=yaml.SafeLoader), (), str(path), places)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-31
-        return _broken(*_syntax_error(path, error))
-    except RecursionError:
-        return _broken(str(path), "nested too deeply, or inside itself by an alias; remove that")
+        values, places, errors = read_document(text, str(path), max_size=2 * max_bytes)  # one byte may be two nodes
+    except PlacedError as error:
+        return _broken(error.place, error.message)
     if values is not None and not isinstance(values, dict):
         return _broken(str(path), "must be a mapping of settings, such as `interval: 10s`")
     named = {str(name): value for name, value in (values or {}).items()}
-    return Layer(values=named, places=places, errors=tuple(duplicates))
+    return Layer(values=named, places=places, errors=errors)
 
 
 def _environment(environ: Mapping[str, str], known: Collection[str]) -> tuple[dict[str, Placed], dict[str, Placed]]:
@@ -151,37 +151,6 @@ def _secret(file: Path) -> str | Wrong:
         return read_secret(file)
     except OSError as error:
         return Wrong(explained_secret(error))
-
-
-def _note_places(node: Any, above: KeyPath, file: str, places: dict[KeyPath, str]) -> list[SettingError]:
-    """Note the place of each key and list item. Return duplicate keys, of which YAML would silently use the last."""
-    duplicates: list[SettingError] = []
-    kind = node.id if node else "nothing"
-    if kind == "mapping":
-        children = [(key.value, key, child) for key, child in node.value if key.id == "scalar"]
-    elif kind == "sequence":
-        children = [(index, child, child) for index, child in enumerate(node.value)]
-    else:
-        children = []
-    lines: dict[str | int, int] = {}
-    for step, marked, child in children:
-        path, line = (*above, step), marked.start_mark.line + 1
-        places[path] = f"{file} line {line}: {dotted(path)}"
-        if step in lines:
-            message = f"duplicate key, also on line {lines[step]}; remove one"
-            duplicates.append(SettingError(place=places[path], message=message))
-        lines[step] = line
-        duplicates += _note_places(child, path, file, places)
-    return duplicates
-
-
-def _syntax_error(path: Path, error: Exception) -> tuple[str, str]:
-    """Return place and message. The parser's own message is cut before it quotes the file, which may have secrets."""
-    mark = getattr(error, "problem_mark", None)
-    problem = re.split("['\"]", getattr(error, "problem", None) or "a character or value that YAML does not allow")[0]
-    place = f"{path} line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-    reason = problem.strip().removesuffix(", but found")
-    return place, f"invalid YAML ({reason}); check the indentation, and quote text with special characters"
 
 
 def _broken(place: str, message: str) -> Layer:

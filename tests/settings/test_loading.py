@@ -258,7 +258,7 @@ timeout: 5s
         (f"dsn: !{SECRET} x", " line 1, column 6: ", "tag"),
         ("interval: 5\ninterval: 6", " line 2: interval: ", "duplicate key, also on line 1; remove one"),
         ("servers: &x [*x]", ": ", "inside itself"),
-        ("interval: 2026-02-31", ": ", "invalid YAML"),
+        ("interval: !!int ten", ": ", "invalid YAML"),
         ("interval: \x01", ": ", "invalid YAML"),
         (SECRET, ": ", "must be a mapping"),
         ("servers:", " line 1: servers: ", "must be a list"),
@@ -280,12 +280,12 @@ def test_an_invalid_file_is_an_error_with_its_line(tmp_path: Path, text: str, pl
         (
             {},
             {"PGWATCH_SESSIONS_CONFIG": "/"},
-            "environment variable PGWATCH_SESSIONS_CONFIG: cannot use /: is a directory",
+            "environment variable PGWATCH_SESSIONS_CONFIG: cannot use /: not a regular file",
         ),
         ({"secrets_dir": "/missing"}, {}, "--secrets-dir: cannot use /missing: no such file or directory"),
         ({"record_dir": "/dev/null"}, {}, "--record-dir: /dev/null is not a directory"),
         ({"state_dir": "/dev/null"}, {}, "--state-dir: /dev/null is not a directory"),
-        ({"web_config": "/dev/null"}, {}, "--web-config: /dev/null is not a regular file"),
+        ({"web_config": "/dev/null"}, {}, "--web-config: cannot use /dev/null: not a regular file"),
         ({"password_file": "/dev/null"}, {}, "--password-file: cannot use /dev/null: not a regular file"),
         ({"password_file": "/"}, {}, "--password-file: cannot use /: not a regular file"),
         ({"name": " "}, {}, "--name: must be 1 to 200 printable characters"),
@@ -306,6 +306,21 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
         f"{binary}: not UTF-8 text; save the file as UTF-8",
     ]
     assert errors_of({"password_file": str(pipe)}) == [f"--password-file: cannot use {pipe}: not a regular file"]
+
+
+def test_files_that_are_read_whole_are_checked_first(tmp_path: Path) -> None:
+    """A pipe would make the program wait, and a huge file would take its memory."""
+    pipe, huge = tmp_path / "pipe", tmp_path / "huge"
+    os.mkfifo(pipe)
+    with huge.open("wb") as file:
+        file.truncate(2**40)  # it takes no space
+    not_regular, too_large = f"cannot use {pipe}: not a regular file", f"cannot use {huge}: larger than 1024 KiB"
+    assert errors_of({"config": str(pipe)}) == [f"--config: {not_regular}"]
+    assert errors_of({"config": str(huge)}) == [f"--config: {too_large}"]
+    assert errors_of({"dsn": f"postgresql://a/x?sslrootcert={pipe}"}) == [f"--dsn: sslrootcert: {not_regular}"]
+    for path, error in ((pipe, not_regular), (huge, too_large)):
+        services = {"PGSERVICE": "shop", "PGSERVICEFILE": str(path)}
+        assert errors_of({}, services) == [f"service file: {error}"]
 
 
 def test_an_empty_file_is_no_error(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """The TLS context of the web side, made from PEM files."""
 
-import errno
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from stat import S_ISREG
 
+from pgwatch_sessions.settings.regular_files import check_file
 from pgwatch_sessions.settings.secret_files import explained
 
 _MAX_PEM_BYTES = 4 * 2**20
@@ -74,15 +73,6 @@ def tls_context(files: Mapping[str, Path], client_auth: ssl.VerifyMode, min_vers
             raise TlsFilesError({"client_ca_file": f"cannot use {client_ca}: {_reason(error)}"}) from None
     context.verify_mode = client_auth
     return context
-
-
-def check_file(path: Path, max_bytes: int) -> None:
-    """Raise OSError unless it is a regular file of at most so many bytes. A pipe would make the daemon wait."""
-    status = path.stat()
-    if not S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if status.st_size > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than {max_bytes // 1024} KiB", str(path))
 
 
 def _problem(path: Path, block: str) -> str | None:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pgwatch_sessions.settings.errors import SettingError, SettingsError, not_a_setting
-from pgwatch_sessions.settings.secret_files import explained
 from pgwatch_sessions.settings.sources import Layer, from_file
 from pgwatch_sessions.settings.stamps import Stamp, stamp
-from pgwatch_sessions.web.access.tls import TlsFilesError, check_file, tls_context
+from pgwatch_sessions.web.access.tls import TlsFilesError, tls_context
 
 _MAX_BYTES = 64 * 1024
 #: bcrypt knows costs from 4 to 31. Each step doubles the time; 13 takes about a second.
@@ -62,7 +61,7 @@ class WebConfig:
 def load_web_config(path: Path) -> WebConfig:
     """Read the file and, if it is right, the files that it names; raise SettingsError with every mistake."""
     stamps = {path: stamp(path)}
-    layer = _read(path)
+    layer = from_file(path, place="web_config", max_bytes=_MAX_BYTES)
     errors = [*layer.errors, *(_error(layer, place, text) for place, text in _mistakes(layer.values))]
     if not layer.values and not errors:
         errors.append(_error(layer, (), "is empty; give it tls_server_config or basic_auth_users"))
@@ -85,15 +84,6 @@ def load_web_config(path: Path) -> WebConfig:
     }
     switched_on = frozenset(name for name, is_on in protections.items() if is_on)
     return WebConfig(tls=tls, users=users, protections=switched_on, stamps=stamps)
-
-
-def _read(path: Path) -> Layer:
-    """Read a YAML mapping, with the line of each value."""
-    try:
-        check_file(path, _MAX_BYTES)
-    except OSError as error:
-        return Layer(errors=(SettingError(place="web_config", message=explained(error)),))
-    return from_file(path, place="web_config")
 
 
 def _error(layer: Layer, path: tuple[str, ...], message: str) -> SettingError:

@@ -76,7 +76,7 @@ def test_a_web_configuration_that_cannot_be_used_is_exit_2(command: str, tmp_pat
     ("settings", "message"),
     [
         ({"WEB_CONFIG": "/not/there.yml"}, "PGWATCH_SESSIONS_WEB_CONFIG: cannot use /not/there.yml"),
-        ({"WEB_CONFIG": "/dev/null"}, "PGWATCH_SESSIONS_WEB_CONFIG: /dev/null is not a"),
+        ({"WEB_CONFIG": "/dev/null"}, "PGWATCH_SESSIONS_WEB_CONFIG: cannot use /dev/null: not a regular file"),
         ({"METRICS_LISTEN": "9489"}, "PGWATCH_SESSIONS_METRICS_LISTEN: must be an address"),
     ],
 )
