@@ -35,7 +35,7 @@ def lines_of(output: str) -> dict[str, tuple[str, str]]:
 def test_every_setting_has_its_source_and_the_output_loads_again(tmp_path: Path) -> None:
     """Options, variables, files with their lines, a service, libpq's variables. No secret is shown."""
     services = tmp_path / "services"
-    services.write_text(f"[lab]\nport=6432\npassword={SECRET}\n")
+    services.write_text(f"[lab]\nport=6432\npassword={SECRET}\noptions=-c app.token={SECRET}\n")
     config = tmp_path / "config.yaml"
     config.write_text(
         "interval: 3s\nhold_limit: 2m\ndsn: postgresql://watcher@db/?service=lab\n"
@@ -64,6 +64,7 @@ def test_every_setting_has_its_source_and_the_output_loads_again(tmp_path: Path)
         ["sslmode", "require", "environment variable PGSSLMODE"],
         ["password", "set", f"service file {services} line 3"],
         ["service", "lab", f"{config} line 3"],
+        ["options", "***", f"service file {services} line 4"],
     ]
     again = tmp_path / "again.yaml"
     again.write_text(shown.stdout)

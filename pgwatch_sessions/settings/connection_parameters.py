@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pgwatch_sessions.settings.dsn import parse_dsn, write_dsn
+from pgwatch_sessions.settings.dsn import parse_dsn, shown_value, write_dsn
 from pgwatch_sessions.settings.service_files import service_of
 
 #: The variables that the driver reads, by libpq's keyword.
@@ -33,7 +33,6 @@ _VARIABLES: Mapping[str, str] = {
 #: Shown even if they are not given.
 _ALWAYS = ("host", "port", "user", "dbname", "sslmode")
 _DEFAULT = "default"
-_SECRET = ("password", "sslpassword")
 
 
 class Parameter(NamedTuple):
@@ -75,8 +74,8 @@ def effective_parameters(
     yield from shown.values()
     yield _password(found, {key: each.value for key, each in shown.items()}, password_file, environ)
     for keyword, parameter in found.items():
-        if keyword not in {*shown, *_SECRET}:
-            yield parameter
+        if keyword not in {*shown, "password", "sslpassword"}:
+            yield parameter._replace(value=shown_value(keyword, parameter.value))
 
 
 def has_password(dsn: str | None, environ: Mapping[str, str]) -> bool:

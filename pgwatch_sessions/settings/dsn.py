@@ -20,6 +20,8 @@ SUPPORTED = (
     "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation", "ssl_min_protocol_version",
     "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib", "options",
 )  # fmt: skip
+#: Any text can be in these: passwords, and `options` may set a parameter of an extension to a token.
+_SECRET = frozenset({"password", "sslpassword", "options"})
 # The daemon has its own for each of these: time-outs, keepalive, application name and encoding.
 _WITHOUT_EFFECT = re.compile(
     r"connect_timeout|keepalives\w*|tcp_user_timeout|(fallback_)?application_name|client_encoding|sslcompression"
@@ -90,19 +92,25 @@ def write_dsn(parameters: Parameters) -> str:
     return f"postgresql://{netloc}{path}" + (f"?{query}" if query else "")
 
 
+def shown_value(key: str, value: str) -> str:
+    """Return the value of a parameter that is known to be harmless, and the mask for every other one."""
+    harmless = (key in SUPPORTED and key not in _SECRET) or key == "database" or _WITHOUT_EFFECT.fullmatch(key)
+    return value if harmless else MASK
+
+
 def masked_dsn(dsn: str) -> str:
-    """Return the DSN with its passwords masked; only the mask if the driver would not accept the DSN."""
+    """Return the DSN without what may be secret; only the mask if the driver would not accept the DSN."""
     try:
         parse_dsn(dsn)
     except ValueError:
         return MASK
     if looks_like_key_values(dsn):
-        return write_key_values({key: MASK if "password" in key else value for key, value in read_key_values(dsn)})
+        return write_key_values({key: shown_value(key, value) for key, value in read_key_values(dsn)})
     parts = urlsplit(dsn)
     login, at, hosts = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
     netloc = f"{user}{colon}{MASK if colon else ''}{at}{hosts}"
-    query = "&".join(_masked_pair(pair) for pair in parts.query.split("&"))
+    query = "&".join(_masked_pair(pair) for pair in filter(None, parts.query.split("&")))
     return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
@@ -201,4 +209,4 @@ def _bracketed(key: str, value: str) -> str:
 
 def _masked_pair(pair: str) -> str:
     key, equals, value = pair.partition("=")
-    return f"{key}{equals}{MASK}" if "password" in unquote(key).lower() else f"{key}{equals}{value}"
+    return f"{key}{equals}{shown_value(unquote(key), value)}"

@@ -146,6 +146,21 @@ def test_masking_changes_only_the_passwords(password: str, encode_all: bool) -> 
     assert masked_dsn(dsn.format(encoded)) == dsn.format("***")
 
 
+@pytest.mark.parametrize(
+    ("dsn", "masked"),
+    [
+        ("postgresql://u@db/x?options=-c%20app.token%3D{0}", "postgresql://u@db/x?options=***"),
+        ("postgresql://u@db/x?opti%6fns={0}&sslmode=require", "postgresql://u@db/x?opti%6fns=***&sslmode=require"),
+        ("postgresql://u@db/x?channel_binding=prefer", "postgresql://u@db/x?channel_binding=***"),
+        ("host=db options='-c app.token={0}' connect_timeout=5", "host=db options=*** connect_timeout=5"),
+        ("postgresql://u@db?application_name=x&passfile=/p", "postgresql://u@db?application_name=x&passfile=/p"),
+    ],
+)
+def test_only_parameters_that_are_known_to_be_harmless_are_shown(dsn: str, masked: str) -> None:
+    """A token may be in `options`, and in whatever a later version of libpq knows."""
+    assert masked_dsn(dsn.format(SECRET)) == masked
+
+
 @given(password=st.text(string.ascii_letters + string.digits + string.punctuation + " \n", min_size=12))
 def test_masking_shows_no_part_of_an_unencoded_password(password: str) -> None:
     """The password is masked as a whole, or the DSN is refused and nothing of it is shown."""
