@@ -1,7 +1,7 @@
 """The database side of the sample service: its tables, their first rows, and the engine.
 
 Every statement has a comment with its route and the line that borrowed the connection, so that the server shows which
-line leaks.
+line leaks. The pool is watched, and a connection that is out for 5 s is logged with its line.
 """
 
 import os
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from pgwatch_sessions.pools import tag_statements
+from pgwatch_sessions.pools import instrument, tag_statements
 
 CUSTOMERS = range(1, 11)
 #: This customer has an order with an unknown currency.
@@ -82,6 +82,7 @@ def engine_from_environment() -> AsyncEngine:
         pool_timeout=float(os.environ.get("ORDERS_POOL_TIMEOUT", "2")),
     )
     tag_statements(engine, application="orders-api")
+    instrument(engine, name="orders", leak_threshold=5)
     return engine
 
 

@@ -4,7 +4,8 @@
 
 `GET /orders?customer=7` reads an invalid row and leaks one connection per request; all other customers and routes are
 healthy. With `ORDERS_FIXED=1`, or after `POST /fix`, the same route has the fix. `ORDERS_POOL_SIZE`,
-`ORDERS_MAX_OVERFLOW` and `ORDERS_POOL_TIMEOUT` configure the pool; `GET /pool` shows its numbers.
+`ORDERS_MAX_OVERFLOW` and `ORDERS_POOL_TIMEOUT` configure the pool; `GET /pool` shows its numbers, and `GET /metrics`
+shows them to Prometheus.
 """
 
 import argparse
@@ -21,12 +22,14 @@ from typing import Annotated
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
+from prometheus_client import REGISTRY, make_asgi_app
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from pgwatch_sessions.demo.orders import Customer, MeasuredPool, Order, create_and_seed, engine_from_environment
 from pgwatch_sessions.pools import TagMiddleware
+from pgwatch_sessions.pools.metrics import PoolCollector
 
 SYMBOLS = {"EUR": "€", "USD": "$"}
 
@@ -83,6 +86,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(title="orders-api", lifespan=lifespan)
 app.add_middleware(TagMiddleware)  # names the route in the comments of statements
+app.mount("/metrics", make_asgi_app())
+REGISTRY.register(PoolCollector())
 
 
 @app.exception_handler(UnknownCurrencyError)

@@ -40,8 +40,11 @@ async def create_database(server: Postgres) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_service(server: Postgres, *, is_fixed: bool) -> AsyncIterator[str]:
-    """Run the service, with the mistake or with the fix, until the block ends; yield its address once it listens."""
+async def running_service(server: Postgres, *, is_fixed: bool, port: int = 0) -> AsyncIterator[str]:
+    """Run the service, with the mistake or with the fix, until the block ends; yield its address once it listens.
+
+    Port 0 is any free one.
+    """
     environment = {
         **os.environ,
         "ORDERS_DSN": server.dsn(database=DATABASE, user=ROLE),
@@ -50,7 +53,7 @@ async def running_service(server: Postgres, *, is_fixed: bool) -> AsyncIterator[
         "ORDERS_POOL_TIMEOUT": str(POOL_TIMEOUT_SECONDS),
         "ORDERS_FIXED": str(int(is_fixed)),
     }
-    command = (sys.executable, "-m", "pgwatch_sessions.demo.service")
+    command = (sys.executable, "-m", "pgwatch_sessions.demo.service", f"--port={port}")
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(temporary_folder())

@@ -199,7 +199,10 @@ class _Walkthrough:
             self._status_every = _STATUS_EVERY_AFTERWARDS
             say("\n" + comparison({"healthy": healthy, "leaking": leaking, "fixed": fixed}))
             if stay:
-                say("\nThe fixed service keeps running: look at the page and the metrics. Press Ctrl-C to stop.")
+                say(
+                    "\nThe fixed service keeps running: look at the page and the metrics, and at those of its pool at "
+                    f"{self.traffic.address}/metrics. Press Ctrl-C to stop."
+                )
                 await asyncio.Event().wait()
 
     async def report_status(self) -> None:

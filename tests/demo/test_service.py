@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,18 @@ def test_held_statement_names_its_route_and_the_line_that_leaks(database: Databa
     )
     assert str(BAD_CUSTOMER) not in statement
     assert "traceparent" not in statement
+
+
+def test_metrics_show_the_pool_and_the_line_that_leaks(database: Database) -> None:
+    """They need no connection, so they are served when the pool is empty, too."""
+    with running_service(database) as service:
+        service.statuses(*[BAD] * LIMIT, "/customers")
+        metrics = service.http.get("/metrics", follow_redirects=True).text
+    pool = 'db_client_connection_pool_name="orders"'
+    assert f'db_client_connection_count{{{pool},db_client_connection_state="used"}} {LIMIT}.0\n' in metrics
+    assert f"db_client_connection_timeouts_total{{{pool}}} 1.0\n" in metrics
+    site = r"pgwatch_sessions/demo/service\.py:\d+ in orders_leaking"
+    assert re.search(rf'^db_client_connection_borrowed{{{pool},site="{site}"}} {LIMIT}\.0$', metrics, re.MULTILINE)
 
 
 def test_fix_returns_every_connection_to_the_pool(database: Database) -> None:
