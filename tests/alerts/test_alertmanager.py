@@ -103,6 +103,7 @@ def alert(name: str, severity: str, labels: Mapping[str, str]) -> dict[str, str]
 
 LEAK = alert("DatabaseConnectionLeak", "critical", {**CLIENT, "site": "/orders"})
 FULL = alert("DatabaseConnectionsExhausted", "critical", {"server": "db"})
+POOL = {"application": "orders", "db_client_connection_pool_name": "main"}
 ROLE = {"server": "db", "scope": "role", "name": "app"}
 SLOTS = {"server": "db", "scope": "server", "name": "db"}
 
@@ -119,6 +120,8 @@ SLOTS = {"server": "db", "scope": "server", "name": "db"}
         (LEAK, alert("DatabaseIdleInTransactionTooLong", "warning", CLIENT), True),
         (LEAK, alert("DatabaseIdleInTransactionTooLong", "warning", {**CLIENT, "application": "psql"}), False),
         (LEAK, alert("DatabaseTransactionHoldsVacuum", "warning", CLIENT), False),
+        (LEAK, alert("DatabasePoolTimeouts", "warning", POOL), False),
+        (alert("DatabasePoolTimeouts", "critical", POOL), alert("DatabasePoolTimeouts", "warning", POOL), True),
         (LEAK, FULL, False),
         (FULL, alert("DatabaseConnectionsExhaustionPredicted", "critical", SLOTS), True),
         (FULL, alert("DatabaseActiveConnectionsHigh", "warning", {"server": "db"}), True),
@@ -165,9 +168,9 @@ PLACE = {"cluster": "west", "namespace": "shop", "environment": "live"}
 #: For each inhibition rule: the alert that suppresses, the alert that is suppressed, and the labels that must be equal.
 PAIRS = (
     (
-        {**LEAK, **PLACE, "scope": "role", "name": "app", "reason": "failing"},
-        {**LEAK, **PLACE, "scope": "role", "name": "app", "reason": "failing", "severity": "warning"},
-        {*PLACE, *CLIENT, "alertname", "site", "scope", "name", "reason"},
+        {**LEAK, **PLACE, **POOL, "scope": "role", "name": "app", "reason": "failing"},
+        {**LEAK, **PLACE, **POOL, "scope": "role", "name": "app", "reason": "failing", "severity": "warning"},
+        {*PLACE, *CLIENT, *POOL, "alertname", "site", "scope", "name", "reason"},
     ),
     ({**LEAK, **PLACE}, {**alert("DatabasePoolSaturated", "warning", CLIENT), **PLACE}, {*PLACE, *CLIENT}),
     (

@@ -18,6 +18,7 @@ from tests.support.alert_rules import (
     rules,
     run_tool,
 )
+from tests.support.pool_metrics import POOL_METRICS
 from tests.support.rule_mutants import failing_alone, mutants, survivors
 
 DAEMON_LABELS = "instance, job, pod, container, endpoint, service, node"
@@ -90,10 +91,10 @@ def test_rules_are_changed_in_many_ways() -> None:
 
 
 def test_rules_read_metrics_that_exist() -> None:
-    """Every metric that a rule reads is exposed by the daemon or recorded by another rule."""
+    """Every metric that a rule reads is exposed by the daemon or by applications, or recorded by another rule."""
     recorded = {rule.name for rule in RULES if not rule.is_alert}
     names = (*(spec.name for spec in METRICS), *(spec.name for spec in RELOAD_METRICS), "build_info")
-    exposed = {f"{PREFIX}{name}" for name in names}
+    exposed = {f"{PREFIX}{name}" for name in names} | POOL_METRICS
     for rule in RULES:
         metrics = metrics_in(rule.expr).union(*map(metrics_in_template, rule.content.get("annotations", {}).values()))
         assert metrics, rule.name

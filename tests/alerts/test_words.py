@@ -60,7 +60,7 @@ def test_an_alert_and_the_daemon_use_the_same_words(alert: str, words: str, sent
 
 
 @pytest.mark.parametrize(
-    "alert", [name for name, texts in ANNOTATIONS.items() if "$labels.application" in texts["summary"]]
+    "alert", [name for name, texts in ANNOTATIONS.items() if "{{ $labels.application }}" in texts["summary"]]
 )
 def test_alerts_name_a_client_as_the_daemon_does(alert: str) -> None:
     """The application, with the database and the user in brackets."""

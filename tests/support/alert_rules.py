@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "alerts"
 RULE_FILES = tuple(sorted(ALERTS.glob("*.yml")))
 TEST_FILES = tuple(sorted((ALERTS / "tests").glob("*.yml")))
-#: One of the daemon's metrics, or a recorded series.
-METRIC = re.compile(r"(?<![\w:])(?:\w+:)?(?:pgwatch_sessions|db)_\w+(?::\w+)?")
+#: One of the daemon's metrics or of a pool's, or a recorded series. After a dot it is a label, in a template.
+METRIC = re.compile(r"(?<![\w:.])(?:\w+:)?(?:pgwatch_sessions|db)_\w+(?::\w+)?")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 _LABELS = re.compile(r"{[^{}]*}|\b(?:without|by|on|ignoring) \([^)]*\)")
 _TEMPLATE = re.compile(r"{{.*?}}", re.DOTALL)
