@@ -2,7 +2,16 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import FLEET, Section, build_dashboard, choice_variable, finding_links, leak_url, server_url
+from grafana.frame import (
+    FLEET,
+    Section,
+    application_url,
+    build_dashboard,
+    choice_variable,
+    finding_links,
+    leak_url,
+    server_url,
+)
 from grafana.panels import (
     FULL,
     NO_FINDING,
@@ -174,7 +183,10 @@ def _servers() -> Panel:
 def _leaks() -> tuple[Panel, ...]:
     client_and_site = ("server", "database", "user", "application", "kind", "severity", "site")
     names = ("Server", "Database", "User", "Application")
-    to_leak = link("Investigate", leak_url(prefix="__data.fields.", names=names)).build()
+    to_client = [
+        link("Investigate", leak_url(prefix="__data.fields.", names=names)).build(),
+        link("This application", application_url("__data.fields.Application")).build(),
+    ]
     return (
         table_panel(
             PanelText(
@@ -186,7 +198,7 @@ def _leaks() -> tuple[Panel, ...]:
             Query(expr=sum_by(findings_by_severity(), *client_and_site), column="Sessions"),
             names={name: name.capitalize() for name in client_and_site},
             columns={
-                "Application": (("links", [to_leak]),),
+                "Application": (("links", to_client),),
                 "Severity": (
                     ("mappings", [_severity_mapping()]),
                     ("custom.cellOptions", {"type": "color-background"}),

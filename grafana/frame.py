@@ -7,16 +7,19 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.panels import RED, SOURCE, Panel, link
-from grafana.queries import matches_variable
+from grafana.queries import POOL, matches_variable
 from pgwatch_sessions.metrics.table import PREFIX
 
 TAG = "pgwatch-sessions"
 FLEET, SERVER, LEAK = "pgwatch-sessions-fleet", "pgwatch-sessions-server", "pgwatch-sessions-leak"
+APPLICATION = "pgwatch-sessions-application"
 
 PAGE = "http://localhost:9488"
 #: Every daemon serves the runbooks.
 RUNBOOKS = f"{PAGE}/runbooks"
 
+#: What an alert is about; the labels that it lacks are left out.
+_ALERT_LABELS = ("server", "database", "user", "application", POOL, "site")
 #: Variables that every link between dashboards passes on unchanged.
 _KEPT_VARIABLES = "${datasource:queryparam}&${page:queryparam}&${runbooks:queryparam}&${__url_time_range}"
 
@@ -37,7 +40,7 @@ class AlertAnnotations(dashboard.AnnotationQuery):
         return {
             **super().to_json(),
             "titleFormat": "{{alertname}} ({{severity}})",
-            "textFormat": "{{server}} {{database}} {{user}} {{application}} {{site}}",
+            "textFormat": " ".join(f"{{{{{label}}}}}" for label in _ALERT_LABELS),
             "tagKeys": "severity,server,application",
         }
 
@@ -56,8 +59,9 @@ def build_dashboard(
     *,
     variables: Sequence[builders.QueryVariable],
     sections: Sequence[Section],
+    alerts: str = matches_variable("server"),
 ) -> dashboard.Dashboard:
-    """Return a dashboard with the frame that all dashboards share."""
+    """Return a dashboard with the frame that all dashboards share. `alerts` selects which ones it marks."""
     frame = (
         builders.Dashboard(title)
         .uid(uid)
@@ -76,7 +80,7 @@ def build_dashboard(
         )
         .link(page_link().icon("external link"))
         .link(link("Runbooks", "${runbooks:raw}/", new_tab=True).icon("doc"))
-        .annotation(_PrebuiltAnnotation(_alerts()))
+        .annotation(_PrebuiltAnnotation(_alerts(alerts)))
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
     for variable in variables:
@@ -143,6 +147,17 @@ def leak_url(*, prefix: str, names: Sequence[str] = ("server", "database", "user
     return f"/d/{LEAK}?{_KEPT_VARIABLES}&{'&'.join(client)}"
 
 
+def application_url(application: str) -> str:
+    """Return the address of an application's dashboard. `application` is a Grafana macro without its braces."""
+    return f"/d/{APPLICATION}?{_KEPT_VARIABLES}&{_url_variable('application', application)}"
+
+
+def application_alerts() -> str:
+    """Select the alerts on an application and on its servers. Those on a server name no application."""
+    # Nor do those on a pool name a server.
+    return ", ".join(f"{label}=~`${{{label}:regex}}|`" for label in ("server", "application"))
+
+
 def _url_variable(variable: str, macro: str) -> str:
     return f"var-{variable}=${{{macro}:percentencode}}"
 
@@ -159,8 +174,8 @@ def _text_variable(name: str, label: str, description: str, default: str) -> bui
     )
 
 
-def _alerts() -> dashboard.AnnotationQuery:
-    expression = f'ALERTS{{alertname=~"Database.*", alertstate="firing", {matches_variable("server")}}}'
+def _alerts(where: str) -> dashboard.AnnotationQuery:
+    expression = f'ALERTS{{alertname=~"Database.*", alertstate="firing", {where}}}'
     return AlertAnnotations(
         name="Alerts", datasource=SOURCE, enable=True, hide=False, icon_color=RED, expr=expression, built_in=0
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana.application import application
 from grafana.fleet import fleet
 from grafana.leak import leak
 from grafana.server import server
 
 FOLDER = Path(__file__).with_name("dashboards")
-DASHBOARDS = {"fleet": fleet, "server": server, "leak": leak}
+DASHBOARDS = {"fleet": fleet, "server": server, "leak": leak, "application": application}
 
 
 def encode(dashboard: Dashboard) -> str:

@@ -2,7 +2,15 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import LEAK, Section, build_dashboard, choice_variable, finding_links, server_url
+from grafana.frame import (
+    LEAK,
+    Section,
+    application_url,
+    build_dashboard,
+    choice_variable,
+    finding_links,
+    server_url,
+)
 from grafana.panels import (
     ACTIVE_LONG,
     HELD_LONG,
@@ -16,6 +24,8 @@ from grafana.panels import (
     PanelStyle,
     PanelText,
     Query,
+    colour,
+    dashes,
     graph_panel,
     link,
     no_forecast_mapping,
@@ -42,7 +52,7 @@ from grafana.queries import (
 
 _CLIENT = ("server", "database", "user", "application")
 _USER = matches_variable("user")
-_TO_SERVER = (link("The server", server_url("server")),)
+_ELSEWHERE = (link("The server", server_url("server")), link("The application", application_url("application")))
 #: The limits that this client's connections count against.
 _LIMITS = (
     'scope="server"',
@@ -103,7 +113,7 @@ def _now() -> tuple[Panel, ...]:
                 "connections are busy; *blocked*: it waits for the locks of one session; *slow*: long queries; "
                 "*unknown*: too little is visible.",
             ),
-            PanelStyle(width=4, height=4, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=4, height=4, mappings=(verdict_mapping(),), links=_ELSEWHERE),
             Query(expr=verdict_code("client_diagnosis", *_CLIENT, where=(_USER,))),
         ),
         stat_panel(
@@ -205,8 +215,8 @@ def _growth() -> tuple[Panel, ...]:
             Query(expr=f"({expected}) < ({capacity}) or ({capacity})", legend="in one hour: {{scope}} {{name}}"),
             Query(expr=capacity, legend="limit: {{scope}} {{name}}"),
         )
-        .override_by_regexp("/^in one hour/", [_dashes(4, 8)])
-        .override_by_regexp("/^limit/", [_dashes(10, 4), _colour(RED)]),
+        .override_by_regexp("/^in one hour/", [dashes(4, 8)])
+        .override_by_regexp("/^limit/", [dashes(10, 4), colour(RED)]),
         graph_panel(
             PanelText(
                 title="Leaked sessions by line of code",
@@ -246,7 +256,7 @@ def _growth() -> tuple[Panel, ...]:
                 title="Diagnosis",
                 description="What was wrong with this client, and since when. Compare it with deploys.",
             ),
-            PanelStyle(width=6, mappings=(verdict_mapping(),), links=_TO_SERVER),
+            PanelStyle(width=6, mappings=(verdict_mapping(),), links=_ELSEWHERE),
             Query(expr=verdict_code("client_diagnosis", *_CLIENT, where=(_USER,)), legend="{{application}}"),
         ),
     )
@@ -341,11 +351,3 @@ def _age(metric: str, state: str) -> str:
 def _client_series() -> str:
     """Return one series for the client, if it is monitored."""
     return max_by(select("connections", _USER), *_CLIENT)
-
-
-def _dashes(*pattern: int) -> dashboard.DynamicConfigValue:
-    return dashboard.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": list(pattern)})
-
-
-def _colour(colour: str) -> dashboard.DynamicConfigValue:
-    return dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})

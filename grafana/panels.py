@@ -221,6 +221,16 @@ def link(title: str, url: str, *, new_tab: bool = False) -> builders.DashboardLi
     return builders.DashboardLink(title).url(url).target_blank(new_tab)
 
 
+def dashes(*pattern: int) -> dashboard.DynamicConfigValue:
+    """Return a property that draws a line with dashes: the pixels drawn and left out, in turn."""
+    return dashboard.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": list(pattern)})
+
+
+def colour(fixed: str) -> dashboard.DynamicConfigValue:
+    """Return a property that draws a line in this colour."""
+    return dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": fixed})
+
+
 def thresholds(steps: Steps) -> builders.ThresholdsConfig:
     """Return Grafana thresholds: green below the first step."""
     base = dashboard.Threshold(value=None, color=GREEN)

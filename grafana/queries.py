@@ -10,6 +10,8 @@ from typing import Literal
 
 from pgwatch_sessions.core.findings import Severity, Verdict
 from pgwatch_sessions.metrics.table import CLIENT_LABELS, METRICS, PREFIX
+from pgwatch_sessions.pools import table
+from pgwatch_sessions.pools.metrics import prometheus_name
 
 #: Numbers for verdicts, the worst one highest: if daemons disagree, `max` shows the worse verdict.
 VERDICT_CODES = {
@@ -32,6 +34,10 @@ OVER_RANGE = "increase({}[$__range])"
 
 #: The labels that every dashboard has as variables.
 VARIABLES = ("server", "database", "application")
+
+#: What the names of all metrics of pools begin with, and the label with the name of the pool.
+POOL_PREFIX = "db_client_connection_"
+POOL = prometheus_name(table.POOL)
 
 _LABELS = {spec.name: ("server", *spec.labels) for spec in METRICS}
 #: The table of metrics does not list the labels of info metrics.
@@ -65,6 +71,15 @@ def select(
     exposed = f"{PREFIX}{name}{suffix}"
     selector = f"{exposed}{{{', '.join((*matchers, *where))}}}"
     return f"{merge} by ({', '.join(labels)}) ({change.format(selector)})"
+
+
+def pools(name: str, *where: str, by: tuple[str, ...] = (), change: str = "{}") -> str:
+    """Add up a metric of the chosen application's pools over its processes, by pool and the labels in `by`.
+
+    The application exposes it itself: no daemon does, so there is nothing to merge.
+    """
+    selector = f"{POOL_PREFIX}{name}{{{', '.join((matches_variable('application'), *where))}}}"
+    return sum_by(change.format(selector), POOL, *by)
 
 
 def leaked_sessions(*where: str) -> str:

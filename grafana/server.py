@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.frame import SERVER, Section, build_dashboard, choice_variable, leak_url
+from grafana.frame import SERVER, Section, application_url, build_dashboard, choice_variable, leak_url
 from grafana.panels import (
     ACTIVE_LONG,
     FULL,
@@ -45,7 +45,10 @@ from grafana.queries import (
 
 _CLIENT = ("server", "database", "user", "application")
 _CLIENT_LEGEND = "{{application}} ({{user}}, {{database}})"
-_TO_LEAK = (link("Investigate this client", leak_url(prefix="__field.labels.")),)
+_TO_CLIENT = (
+    link("Investigate this client", leak_url(prefix="__field.labels.")),
+    link("This application", application_url("__field.labels.application")),
+)
 _HELD = ("idle in transaction", "idle in transaction (aborted)")
 
 
@@ -169,13 +172,13 @@ def _sessions() -> tuple[Panel, ...]:
             PanelText(
                 title="Sessions by client", description="Sessions of each client. Click a client to investigate it."
             ),
-            PanelStyle(width=12, links=_TO_LEAK),
+            PanelStyle(width=12, links=_TO_CLIENT),
             Query(expr=sum_by(select("connections"), *_CLIENT), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
         timeline_panel(
             PanelText(title="Diagnosis of each client", description="What was wrong with each client, and when."),
-            PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_LEAK),
+            PanelStyle(width=24, height=7, mappings=(verdict_mapping(),), links=_TO_CLIENT),
             Query(expr=verdict_code("client_diagnosis", *_CLIENT), legend=_CLIENT_LEGEND),
         ),
     )
@@ -221,7 +224,7 @@ def _ages() -> tuple[Panel, ...]:
     def ages(title: str, description: str, metric: str, state: str, steps: Steps) -> Panel:
         return graph_panel(
             PanelText(title=title, description=description, unit="s"),
-            PanelStyle(width=8, steps=steps, links=_TO_LEAK),
+            PanelStyle(width=8, steps=steps, links=_TO_CLIENT),
             Query(expr=client_values(metric, state=state), legend=_CLIENT_LEGEND),
         )
 
@@ -256,7 +259,7 @@ def _harm() -> tuple[Panel, ...]:
             PanelText(
                 title="Who waits for locks", description="Sessions that wait for a lock, by the client that waits."
             ),
-            PanelStyle(width=8, links=_TO_LEAK),
+            PanelStyle(width=8, links=_TO_CLIENT),
             Query(expr=select("lock_waiting"), legend=_CLIENT_LEGEND),
             stacked=True,
         ),
@@ -266,7 +269,7 @@ def _harm() -> tuple[Panel, ...]:
                 description="Sessions blocked by each client's idle transactions: the cause. Terminating the client's "
                 "held sessions unblocks the waiting sessions.",
             ),
-            PanelStyle(width=8, steps=MANY_BLOCKED, links=_TO_LEAK),
+            PanelStyle(width=8, steps=MANY_BLOCKED, links=_TO_CLIENT),
             Query(expr=select("blocked_by"), legend=_CLIENT_LEGEND),
         ),
         graph_panel(
@@ -276,7 +279,7 @@ def _harm() -> tuple[Panel, ...]:
                 "since then. Millions mean bloat; a rise without end is a transaction left open.",
                 unit="short",
             ),
-            PanelStyle(width=8, steps=VACUUM_HELD, links=_TO_LEAK),
+            PanelStyle(width=8, steps=VACUUM_HELD, links=_TO_CLIENT),
             Query(expr=client_values("xmin_age_max_transactions"), legend=_CLIENT_LEGEND),
         ),
     )

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.frame import PAGE, RUNBOOKS
 from grafana.generate import DASHBOARDS, encode
-from grafana.queries import VERDICT_CODES
+from grafana.queries import POOL_PREFIX, VERDICT_CODES
 from pgwatch_sessions.assets.catalogue import runbook_names
 from pgwatch_sessions.core.findings import Verdict
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
@@ -29,6 +29,7 @@ from tests.support.dashboard_expressions import (
     panels_of,
     variable_queries,
 )
+from tests.support.pool_metrics import POOL_METRICS, POOL_SERIES
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
@@ -160,9 +161,9 @@ def test_links_between_dashboards_use_existing_dashboards_and_variables(name: st
 def test_every_queried_metric_exists() -> None:
     """If a metric is renamed, this fails instead of leaving a panel empty."""
     for expression in expressions():
-        metrics = set(re.findall(rf"\b{PREFIX}\w+(?=\{{)", expression.text))
+        metrics = set(re.findall(rf"\b(?:{PREFIX}|{POOL_PREFIX})\w+(?=\{{)", expression.text))
         assert metrics, expression.place
-        assert metrics <= EXPOSED, expression.place
+        assert metrics <= EXPOSED | POOL_METRICS, expression.place
 
 
 def test_every_variable_lists_a_label_that_its_metric_has() -> None:
@@ -180,6 +181,7 @@ def test_every_metric_is_shown_in_a_panel() -> None:
     """No metric is exposed without being shown."""
     shown = " ".join(expression.text for expression in expressions())
     assert {spec.name for spec in METRICS if f"{PREFIX}{spec.name}" not in shown} == set()
+    assert {name for name, series in POOL_SERIES.items() if not any(f"{each}{{" in shown for each in series)} == set()
 
 
 def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
@@ -190,6 +192,19 @@ def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
     )
     for expression in expressions():
         assert len(selector.findall(expression.text)) == len(merged.findall(expression.text)), expression.place
+
+
+def test_pools_are_those_of_the_application_and_are_added_up_over_its_processes() -> None:
+    """Every selector of a pool's metric is directly inside `sum by` the pool, and filtered by the application."""
+    selector = re.compile(rf"{POOL_PREFIX}\w+\{{")
+    added = re.compile(
+        rf"sum by \({POOL_PREFIX}pool_name(?:, \w+)?\) \((?:60 \* )?(?:rate\()?"
+        rf"{POOL_PREFIX}\w+\{{application=~`\$\{{application:regex\}}`[,}}]"
+    )
+    found = [each for each in expressions() if POOL_PREFIX in each.text]
+    assert {each.dashboard for each in found} == {"application"}
+    for expression in found:
+        assert len(selector.findall(expression.text)) == len(added.findall(expression.text)), expression.place
 
 
 def test_no_aggregation_keeps_labels_that_identify_a_daemon() -> None:

@@ -38,6 +38,16 @@ WITHOUT_THRESHOLDS = {
         "Who waits for locks",
         "Sessions of its database that ended badly",
     },
+    "application": {
+        "Waiting calls",
+        "Calls without a connection",
+        "Wait time",
+        "Use time",
+        "Time to connect",
+        "Not returned by their borrowers",
+        "Its sessions by state",
+        "Leaked sessions by line of code",
+    },
 }
 #: Panels with lines at alert thresholds, and prefixes of the metrics that these alerts compare.
 LINES_AT_ALERTS = {
@@ -50,6 +60,7 @@ LINES_AT_ALERTS = {
     ("server", "Who holds back vacuum"): ("xmin_age",),
     ("leak", "Oldest transaction and query"): ("idle_in_transaction_age", "query_age"),
     ("leak", "Vacuum held back"): ("xmin_age",),
+    ("application", "Time until its limits are reached"): ("exhaustion_seconds",),
 }
 
 

@@ -207,5 +207,5 @@ def test_the_dashboards_are_those_of_the_files() -> None:
     texts = sorted(text for each in maps for text in each["data"].values())
     assert texts == sorted(file.read_text(encoding="utf-8") for file in DASHBOARDS.glob("*.json"))
     names = [name for each in maps for name in each["data"]]
-    assert len(set(names)) == len(maps) == 3
+    assert len(set(names)) == len(maps) == 4
     assert all(name.endswith(".json") for name in names)
