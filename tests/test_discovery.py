@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import signal
 from pathlib import Path
 
 import yaml
 
 from tests.support.daemons import daemon
+from tests.support.ports import port_that_sends
 from tests.support.programs import finished
 from tests.support.servers import Database
 from tests.support.waiting import until
@@ -73,3 +75,16 @@ def test_check_looks_at_found_servers(database: Database, tmp_path: Path) -> Non
     write_targets(targets, database, "orders", "billing")
     checked = finished("check", "--config", str(config), "--format=json")
     assert [each["server"] for each in json.loads(checked.stdout)["servers"]] == ["orders", "billing"]
+
+
+def test_a_source_that_does_not_answer_delays_neither_start_nor_end(database: Database, tmp_path: Path) -> None:
+    """The listed servers are watched meanwhile."""
+    config = tmp_path / "config.yaml"
+    with port_that_sends(b"") as port:
+        source = {"http_sd": f"http://127.0.0.1:{port}/", "dsn": "postgresql://{target}/postgres"}
+        servers = [{"name": "orders", "dsn": database.dsn()}]
+        config.write_text(yaml.safe_dump({"servers": servers, "servers_from": [source]}), encoding="utf-8")
+        with daemon("--config", str(config)) as watching:
+            watching.scrape_when_up()
+            assert watched(watching) == {"orders"}
+            assert watching.end_by(signal.SIGTERM) == 0

@@ -1,6 +1,7 @@
 """Finds servers while the daemon runs: reads each source again and again, and logs what has changed."""
 
 import asyncio
+import contextlib
 import time
 
 import structlog
@@ -17,6 +18,8 @@ from pgwatch_sessions.wording.event_lines import (
 
 #: How often it is looked whether a source is due.
 _CHECK_SECONDS = 1.0
+#: How long the start waits for the sources.
+_START_SECONDS = 2.0
 
 
 class Discovering:
@@ -39,6 +42,13 @@ class Discovering:
         stay = former.states.keys() & self._discovery.states.keys()
         self._discovery.states |= {source: former.states[source] for source in stay}
         self._due = {source: due for source, due in self._due.items() if source in stay}
+        former.end()
+
+    async def begin(self) -> None:
+        """Read every source, but do not wait long: the daemon watches the servers that are listed meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                await self.refresh()
 
     async def changed(self) -> None:
         """Return when the servers are others than before."""
@@ -49,13 +59,13 @@ class Discovering:
         """Read the sources that are due. Return whether the servers are others than before."""
         discovery, before, now = self._discovery, self.servers, time.monotonic()
         due = [source for source in discovery.states if self._due.get(source, now) <= now]
-        self._due |= {source: now + source.refresh_interval for source in due}
         await asyncio.gather(*(self._refresh(discovery, source) for source in due))
         return discovery is self._discovery and self.servers != before
 
     async def _refresh(self, discovery: Discovery, source: ServersFromSettings) -> None:
         before = discovery.states[source]
         self._tell(source, before, await discovery.refresh(source))
+        self._due[source] = time.monotonic() + source.refresh_interval
 
     def _tell(self, source: ServersFromSettings, before: SourceState, after: SourceState) -> None:
         log = self._log.bind(source=source.place)

@@ -54,7 +54,7 @@ async def _serve(
     access: "Access | None",
 ) -> None:
     """Run until SIGTERM or SIGINT. An error in a poll or in reloading is an error in the program: it is raised here."""
-    await configuration.discovering.refresh()
+    await configuration.discovering.begin()
     with hangup_event() as asked:
         async with running(configuration.watch, listener, metrics_listener, access) as daemon:
             changing = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pgwatch_sessions.commands.command import CommandError
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.discovery.discovery import found_now
-from pgwatch_sessions.discovery.reading import SourceError
+from pgwatch_sessions.discovery.target_groups import SourceError
 from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.settings.connection_parameters import has_password

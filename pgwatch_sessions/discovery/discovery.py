@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
-from pgwatch_sessions.discovery.reading import SourceError, read_source
-from pgwatch_sessions.discovery.target_groups import FoundTarget
+from pgwatch_sessions.discovery.reading import read_source
+from pgwatch_sessions.discovery.target_groups import FoundTarget, SourceError
+from pgwatch_sessions.disk_writes import DiskThread
 from pgwatch_sessions.settings.model import ServerSettings, ServersFromSettings
 from pgwatch_sessions.settings.templates import filled
 
+#: How long a read is waited for.
+_READ_SECONDS = 10.0
 #: A server is let go when so many refreshes have not found it.
 _MISSING_TWICE = 2
 
@@ -48,16 +51,22 @@ class Discovery:
         self._listed = {server.name for server in listed}
         #: What each source has found, in the order of the configuration.
         self.states: dict[ServersFromSettings, SourceState] = {source: SourceState() for source in sources}
+        self._reads = {source: _Reads(source) for source in self.states}
 
     @property
     def servers(self) -> tuple[ServerSettings, ...]:
         """All servers found."""
         return tuple(server for state in self.states.values() for server in state.servers.values())
 
+    def end(self) -> None:
+        """Read no source any more."""
+        for reads in self._reads.values():
+            reads.end()
+
     async def refresh(self, source: ServersFromSettings) -> SourceState:
         """Read one source again, and return its new state."""
         try:
-            targets = await asyncio.to_thread(read_source, source)
+            targets = await self._reads[source].next()
         except SourceError as error:
             after = replace(self.states[source], failure=str(error))
         else:
@@ -66,6 +75,29 @@ class Discovery:
             after = self.states[source].after(servers, problems)
         self.states[source] = after
         return after
+
+
+class _Reads:
+    """The reads of one source, one after the other. A disk or a server that hangs holds up nothing else."""
+
+    def __init__(self, source: ServersFromSettings) -> None:
+        self._source = source
+        self._thread = DiskThread()
+        self._read: asyncio.Future[tuple[FoundTarget, ...]] | None = None
+
+    def end(self) -> None:
+        """End the thread after the present read."""
+        self._thread.end()
+
+    async def next(self) -> tuple[FoundTarget, ...]:
+        """Read the source, or go on waiting for a read that has not ended. Raises SourceError."""
+        if self._read is None or self._read.done():
+            self._read = self._thread.run(lambda: read_source(self._source))
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await asyncio.shield(self._read)
+        except TimeoutError:
+            raise SourceError(f"{self._source.place} has not answered within {_READ_SECONDS:g} s") from None
 
 
 def found_now(

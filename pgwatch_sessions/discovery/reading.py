@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from pgwatch_sessions.discovery.target_groups import MAX_BYTES, FoundTarget, TargetGroupsError, read_groups
+from pgwatch_sessions.discovery.target_groups import MAX_BYTES, FoundTarget, SourceError, read_groups
 from pgwatch_sessions.settings.model import ServersFromSettings
 from pgwatch_sessions.settings.secret_files import explained, explained_secret, read_secret
 
@@ -19,14 +19,10 @@ from pgwatch_sessions.settings.secret_files import explained, explained_secret, 
 _HTTP_SECONDS = 10.0
 
 
-class SourceError(Exception):
-    """A source cannot be used now. Its text says why, without secrets."""
-
-
 def read_source(source: ServersFromSettings) -> tuple[FoundTarget, ...]:
     """Return the targets. Blocks for as long as the files or the HTTP server take. Raises SourceError."""
     if source.http_sd is not None:
-        return _parsed(_fetched(source.http_sd, source), source.http_sd, is_yaml=False)
+        return read_groups(_fetched(source.http_sd, source), source.http_sd)
     return tuple(target for pattern in source.file_sd for path in _matching(pattern) for target in _of_file(path))
 
 
@@ -45,14 +41,7 @@ def _of_file(path: str) -> tuple[FoundTarget, ...]:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SourceError(explained(error)) from None
-    return _parsed(content, path, is_yaml=path.endswith((".yml", ".yaml")))
-
-
-def _parsed(content: bytes, place: str, *, is_yaml: bool) -> tuple[FoundTarget, ...]:
-    try:
-        return read_groups(content, is_yaml=is_yaml)
-    except TargetGroupsError as error:
-        raise SourceError(f"{place}: {error}") from None
+    return read_groups(content, path, is_yaml=path.endswith((".yml", ".yaml")))
 
 
 def _fetched(url: str, source: ServersFromSettings) -> bytes:

@@ -4,16 +4,18 @@ import json
 
 import pytest
 
-from pgwatch_sessions.discovery.target_groups import MAX_BYTES, FoundTarget, TargetGroupsError, read_groups
+from pgwatch_sessions.discovery.target_groups import MAX_BYTES, FoundTarget, SourceError, read_groups
 
 
 def test_each_target_has_the_labels_of_its_group() -> None:
     """JSON and YAML say the same."""
     groups = [{"targets": ["a:5432", "[::1]:5433"], "labels": {"cluster": "x"}}, {"targets": ["b"]}]
     found = (FoundTarget("a:5432", {"cluster": "x"}), FoundTarget("[::1]:5433", {"cluster": "x"}), FoundTarget("b", {}))
-    assert read_groups(json.dumps(groups).encode()) == found
-    assert read_groups(b"- {targets: ['a:5432', '[::1]:5433'], labels: {cluster: x}}\n- {targets: [b]}", is_yaml=True)
-    assert read_groups(b"", is_yaml=True) == read_groups(b"[]") == ()
+    assert read_groups(json.dumps(groups).encode(), "x") == found
+    assert read_groups(
+        b"- {targets: ['a:5432', '[::1]:5433'], labels: {cluster: x}}\n- {targets: [b]}", "x", is_yaml=True
+    )
+    assert read_groups(b"", "x", is_yaml=True) == read_groups(b"[]", "x") == ()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,18 @@ def test_each_target_has_the_labels_of_its_group() -> None:
 )
 def test_what_is_no_list_of_groups_is_refused(content: bytes, error: str) -> None:
     """The error names the group, and shows no value."""
-    with pytest.raises(TargetGroupsError) as raised:
-        read_groups(content)
-    assert str(raised.value) == error
+    with pytest.raises(SourceError) as raised:
+        read_groups(content, "x.json")
+    assert str(raised.value).removeprefix("x.json: ") == error
+
+
+def test_yaml_is_read_with_bounds_and_its_line() -> None:
+    """As the configuration file is: aliases, duplicate keys, text that is no YAML."""
+    for content, error in (
+        (b"- targets: [a\n", "x.yaml line 2, column 1: invalid YAML (expected ',' or ']')"),
+        (b"- {targets: [], targets: []}", "x.yaml line 1: [0].targets: duplicate key, also on line 1; remove one"),
+        (b"\xff", "x.yaml: not UTF-8 text"),
+    ):
+        with pytest.raises(SourceError) as raised:
+            read_groups(content, "x.yaml", is_yaml=True)
+        assert str(raised.value).startswith(error.split(" (")[0])
