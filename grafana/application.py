@@ -239,8 +239,7 @@ def _borrowers() -> tuple[Panel, ...]:
             PanelStyle(width=6),
             Query(expr=pools("count", 'db_client_connection_state="idle"'), legend=f"{_POOL} idle"),
             Query(expr=pools("overflow"), legend=f"{_POOL} overflow"),
-            Query(expr=pools("idle_max"), legend=f"most idle {_POOL}"),
-            Query(expr=pools("idle_min"), legend=f"fewest idle {_POOL}"),
+            Query(expr=_idle_limits(), legend=f"{{{{limit}}}} idle {_POOL}"),
         ).override_by_regexp("/^(most|fewest) idle/", [dashes(4, 8)]),
         graph_panel(
             PanelText(
@@ -314,6 +313,12 @@ def _sessions() -> tuple[Panel, ...]:
 
 def _used() -> str:
     return pools("count", 'db_client_connection_state="used"')
+
+
+def _idle_limits() -> str:
+    """Return the limits for idle connections. A pool may lack one or both."""
+    limits = (("idle_max", "most"), ("idle_min", "fewest"))
+    return " or ".join(f'label_replace({pools(name)}, "limit", "{limit}", "", "")' for name, limit in limits)
 
 
 def _time_left() -> str:

@@ -179,7 +179,8 @@ def option(service: Service, name: str) -> str:
 def copy_mounts(service: Service, folder: Path) -> Path:
     """Copy the mounted files to their paths below the folder, and return the path of the configuration there."""
     for target, source in mounted_files(service).items():
-        shutil.copytree(source, folder / target.lstrip("/"))
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / target.lstrip("/"))
     return folder / option(service, "--config.file").lstrip("/")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.scaled import scale_promql
-from tests.e2e.scene import CLIENT, ORDERS
+from tests.e2e.scene import APPLICATION, CLIENT, ORDERS
 from tests.support.alert_rules import rules
 from tests.support.dashboard_expressions import (
     Expression,
@@ -30,10 +30,10 @@ class AnswerCount:
 
 
 def fill_query(expression: Expression) -> str:
-    """Fill in the variables as a user would: the leaking client, the orders server, or All."""
+    """Fill in the variables as a user would: the leaking client, its server, its application, or All."""
     values: Mapping[str, str | None] = CLIENT if expression.dashboard == "leak" else dict.fromkeys(CLIENT)
-    if expression.dashboard == "server":
-        values = {**values, "server": ORDERS}
+    chosen = {"server": {"server": ORDERS}, "application": {"application": APPLICATION}}
+    values = {**values, **chosen.get(expression.dashboard, {})}
     return fill_variables(expression.text, values, window="10s")
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -61,6 +62,19 @@ def wait_for_page(scene: Scene, status: str, *, since: float, severity: str, wit
         text = f"DatabaseConnectionLeak ({severity})"
     scene.timeline.report(f"{status} at the webhook /{page.receiver}: {text}", at=page.at)
     return page
+
+
+def wait_for_time_outs(scene: Scene, *, since: float) -> None:
+    """Make requests that get no connection, until the alert on them has arrived, and report it."""
+    labels = {"alertname": "DatabasePoolTimeouts", "application": APPLICATION, "severity": "critical"}
+
+    def pages() -> list[Page]:
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(lambda _: scene.service.work(), range(4)))
+        return scene.pages.all("firing", labels, since=since)
+
+    page = until(pages, within=30)[0]
+    scene.timeline.report(f"firing at the webhook /{page.receiver}: {page.annotations['summary']}", at=page.at)
 
 
 def first_answer_time(scene: Scene, query: str, since: float) -> float:

@@ -47,14 +47,15 @@ def write_rules(folder: Path) -> None:
         (folder / file.name).write_text(json.dumps(_scale(load_yaml(file))))  # JSON is YAML
 
 
-def prometheus(*, rules: Path, alertmanager: str, daemons: Sequence[str]) -> Mapping[str, Any]:
-    """Return the scaled configuration of Prometheus. Addresses are host:port."""
+def prometheus(*, rules: Path, alertmanager: str, daemons: Sequence[str], applications: Path) -> Mapping[str, Any]:
+    """Return the scaled configuration of Prometheus. Addresses are host:port, those of `applications` in a file."""
     configuration = _scale(load_yaml(PROMETHEUS))
     configuration["rule_files"] = [f"{rules}/*.yml"]
     [receiver] = configuration["alerting"]["alertmanagers"]
     receiver["static_configs"] = [{"targets": [alertmanager]}]
-    [job] = configuration["scrape_configs"]
-    job["static_configs"] = [{"targets": list(daemons)}]
+    watching, counting = configuration["scrape_configs"]
+    watching["static_configs"] = [{"targets": list(daemons)}]
+    counting["file_sd_configs"] = [{"files": [str(applications)]}]
     return dict(configuration)
 
 

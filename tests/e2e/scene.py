@@ -52,13 +52,18 @@ class Service:
         self._server = server
         self._runner = runner
         self._process = contextlib.AsyncExitStack()
-        self._address = ""
+        self._port = free_port()
+
+    @property
+    def address(self) -> str:
+        """Host and port, the same after each deployment, as Prometheus expects it."""
+        return f"127.0.0.1:{self._port}"
 
     def deploy(self, *, fixed: bool) -> None:
         """Replace the process, and so its sessions, by one with the bug or with the fix."""
         self.stop()
-        run = self._process.enter_async_context(service_process.running_service(self._server.server, is_fixed=fixed))
-        self._address = self._runner.run(run)
+        service = service_process.running_service(self._server.server, is_fixed=fixed, port=self._port)
+        self._runner.run(self._process.enter_async_context(service))
 
     def stop(self) -> None:
         """Stop the process."""
@@ -73,7 +78,7 @@ class Service:
         self._get(f"/orders?customer={BAD_CUSTOMER}")
 
     def _get(self, path: str) -> int:
-        return httpx.get(self._address + path, timeout=10).status_code
+        return httpx.get(f"http://{self.address}{path}", timeout=10).status_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +153,13 @@ def running_scene(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Sc
         rules = folder / "rules"
         rules.mkdir()
         scaled.write_rules(rules)
+        applications = folder / "applications.json"
+        applications.write_text(json.dumps([{"targets": [service.address], "labels": {"application": APPLICATION}}]))
         configuration = scaled.prometheus(
             rules=rules,
             alertmanager=urllib.parse.urlsplit(str(alertmanager.base_url)).netloc,
             daemons=[daemon.address for daemon in daemons],
+            applications=applications,
         )
         prometheus = stack.enter_context(running_prometheus(configuration, *scaled.FLAGS))
         scene = Scene(

@@ -26,6 +26,12 @@ FROM_PROMETHEUS = {
     "DatabaseConnectionsExhaustionPredicted": (r"In use: \d+ of \d+\.",),
     "DatabaseRoleLimitNear": (r"of its CONNECTION LIMIT: \d+ of \d+\.",),
     "DatabasePoolSaturated": (r", currently 3, are busy",),
+    "DatabasePoolTimeouts": (
+        r"orders-api: \d+ calls? got no connection from the pool orders in",
+        r"Most connections are out at pgwatch_sessions/demo/service\.py:\d+ in orders_leaking \(12\)\.",
+        r"The server shows leaked sessions of it: 12\.",
+        r"\nhttp://127\.0\.0\.1:\d+/\n",
+    ),
     "DatabaseSessionsBlocked": (r", for up to \d",),
     "DatabaseTransactionHoldsVacuum": (r"in a transaction open for \d",),
     "PgwatchSessionsBlind": (

@@ -26,6 +26,7 @@ from tests.e2e.leak_steps import (
     leaked_sessions_on_dashboards,
     wait_for_log_event,
     wait_for_page,
+    wait_for_time_outs,
     wait_until_all_panels_answer,
 )
 from tests.e2e.problems import LEAKER, LEAKY_SITE, all_other_problems
@@ -64,9 +65,16 @@ PANELS_OF_FINDINGS = {
     "leak: Leaked sessions by site",
     "leak: Sessions leaked per minute",
     "leak: Findings opened and closed",
+    "application: Findings",
+    "application: Leaked sessions by line of code",
 }
-#: Empty until a poll has seen a transaction between two statements.
-PANEL_OF_ENDED_HOLDS = "server: Time idle in transaction"
+#: Empty until a poll has seen a transaction between two statements, a scrape has seen a connection out, and the pool
+#: has opened a connection since the first scrape.
+PANELS_OF_THE_MOMENT = {
+    "server: Time idle in transaction",
+    "application: Lines whose connections are out",
+    "application: Time to connect",
+}
 needs_programs = pytest.mark.skipif(
     None in {prometheus.PROGRAM, alertmanager.PROGRAM},
     reason="Prometheus or Alertmanager is not installed: apt install prometheus prometheus-alertmanager",
@@ -103,9 +111,9 @@ def run_without_problems(scene: Scene) -> None:
     scene.timeline.begin(
         "healthy", "two daemons watch six servers; one does not exist and one hides its session states"
     )
-    wait_until_all_panels_answer(scene, but={*PANELS_OF_FINDINGS, PANEL_OF_ENDED_HOLDS})
+    wait_until_all_panels_answer(scene, but=PANELS_OF_FINDINGS | PANELS_OF_THE_MOMENT)
     empty = {each.place for each in expressions() if not scene.prometheus.query(fill_query(each))}
-    assert empty - {PANEL_OF_ENDED_HOLDS} == PANELS_OF_FINDINGS
+    assert empty - PANELS_OF_THE_MOMENT == PANELS_OF_FINDINGS
     assert scene.prometheus.query('ALERTS{alertname=~"Database.+"}') == []
     scene.timeline.report("only the panels of findings are empty, and no alert on a database is active")
     scene.timeline.begin("problems", "the other servers get all other problems")
@@ -171,6 +179,7 @@ def leak_until_critical(scene: Scene) -> None:
     until(lambda: is_inhibited(scene, severity="warning"))
     assert scene.pages.all("firing", {**LEAK, "severity": "warning"}, since=begin) == []
     scene.timeline.report("the leak's warning is suppressed and was not sent")
+    wait_for_time_outs(scene, since=begin)
 
 
 def kill_daemons(scene: Scene) -> None:

@@ -34,7 +34,12 @@ def test_promtool_accepts_the_shipped_and_the_scaled_configuration(tmp_path: Pat
     assert shipped.returncode == 0, shipped.stdout + shipped.stderr
     (tmp_path / "rules").mkdir()
     scaled.write_rules(tmp_path / "rules")
-    configuration = scaled.prometheus(rules=tmp_path / "rules", alertmanager="127.0.0.1:1", daemons=["127.0.0.1:2"])
+    configuration = scaled.prometheus(
+        rules=tmp_path / "rules",
+        alertmanager="127.0.0.1:1",
+        daemons=["127.0.0.1:2"],
+        applications=scaled.PROMETHEUS.with_name("applications.yml"),
+    )
     (tmp_path / "prometheus.yml").write_text(json.dumps(configuration))
     checked = run_tool("promtool", "check", "config", tmp_path / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr

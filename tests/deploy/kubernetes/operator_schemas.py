@@ -47,7 +47,14 @@ _POD_MONITOR = _object(
     required=["selector", "podMetricsEndpoints"],
     namespaceSelector=_object(any={"type": "boolean"}, matchNames=_TEXTS),
     selector=_object(required=["matchLabels"], matchLabels=_TEXT_BY_NAME),
-    podMetricsEndpoints=_list(_object(required=["port"], port=_NAME, interval=_DURATION)),
+    podMetricsEndpoints=_list(
+        _object(
+            required=["port"],
+            port=_NAME,
+            interval=_DURATION,
+            relabelings=_list(_object(sourceLabels=_TEXTS, targetLabel=_NAME)),
+        )
+    ),
 )
 
 _RULE_FIELDS: Mapping[str, Schema] = {"expr": _NAME, "labels": _TEXT_BY_NAME}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.kubernetes.manifests import OPERATOR, ROOT, build_objects, needs_kubectl, objects_of_kind
+from tests.deploy.kubernetes.manifests import KUBERNETES, OPERATOR, ROOT, build_objects, needs_kubectl, objects_of_kind
 from tests.deploy.kubernetes.operator_schemas import SCHEMAS
 from tests.support.alert_rules import ALERTS, RULE_FILES, load_yaml, needs_amtool, needs_promtool, rules, run_tool
 
@@ -66,6 +67,17 @@ def test_a_field_that_the_operator_does_not_know_is_found(name: str, change: Cal
     broken = copy.deepcopy(operator_object(name))
     change(broken["spec"])
     assert schema_errors(broken)
+
+
+def test_the_operator_knows_every_field_of_the_example_for_applications() -> None:
+    """The README's PodMonitor; its interval is that for the daemon."""
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (KUBERNETES / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    monitor = yaml.safe_load(example)
+    (ours,) = operator_object("PodMonitor")["spec"]["podMetricsEndpoints"]
+    (theirs,) = monitor["spec"]["podMetricsEndpoints"]
+    assert theirs["interval"] == ours["interval"]
+    assert [each["targetLabel"] for each in theirs["relabelings"]] == ["application"]
+    assert schema_errors(monitor) == []
 
 
 def test_the_rules_are_those_of_the_files() -> None:
