@@ -153,7 +153,7 @@ def _blocked(evidence: ClientEvidence) -> str:
         each.session.state in IDLE_IN_TRANSACTION_STATES and context.now - held_since(each) > limit for each in blockers
     )
     starts = (session.query_start for session in waiting if session.query_start is not None)
-    longest = max((context.now - start for start in starts), default=0.0)
+    longest = max((0.0, *(context.now - start for start in starts)))
     if not held and (2 * len(waiting) < len(active) or longest < _MIN_WAIT * limit):
         return ""
     return (

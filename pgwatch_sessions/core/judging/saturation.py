@@ -121,7 +121,7 @@ def activity_of(tracks: Sequence[Track], context: PollContext, *, ended: int) ->
     rests = (context.now - held_since(track) for track in tracks if track.session.state is SessionState.IDLE)
     # Without a pool, each transaction has a session of its own, which ends with it.
     turned_over = begun + min(ended, len(busy) - len(earlier))
-    return Activity(context.now, len(tracks), len(busy), active, turned_over, max(rests, default=0.0))
+    return Activity(context.now, len(tracks), len(busy), active, turned_over, max((0.0, *rests)))
 
 
 def with_latest(activity: tuple[Activity, ...], latest: Activity, context: PollContext) -> tuple[Activity, ...]:

@@ -11,7 +11,10 @@ _NO_STATES: Mapping[SessionState, int] = dict.fromkeys(SessionState, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSummary:
-    """All sessions of one client at one poll. Ages are in seconds, None where no session has such an age."""
+    """All sessions of one client at one poll.
+
+    Ages are in seconds, None where no session has such an age, and 0 while the server's clock is set back behind it.
+    """
 
     client: Client
     sessions: int
@@ -64,9 +67,9 @@ def summarise(
         if session.state_change is not None:
             state_ages[session.state] = max(at - session.state_change, state_ages.get(session.state, 0.0))
         if session.xact_start is not None:
-            transactions.append(at - session.xact_start)
+            transactions.append(max(0.0, at - session.xact_start))
         if session.query_start is not None and session.state is SessionState.ACTIVE:
-            queries.append(at - session.query_start)
+            queries.append(max(0.0, at - session.query_start))
         if session.backend_xmin_age is not None:
             xmins.append(session.backend_xmin_age)
         lock_waiting += session.wait_event_type == LOCK_WAIT
