@@ -19,7 +19,8 @@ from pgwatch_sessions.command_line import COMMANDS
 from pgwatch_sessions.commands.command import Command
 from pgwatch_sessions.core.findings import LeakKind, Severity, Verdict
 from pgwatch_sessions.core.model import FailureReason, LimitScope, SessionState
-from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS
+from pgwatch_sessions.metrics.daemon_metrics import DAEMON_METRICS
+from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from pgwatch_sessions.settings.listing import describe
 from pgwatch_sessions.wording.events import EVENT_NAMES
 
@@ -147,8 +148,13 @@ def _settings() -> str:
 def _metrics() -> str:
     rows = [(f"`{metric.name}`", metric.kind, _codes(metric.labels), _escaped(metric.help)) for metric in METRICS]
     rows += [
-        (f"`{metric.name}`", "gauge", _NOTHING, f"{_escaped(metric.help)} No label `server`.")
-        for metric in RELOAD_METRICS
+        (
+            f"`{metric.name}`",
+            metric.kind,
+            _NOTHING,
+            _escaped(metric.help) + ("" if "server" in metric.labels else " No label `server`."),
+        )
+        for metric in DAEMON_METRICS
     ]
     rows.append(("`build_info`", "info", _NOTHING, "Version of pgwatch-sessions. It has no label `server`."))
     return f"Every name begins with `{PREFIX}`.\n\n{_table(('metric', 'type', 'labels', 'meaning'), rows)}"

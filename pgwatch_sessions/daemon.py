@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pgwatch_sessions import __version__
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.metrics.collector import registry_of
-from pgwatch_sessions.metrics.table import ConfigReload
+from pgwatch_sessions.metrics.daemon_metrics import LATENESS, ConfigReload, DaemonFigures
 from pgwatch_sessions.pollers import Pollers, Watch, polling
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.shutdown import ended_by_signals
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: The event loop counts as stuck if no poll has ended for this many intervals.
 _MAX_MISSED_POLLS = 3
+_BEAT_SECONDS = 1.0
 
 
 class Running:
@@ -41,6 +42,7 @@ class Running:
         self.config_reload = ConfigReload(success=True, at=time.time())
         self._pollers = pollers
         self._ready = False
+        self._loop_lag = LATENESS
 
     async def apply(self, watch: Watch) -> tuple[str, ...]:
         """Go on with a new configuration, as `Pollers.apply` does."""
@@ -53,6 +55,19 @@ class Running:
         """Go on with the present configuration, because the new one cannot be used."""
         self.config_reload = replace(self.config_reload, success=False)
         self.published.republish()
+
+    def figures(self) -> DaemonFigures:
+        """Return what the metrics of the daemon itself are made of."""
+        punctuality = self._pollers.punctuality()
+        return DaemonFigures(config_reload=self.config_reload, loop_lag=self._loop_lag, punctuality=punctuality)
+
+    async def beat(self, on_beat: Callable[[Health], None]) -> None:
+        """Once a second, measure how late the event loop is, and call `on_beat` with the health. Never return."""
+        while True:
+            due = time.monotonic() + _BEAT_SECONDS
+            await asyncio.sleep(_BEAT_SECONDS)
+            self._loop_lag = self._loop_lag.observe([time.monotonic() - due])
+            on_beat(self.health())
 
     def health(self) -> Health:
         """Judge our own loop only. A server that is down is a metric; a restart would lose connections that work."""
@@ -77,10 +92,11 @@ async def running(
     listener: socket.socket,
     metrics_listener: socket.socket | None = None,
     access: "Access | None" = None,
+    on_beat: Callable[[Health], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
     """While inside, watch and serve HTTP: everything on `listener`, metrics and probes only on `metrics_listener`.
 
-    Without `access`, every client is served over plain HTTP.
+    Without `access`, every client is served over plain HTTP. The event loop calls `on_beat` once a second.
     """
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -90,11 +106,15 @@ async def running(
         if not end.done():
             end.set_exception(error)
 
+    def fail_with(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            fail(error)
+
     with ended_by_signals(end):
         async with polling(watch, published, fail) as pollers:
             daemon = Running(published, pollers, end)
             web = _Web(
-                registry=registry_of(lambda: published.states().values(), lambda: daemon.config_reload),
+                registry=registry_of(lambda: published.states().values(), daemon.figures),
                 states=published.states,
                 health=daemon.health,
                 readiness=daemon.readiness,
@@ -103,7 +123,12 @@ async def running(
             async with _answering(web, access, listener, metrics_listener) as where:
                 fields = {"version": __version__, "servers": len(watch.targets), **where}
                 log_line(log, "started", _started(watch, where), fields)
-                yield daemon
+                beating = asyncio.create_task(daemon.beat(on_beat))
+                beating.add_done_callback(fail_with)
+                try:
+                    yield daemon
+                finally:
+                    beating.cancel()
     log_line(log, "stopped", STOPPED)
 
 

@@ -60,6 +60,7 @@ class Poller:
         self._log = log
         self._record = record
         self._on_event = on_event
+        self._former_connects = 0
         self._polling: asyncio.Task[None] | None = None
         self._ended = False
         self._recording = DiskWrites(_RECORDING, log)
@@ -67,6 +68,11 @@ class Poller:
         self._state_file = state_file
         #: What the file holds; None if that is not known.
         self._written: Written | None = None
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was opened again."""
+        return max(0, self._former_connects + self._connection.connects - 1)
 
     def adjust(
         self,
@@ -87,6 +93,7 @@ class Poller:
     async def reconnect(self, connection: HeldConnection) -> None:
         """Poll over this connection from now on. End the running poll, and close the former connection."""
         former, self._connection = self._connection, connection
+        self._former_connects += former.connects
         await self._cancel_poll()
         await former.close()
 

@@ -4,13 +4,19 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_SUBMITTED,
+    JobExecutionEvent,
+    JobSubmissionEvent,
+)
 from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -21,6 +27,7 @@ from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.disk_writes import DISK_SECONDS, LAST_WRITES_SECONDS, DiskThread
 from pgwatch_sessions.memory.restoring import restored
 from pgwatch_sessions.memory.state_file import StateFile
+from pgwatch_sessions.metrics.daemon_metrics import Punctuality
 from pgwatch_sessions.poller import Poller, Record
 from pgwatch_sessions.postgres.connection import HeldConnection, Target
 from pgwatch_sessions.published_states import PublishedStates
@@ -58,6 +65,8 @@ class _Watched:
     #: The setting by which its state was gathered from the beginning.
     statements: str
     state_file: StateFile | None
+    #: Without the reconnects, which the poller counts.
+    punctuality: Punctuality = field(default_factory=Punctuality)
 
 
 class Pollers:
@@ -89,6 +98,27 @@ class Pollers:
             return 0.0
         polled_at = min(each.poller.polled_at for each in self._watched.values())
         return time.monotonic() - max(polled_at, self._applied_at)
+
+    def punctuality(self) -> Mapping[str, Punctuality]:
+        """Return how the polls of each server keep the schedule."""
+        return {
+            name: replace(each.punctuality, reconnects=each.poller.reconnects) for name, each in self._watched.items()
+        }
+
+    def count(self, event: JobSubmissionEvent) -> None:
+        """Count how late a poll begins, or that it is left out, and the others that were due meanwhile."""
+        watched = next((each for each in self._watched.values() if each.job.id == event.job_id), None)
+        if watched is None:  # it is not watched any more
+            return
+        [due], begun = event.scheduled_run_times, now()
+        former, missed = watched.punctuality, watched.job.trigger.missed(due, begun)
+        if event.code == EVENT_JOB_MAX_INSTANCES:
+            missed += 1
+        else:
+            former = replace(former, lateness=former.lateness.observe([(begun - due).total_seconds()]))
+        watched.punctuality = replace(former, skipped=former.skipped + missed)
+        if missed:
+            self._published.republish()  # there may be no poll for long that would publish it
 
     async def apply(self, watch: Watch) -> tuple[str, ...]:
         """Watch these servers in this way from now on. One call must end before the next begins.
@@ -266,8 +296,9 @@ async def polling(
             fail(event.exception)
 
     scheduler.add_listener(on_error, EVENT_JOB_ERROR)
-    scheduler.start()
     pollers = Pollers(watch, published, scheduler)
+    scheduler.add_listener(pollers.count, EVENT_JOB_SUBMITTED | EVENT_JOB_MAX_INSTANCES)
+    scheduler.start()
     await pollers.apply(watch)
     try:
         yield pollers

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import socket
 import traceback
 from typing import TYPE_CHECKING
@@ -23,7 +24,11 @@ from pgwatch_sessions.hangup import hangup_event
 from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.settings.address import Address
 from pgwatch_sessions.settings.model import Settings
+from pgwatch_sessions.systemd import Systemd
+from pgwatch_sessions.watchdog import Watchdog
+from pgwatch_sessions.web.app import Health
 from pgwatch_sessions.web.http_server import CannotListenError, bind
+from pgwatch_sessions.wording.event_lines import stuck_line
 from pgwatch_sessions.wording.lines import Line, Tone
 
 if TYPE_CHECKING:
@@ -55,8 +60,16 @@ async def _serve(
 ) -> None:
     """Run until SIGTERM or SIGINT. An error in a poll or in reloading is an error in the program: it is raised here."""
     await configuration.discovering.begin()
-    with hangup_event() as asked:
-        async with running(configuration.watch, listener, metrics_listener, access) as daemon:
+    systemd = Systemd(os.environ, os.getpid())
+    with hangup_event() as asked, Watchdog(_say_stuck, EXIT_FAULT) as watchdog:
+
+        def on_beat(health: Health) -> None:
+            watchdog.report(None if health.ok else health.reason)
+            if health.ok:
+                systemd.alive()
+
+        async with running(configuration.watch, listener, metrics_listener, access, on_beat) as daemon:
+            systemd.ready()
             changing = {
                 asyncio.create_task(configuration.reload_when_asked(daemon, asked)),
                 asyncio.create_task(configuration.follow_sources(daemon)),
@@ -65,8 +78,13 @@ async def _serve(
             for task in changing:
                 task.cancel()
             await asyncio.wait(changing)
+            systemd.stopping()
             for ended in done:
                 ended.result()
+
+
+def _say_stuck(problem: str) -> None:
+    log_line(structlog.get_logger(), "stuck", stuck_line(problem))
 
 
 def _metrics_listener(address: Address | None) -> socket.socket | None:

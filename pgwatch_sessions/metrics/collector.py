@@ -21,7 +21,9 @@ from prometheus_client.registry import Collector
 from pgwatch_sessions import __version__
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.summaries.histogram import Histogram
-from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS, ConfigReload, MetricKind, MetricSpec
+from pgwatch_sessions.metrics.daemon_metrics import DAEMON_METRICS, DaemonFigures, DaemonMetricSpec
+from pgwatch_sessions.metrics.samples import Sample
+from pgwatch_sessions.metrics.table import METRICS, PREFIX, MetricKind, MetricSpec
 
 
 class StateCollector(Collector):
@@ -30,38 +32,35 @@ class StateCollector(Collector):
     def __init__(
         self,
         published: Callable[[], Iterable[ServerState]],
-        config_reload: Callable[[], ConfigReload] | None = None,
+        figures: Callable[[], DaemonFigures] | None = None,
     ) -> None:
-        """Collect from the states that `published` returns, one for each server, and from `config_reload`."""
+        """Collect from the states that `published` returns, one for each server, and from the daemon's `figures`."""
         self._published = published
-        self._config_reload = config_reload
+        self._figures = figures
 
     def describe(self) -> Iterator[Metric]:
         """Yield the families without samples. The registry needs them to select by `name[]` and to find duplicates."""
-        yield from (_family(spec, ()) for spec in METRICS)
-        yield from self._reload_families()
+        yield from (_server_family(spec, ()) for spec in METRICS)
+        if self._figures is not None:
+            yield from (_family(spec, spec.labels, ()) for spec in DAEMON_METRICS)
         yield _build_info()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families with their samples."""
         states = tuple(self._published())
-        yield from (_family(spec, states) for spec in METRICS)
-        yield from self._reload_families()
+        yield from (_server_family(spec, states) for spec in METRICS)
+        if self._figures is not None:
+            figures = self._figures()
+            yield from (_family(spec, spec.labels, spec.samples(figures)) for spec in DAEMON_METRICS)
         yield _build_info()
-
-    def _reload_families(self) -> Iterator[Metric]:
-        if self._config_reload is not None:
-            last = self._config_reload()
-            for spec in RELOAD_METRICS:
-                yield GaugeMetricFamily(f"{PREFIX}{spec.name}", spec.help, value=spec.value(last))
 
 
 def registry_of(
-    published: Callable[[], Iterable[ServerState]], config_reload: Callable[[], ConfigReload] | None = None
+    published: Callable[[], Iterable[ServerState]], figures: Callable[[], DaemonFigures] | None = None
 ) -> CollectorRegistry:
     """Return a registry of our metrics and of those of this process."""
     registry = CollectorRegistry()
-    registry.register(StateCollector(published, config_reload))
+    registry.register(StateCollector(published, figures))
     ProcessCollector(registry=registry)
     return registry
 
@@ -72,11 +71,15 @@ def _build_info() -> Metric:
     return family
 
 
-def _family(spec: MetricSpec, states: Iterable[ServerState]) -> Metric:
-    family, add = _FAMILIES[spec.kind](f"{PREFIX}{spec.name}", spec.help, ("server", *spec.labels))
-    for state in states:
-        for labels, value in spec.samples(state):
-            add((state.server, *labels), value)
+def _server_family(spec: MetricSpec, states: Iterable[ServerState]) -> Metric:
+    samples = (((state.server, *labels), value) for state in states for labels, value in spec.samples(state))
+    return _family(spec, ("server", *spec.labels), samples)
+
+
+def _family(spec: MetricSpec | DaemonMetricSpec, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
+    family, add = _FAMILIES[spec.kind](f"{PREFIX}{spec.name}", spec.help, labels)
+    for values, value in samples:
+        add(values, value)
     return family
 
 

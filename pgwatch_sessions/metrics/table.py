@@ -1,6 +1,5 @@
 """All metrics in one table: names, types, labels and help texts. They are a contract. README.md shows the table."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,37 +42,6 @@ class MetricSpec:
     help: str
     samples: Samples
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigReload:
-    """The last attempt to load the configuration."""
-
-    success: bool
-    #: When it was last loaded successfully, by the daemon's clock.
-    at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReloadMetricSpec:
-    """A gauge about the daemon's configuration, without labels."""
-
-    name: str
-    help: str
-    value: Callable[[ConfigReload], float]
-
-
-RELOAD_METRICS: tuple[ReloadMetricSpec, ...] = (
-    ReloadMetricSpec(
-        name="config_reload_success",
-        help="1 if the configuration was loaded, 0 if the last attempt failed and the former one stays in use.",
-        value=lambda reload: float(reload.success),
-    ),
-    ReloadMetricSpec(
-        name="config_reload_timestamp_seconds",
-        help="Time at which the configuration was last loaded successfully, by the daemon's clock.",
-        value=lambda reload: reload.at,
-    ),
-)
 
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(

@@ -75,6 +75,8 @@ class HeldConnection:
         self._pending: PendingConnect | None = None
         self._open: _Open | None = None
         self._refusals = 0
+        #: How often a session was opened.
+        self.connects = 0
         #: The deadline that the session, pending or open, was given. It differs after `adjust`.
         self._session_timeout = timeout
 
@@ -141,6 +143,7 @@ class HeldConnection:
             connection.terminate()
             raise
         self._refusals = 0
+        self.connects += 1
         return opened
 
     def drop(self) -> None:

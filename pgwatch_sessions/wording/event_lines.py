@@ -94,6 +94,11 @@ def started_line(*, version: str, servers: Sequence[str], interval: float, page:
     return Line("started", Tone.NOTE, printable(text))
 
 
+def stuck_line(problem: str) -> Line:
+    """Return why the process ends by itself."""
+    return Line("stuck", Tone.BAD, f"{problem}; the process ends, so that it can be started again")
+
+
 def recording_failed_line(error: str) -> Line:
     """Return why a poll is not in the recording."""
     return Line("recording", Tone.BAD, printable(f"a poll could not be recorded: {error}; polling continues"))

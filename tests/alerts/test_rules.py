@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.assets.catalogue import read_runbook
-from pgwatch_sessions.metrics.table import METRICS, PREFIX, RELOAD_METRICS
+from pgwatch_sessions.metrics.daemon_metrics import DAEMON_METRICS
+from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from pgwatch_sessions.wording.runbooks import SERVED, published
 from tests.support.alert_rules import (
     ALERTS,
@@ -93,7 +94,9 @@ def test_rules_are_changed_in_many_ways() -> None:
 def test_rules_read_metrics_that_exist() -> None:
     """Every metric that a rule reads is exposed by the daemon or by applications, or recorded by another rule."""
     recorded = {rule.name for rule in RULES if not rule.is_alert}
-    names = (*(spec.name for spec in METRICS), *(spec.name for spec in RELOAD_METRICS), "build_info")
+    names = {spec.name for spec in METRICS} | {"build_info"}
+    for spec in DAEMON_METRICS:
+        names |= {f"{spec.name}_sum", f"{spec.name}_count"} if spec.kind == "histogram" else {spec.name}
     exposed = {f"{PREFIX}{name}" for name in names} | POOL_METRICS
     for rule in RULES:
         metrics = metrics_in(rule.expr).union(*map(metrics_in_template, rule.content.get("annotations", {}).values()))

@@ -12,6 +12,7 @@ import pytest
 from pgwatch_sessions.commands.command import EXIT_USAGE
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.settings.listing import describe
+from pgwatch_sessions.watchdog import MAX_TICKS, TICK_SECONDS
 from tests.deploy.systemd import sandbox
 from tests.deploy.systemd.unit import (
     ROOT,
@@ -28,6 +29,7 @@ from tests.support.daemons import Daemon, logged
 from tests.support.programs import PROGRAM, environment, finished
 from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
+from tests.test_systemd_messages import manager
 
 ENV_FILE = SYSTEMD / "pgwatch-sessions.env"
 README = (SYSTEMD / "README.md").read_text(encoding="utf-8")
@@ -120,6 +122,12 @@ def test_a_reload_sends_the_signal_that_the_daemon_reloads_on() -> None:
     assert unit_value("ExecReload") == "/bin/kill -HUP $MAINPID"
 
 
+def test_systemd_waits_longer_than_the_daemons_own_watchdog() -> None:
+    """A daemon that is stuck can log where, before systemd kills it."""
+    assert unit_value("Type") == "notify"
+    assert int(unit_value("WatchdogSec").removesuffix("s")) >= MAX_TICKS * TICK_SECONDS * 1.5
+
+
 def test_the_memory_limit_is_sufficient() -> None:
     """It is above the 75 MiB that 10,000 sessions need."""
     assert int(unit_value("MemoryMax").removesuffix("M")) >= 75 * 1.5
@@ -172,7 +180,12 @@ def test_the_daemon_works_within_the_restrictions_of_the_unit(own_postgres: OwnP
     assert unit_value("MemoryDenyWriteExecute") == unit_value("NoNewPrivileges") == "yes"
     recordings = tmp_path / "recordings"
     overrides = {"PGWATCH_SESSIONS_RECORD_DIR": str(recordings), "PGWATCH_SESSIONS_INTERVAL": "100ms"}
-    with run_unit(own_postgres, tmp_path, overrides=overrides, sandbox_command=sandboxed_command()) as daemon:
+    overrides |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "90000000"}
+    with (
+        manager(overrides["NOTIFY_SOCKET"]) as systemd,
+        run_unit(own_postgres, tmp_path, overrides=overrides, sandbox_command=sandboxed_command()) as daemon,
+    ):
+        assert [systemd.recv(64) for _ in range(2)] == [b"READY=1", b"WATCHDOG=1"]
         daemon.scrape_when(lambda scrape: scrape.value("up") == 1 and scrape.polls() > 5)
         assert daemon.get("/").status_code == 200
         assert until(lambda: list(recordings.iterdir()))
