@@ -55,7 +55,7 @@ manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kuber
 	@.venv/bin/python deploy/kubernetes/generate.py
 
 .PHONY: docs
-docs: $(SYNCED) ## write the generated parts of the documentation: commands, settings, metrics, log events
+docs: $(SYNCED) ## write the generated parts of the documentation: commands, settings, metrics, log events, promises
 	@.venv/bin/python docs/generate.py
 
 .PHONY: e2e

@@ -1,4 +1,4 @@
-"""Write the generated parts of the documentation: commands, settings, metrics and log events.
+"""Write the generated parts of the documentation: commands, settings, metrics, log events, promises.
 
     python docs/generate.py [FOLDER]
 
@@ -8,6 +8,7 @@ them with those of the repository.
 """
 
 import argparse
+import ast
 import re
 import sys
 import textwrap
@@ -25,7 +26,7 @@ from pgwatch_sessions.settings.listing import describe
 from pgwatch_sessions.wording.events import EVENT_NAMES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/commands.md", "docs/configuration.md", "docs/metrics.md")
+PAGES = ("README.md", "SECURITY.md", "docs/commands.md", "docs/configuration.md", "docs/metrics.md")
 
 _PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 _NOTHING = "-"
@@ -68,6 +69,7 @@ def generated_parts() -> Mapping[str, str]:
         "settings": _settings(),
         "metrics": _metrics(),
         "label-values": _label_values(),
+        "promises": _promises(),
     }
 
 
@@ -164,6 +166,30 @@ def _label_values() -> str:
     return _table(
         ("label", "values"), ((_codes(label.split(", ")), _codes(kind)) for label, kind in _LABEL_VALUES.items())
     )
+
+
+def _promises() -> str:
+    """Return each promise with the tests that show it: those that `@pytest.mark.promise("…")` marks."""
+    rows: list[tuple[str, str, str]] = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                shown = (ast.get_docstring(function) or "").split("\n\n", maxsplit=1)[0]
+                link = f"[`{function.name}`]({path.relative_to(ROOT).as_posix()})"
+                rows += [(promise, link, _escaped(" ".join(shown.split()))) for promise in _marks(function)]
+    rows.sort(key=lambda row: row[0])
+    promises = ["", *(promise for promise, *_ in rows)]
+    cells = (
+        (f"**{promise}**" if promise != former else "", link, shown)
+        for former, (promise, link, shown) in zip(promises, rows, strict=False)
+    )
+    return _table(("promise", "test", "what it shows"), cells)
+
+
+def _marks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterable[str]:
+    for decorator in function.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
+            yield ast.literal_eval(decorator.args[0])
 
 
 def _codes(names: Iterable[str]) -> str:

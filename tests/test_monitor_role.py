@@ -78,6 +78,7 @@ def test_the_role_takes_three_connections_at_most(any_postgres: Postgres) -> Non
         assert scrape.value("hidden_sessions") == 0
 
 
+@pytest.mark.promise("It is read-only.")
 @pytest.mark.parametrize(
     "statement",
     [

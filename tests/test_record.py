@@ -227,6 +227,7 @@ def test_the_daemon_records_what_it_judges(database: Database, tmp_path: Path) -
     assert [[event[key] for key in meant] for event in opened] == [[event[key] for key in meant] for event in logged]
 
 
+@pytest.mark.promise("A disk that is full, slow or gone stops nothing.")
 def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path) -> None:
     """The error is logged once, and its end once. Meanwhile the metrics stay fresh."""
     blocked = tmp_path / "blocked"
@@ -245,6 +246,7 @@ def test_a_write_error_does_not_stop_polling(database: Database, tmp_path: Path)
     assert "level" in failed
 
 
+@pytest.mark.promise("A disk that is full, slow or gone stops nothing.")
 def test_a_deleted_directory_is_noticed_and_made_again(database: Database, tmp_path: Path) -> None:
     """The log names the file that is gone, the lost poll is counted, and the next one is in a new file."""
     folder = tmp_path / "recordings"
@@ -272,6 +274,7 @@ def test_a_deleted_file_ends_the_recording(database: Database, tmp_path: Path) -
     assert output == f"pgwatch-sessions: error: {file}: deleted while it was being written\n"
 
 
+@pytest.mark.promise("A disk that is full, slow or gone stops nothing.")
 async def test_a_disk_that_hangs_does_not_stop_polling(database: Database) -> None:
     """Polling continues without waiting for the write, and without a second writer. Recording resumes afterwards."""
     free = threading.Event()

@@ -190,6 +190,7 @@ def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
         assert ended.stderr == f"pgwatch-sessions: error: {file}: {complaint}\n"
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
     """To open a FIFO without a writer would wait for ever, and a device may never end. Standard input may be a pipe."""
     fifo = tmp_path / "fifo"
@@ -200,6 +201,7 @@ def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
         assert ended.stderr.startswith(f"pgwatch-sessions: error: {file}: not a regular file; ")
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 def test_bombs_end_soon(tmp_path: Path) -> None:
     """Many blank lines, a line of a million sessions and the end of time are bad lines with their numbers."""
     newlines = tmp_path / "newlines.jsonl.gz"
@@ -294,6 +296,7 @@ def test_each_server_is_judged_by_itself(tmp_path: Path) -> None:
 SECRET = "s3cret@example.org"
 
 
+@pytest.mark.promise("Literals of statements stay secret.")
 @pytest.mark.parametrize("format_", ["text", "json"])
 @pytest.mark.parametrize("statements", ["redacted", "off"])
 def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: str, statements: str) -> None:

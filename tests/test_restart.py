@@ -181,6 +181,7 @@ def test_a_file_of_no_use_is_logged_once_and_replaced(
     assert own.decode(own.read() or b"").server == name
 
 
+@pytest.mark.promise("A disk that is full, slow or gone stops nothing.")
 def test_a_directory_that_cannot_be_written_stops_nothing(database: Database, tmp_path: Path) -> None:
     """The error is logged once, and its end once. Meanwhile polling goes on."""
     blocked = tmp_path / "blocked"

@@ -62,6 +62,7 @@ def counted(observer: psycopg.Connection, database: str) -> SessionCounts:
     return collections.Counter((datname, user, application, state) for datname, user, application, state in rows)
 
 
+@pytest.mark.promise("It has one session on a server, and at most two while one is replaced.")
 async def test_a_full_server_is_seen_and_scrapes_cost_no_connection(own_postgres: OwnPostgresFactory) -> None:
     """All 97 ordinary slots of 100 are in use, one by the daemon. Everything is shown, and 50 scrapers open no more."""
     server = own_postgres(settings={"max_connections": "100", "log_connections": "on"})

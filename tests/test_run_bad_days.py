@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.postgres.connection import APPLICATION_NAME
 from tests.support.daemons import Daemon, Scrape, daemon, own_sessions, through
@@ -122,6 +124,7 @@ def test_a_frozen_server_may_thaw(own_postgres: OwnPostgresFactory) -> None:
             server.thaw()
 
 
+@pytest.mark.promise("It has one session on a server, and at most two while one is replaced.")
 def test_a_locked_catalog_does_not_fill_the_server_with_our_backends(own_postgres: OwnPostgresFactory) -> None:
     """While nobody can log in, one backend of ours waits. It is used when the lock is released."""
     server = own_postgres()
@@ -174,6 +177,7 @@ def test_a_wrong_password_may_be_replaced(own_postgres: OwnPostgresFactory, tmp_
         assert seen.value("poll_failures_total", reason="network") == 0
 
 
+@pytest.mark.promise("What one server answers affects no other.")
 def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path) -> None:
     """While a poll of one server hangs until its deadline, the other is polled on time."""
     file = tmp_path / "pgwatch-sessions.yaml"
@@ -193,6 +197,7 @@ def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path)
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
 
 
+@pytest.mark.promise("What one server answers affects no other.")
 def test_nonsense_from_one_server_does_not_affect_others(postgres: Postgres, tmp_path: Path) -> None:
     """A server that breaks the protocol is down with the reason `protocol`; the other is polled as before."""
     file = tmp_path / "pgwatch-sessions.yaml"

@@ -1,11 +1,14 @@
 """What strangers choose (names, numbers of sessions) must not decide how much memory the core takes."""
 
+import pytest
+
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client, SessionState
 from pgwatch_sessions.core.state import ServerState, advance
 from tests.support.values import NOW, session, snapshot
 
 
+@pytest.mark.promise("Labels and memory are bounded, whatever applications are called.")
 def test_application_names_without_end_are_forgotten() -> None:
     """At 12 polls, 1,000 sessions of applications that were never seen before: 5,000 clients at most are remembered.
 

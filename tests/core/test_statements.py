@@ -112,6 +112,7 @@ def statements(draw: st.DrawFn) -> str:
     return "".join(space + piece for space, piece in zip(spaces, pieces, strict=True))
 
 
+@pytest.mark.promise("Literals of statements stay secret.")
 @given(statements())
 @example(r"SELECT 'c:\' , 'þð'")
 @example(r"SELECT 'it\'s þð' , 'œ'")

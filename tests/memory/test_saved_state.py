@@ -165,6 +165,7 @@ def test_sessions_that_ended_meanwhile_have_ended() -> None:
     assert next_.leak_counters == begun.leak_counters
 
 
+@pytest.mark.promise("Literals of statements stay secret.")
 def test_nothing_of_a_literal_is_in_the_file_and_without_texts_no_text() -> None:
     """Statements are redacted before they become part of a state."""
     content = gzip.decompress(encode_state(leaking(), statements="redacted"))
@@ -196,6 +197,7 @@ def test_a_file_that_says_something_else_is_of_no_use(change: dict[str, object],
         decode_state(gzip.compress(json.dumps(document | change).encode()), server="orders-db", statements="redacted")
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 @given(st.data())
 def test_a_damaged_file_is_noticed_wherever_it_is_damaged(data: st.DataObject) -> None:
     """It was cut, or a byte has changed, or it is something else."""
@@ -217,6 +219,7 @@ def test_until_the_first_poll_the_page_shows_what_was_known_last() -> None:
     assert "orders-db was not polled yet" in page
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 def test_only_a_regular_file_of_a_possible_size_is_read(tmp_path: Path) -> None:
     """To open a FIFO without a writer would wait for ever. Each is an OSError, so the daemon says it and goes on."""
     file = StateFile(directory=tmp_path, server="db", statements="redacted")

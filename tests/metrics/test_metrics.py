@@ -227,6 +227,7 @@ def test_exactly_one_verdict_is_true() -> None:
     assert sum(value for (name, _), value in read.items() if name == "client_diagnosis") == 2
 
 
+@pytest.mark.promise("Labels and memory are bounded, whatever applications are called.")
 def test_sites_beyond_the_budget_are_other() -> None:
     """An application may have any number of different statements."""
     held = [
@@ -251,6 +252,7 @@ def test_before_the_first_poll_a_server_is_neither_up_nor_down() -> None:
     assert key("exhausted") not in read
 
 
+@pytest.mark.promise("Labels and memory are bounded, whatever applications are called.")
 def test_clients_beyond_the_budget_are_other() -> None:
     """No session is lost, and a metric counts the folded clients."""
     sessions = [session(i, client=Client("shop", "app", f"app{i % 5}")) for i in range(10)]

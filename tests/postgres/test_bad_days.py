@@ -31,6 +31,7 @@ def own_sessions(dsn: str) -> int:
     return len(own_pids(dsn))
 
 
+@pytest.mark.promise("It has one session on a server, and at most two while one is replaced.")
 async def test_one_connection_is_held_from_poll_to_poll(postgres: Postgres) -> None:
     """It is the same session each time, and gone when closed."""
     async with held(postgres.dsn()) as connection:
@@ -40,6 +41,7 @@ async def test_one_connection_is_held_from_poll_to_poll(postgres: Postgres) -> N
     until(lambda: own_sessions(postgres.dsn()) == 0)
 
 
+@pytest.mark.promise("It is read-only.")
 async def test_our_session_is_bounded_by_the_server_too(database: Database) -> None:
     """Read only, with time-outs, and exempt from those that would end an idle session."""
     expected = {
@@ -86,6 +88,7 @@ def test_a_pooler_is_told_as_one() -> None:
     assert failure.detail.endswith("that is a pooler: connect to PostgreSQL itself")
 
 
+@pytest.mark.promise("Passwords stay secret.")
 def test_a_wrong_password_is_an_authentication_failure_that_does_not_repeat_it(
     own_postgres: OwnPostgresFactory,
 ) -> None:

@@ -44,6 +44,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.promise("What one server answers affects no other.")
 @pytest.mark.parametrize(("answer", "said"), NONSENSE.values(), ids=NONSENSE)
 async def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str) -> None:
     """The reason is `protocol`, the detail is one line without the password, and the socket is closed."""

@@ -1,6 +1,7 @@
 import contextlib
 
 import psycopg
+import pytest
 
 from pgwatch_sessions.core.model import SessionState
 from pgwatch_sessions.core.statements import StatementKind
@@ -76,6 +77,7 @@ def test_each_state_is_named_with_its_times(any_database: Database) -> None:
         assert session.id.backend_start <= session.state_change <= snapshot.taken_at
 
 
+@pytest.mark.promise("Literals of statements stay secret.")
 def test_literals_do_not_pass_the_edge(any_database: Database) -> None:
     """What downstream can hold is redacted already."""
     with idle_in_transaction(any_database.dsn(), "SELECT 'a secret', 4711") as pid:

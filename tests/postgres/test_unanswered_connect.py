@@ -31,6 +31,7 @@ async def seen_within(polls: int, connection: HeldConnection) -> Snapshot:
     raise AssertionError(outcomes)
 
 
+@pytest.mark.promise("It has one session on a server, and at most two while one is replaced.")
 @pytest.mark.parametrize("table", ["pg_authid", "pg_database"])
 async def test_while_nobody_can_log_in_we_wait_with_one_connect(any_postgres: Postgres, table: str) -> None:
     """Our session is gone and a catalog is locked: one backend of ours waits, however often we poll."""
@@ -50,6 +51,7 @@ async def test_while_nobody_can_log_in_we_wait_with_one_connect(any_postgres: Po
     until(lambda: client_backends(any_postgres) <= others)
 
 
+@pytest.mark.promise("It has one session on a server, and at most two while one is replaced.")
 async def test_a_server_that_freezes_in_mid_query_is_not_connected_to_again_and_again(
     own_postgres: OwnPostgresFactory,
 ) -> None:

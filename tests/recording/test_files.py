@@ -7,6 +7,7 @@ from pgwatch_sessions.recording import RecordingFile
 from tests.support.recording_contents import line_of, polls_in
 
 
+@pytest.mark.promise("Only its owner can read what it writes.")
 @pytest.mark.parametrize(("name", "empty"), [("a.jsonl", b""), ("a.jsonl.gz", gzip.compress(b"")[10:])])
 def test_recording_is_private_and_not_overwritten(tmp_path: Path, name: str, empty: bytes) -> None:
     """Only the owner may read it; it is overwritten only on request; its name decides whether it is compressed."""

@@ -15,6 +15,7 @@ from tests.support.recording_contents import line_of, read
 MIB = 2**20
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 @pytest.mark.parametrize("opened", [Path.open, gzip.open], ids=["plain", "gzip"])
 def test_too_long_line_takes_no_memory(tmp_path: Path, opened: Callable[[Path, str], BinaryIO]) -> None:
     """It is skipped while it is read, also if a small file holds it compressed; the next line is read."""

@@ -148,6 +148,7 @@ def test_unchanged_sessions_are_the_same_objects() -> None:
 GOOD = BY_HAND.read_bytes()
 
 
+@pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 @given(st.data())
 def test_no_content_makes_the_reader_raise(data: st.DataObject) -> None:
     """Whatever is changed in a file, plain or compressed: each line is a poll or a bad line, in ascending order."""

@@ -13,6 +13,7 @@ from tests.support.given_settings import SECRET, loaded, written
 EXAMPLE = Path(__file__).parents[2] / "config" / "pgwatch-sessions.example.yaml"
 
 
+@pytest.mark.promise("Passwords stay secret.")
 def test_no_form_of_the_settings_shows_a_secret(tmp_path: Path) -> None:
     """Neither repr nor dump nor YAML shows a password."""
     dsn = f"postgresql://u:{SECRET}@db/x?sslpassword={SECRET}"
@@ -22,6 +23,7 @@ def test_no_form_of_the_settings_shows_a_secret(tmp_path: Path) -> None:
     assert "postgresql://u:***@db/x?sslpassword=***" in to_yaml(settings)
 
 
+@pytest.mark.promise("Passwords stay secret.")
 def test_the_library_logs_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

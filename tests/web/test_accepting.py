@@ -24,6 +24,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it counts open files in /proc")
 async def test_too_many_open_files_delay_connections_and_do_not_fill_the_log() -> None:

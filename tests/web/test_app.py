@@ -121,6 +121,7 @@ async def test_name_selects_series() -> None:
         assert (nothing.status_code, nothing.text) == (200, "")
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 async def test_selections_cannot_make_the_daemon_render_without_end() -> None:
     """Too many selections within one published state are refused; the whole and known selections are served on."""
     watched = Watched()
@@ -204,6 +205,7 @@ async def test_wrong_addresses_and_methods_are_answered_with_the_right_ones(
             assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 @pytest.mark.parametrize(
     "announcement", [b"Content-Length: 10000000000", b"Transfer-Encoding: chunked", b"Content-Length: 1"]
 )

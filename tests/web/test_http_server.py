@@ -28,6 +28,7 @@ from tests.support.web import (
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -82,6 +83,7 @@ def test_a_body_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 async def test_slow_clients_are_cut_while_others_are_served() -> None:
     """Clients that send nothing, a byte now and then, or go idle lose their connection after the deadline.
 
@@ -121,6 +123,7 @@ async def test_connection_in_use_is_kept() -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 async def test_client_that_never_reads_is_cut() -> None:
     """A response that nobody takes is given up after the deadline, its rest with it."""
     size = 20_000_000
@@ -155,6 +158,7 @@ async def test_client_that_sends_on_without_reading_is_cut() -> None:
             await send_on(writer)
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 async def test_idle_connections_do_not_keep_prometheus_out() -> None:
     """Of very many idle connections the oldest are closed, and a scrape is answered at once."""
     bounds = Bounds(deadline=30, connections=50)

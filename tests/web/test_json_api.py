@@ -238,6 +238,7 @@ def test_parameters_select_by_server_application_and_limit() -> None:
     assert ([len(each["clients"]) for each in clients["servers"]], clients["truncated"]) == ([1, 0], True)
 
 
+@pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 def test_lists_are_bounded() -> None:
     """A server may have thousands of sessions with long statements, in one finding or in many."""
     query = f"SELECT {', '.join(f'column_{number}' for number in range(1000))} FROM orders"

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from pgwatch_sessions.core.findings import Finding
 from pgwatch_sessions.core.model import Session
 from pgwatch_sessions.core.statements import parse_statement
@@ -73,6 +75,7 @@ def test_the_advice_says_where_to_look() -> None:
     assert "secret" not in repr((advice, finding_fields(found), finding_sentence(found, at=NOW)))
 
 
+@pytest.mark.promise("Names from the server cannot become markup, and cannot control a terminal.")
 def test_control_characters_in_a_path_reach_no_terminal() -> None:
     """An application writes its own tags."""
     assert "\x1b" not in finding_sentence(held("file='%1B[2Ja.py',line='1'"), at=NOW)

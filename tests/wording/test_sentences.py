@@ -149,6 +149,7 @@ def test_a_client_without_application_name_is_named_by_its_role_and_database() -
     assert client_fields(nameless)["application"] == NONE
 
 
+@pytest.mark.promise("Names from the server cannot become markup, and cannot control a terminal.")
 def test_names_cannot_control_a_terminal() -> None:
     """Every client of a server chooses its own name."""
     assert printable("orders\x1b[2J\u202e") == "orders?[2J?"

@@ -112,6 +112,7 @@ def test_a_client_without_sessions_is_remembered_for_a_while() -> None:
     assert _named("a") not in _admit(labelled, at=NOW + 60).seen_at
 
 
+@pytest.mark.promise("Labels and memory are bounded, whatever applications are called.")
 @given(
     st.lists(st.tuples(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 20)), st.integers(1, 4)), max_size=8)
 )

@@ -22,6 +22,7 @@ def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.promise("Where logins are configured, nobody is answered without one.")
 async def test_only_a_right_password_is_answered(tmp_path: Path) -> None:
     """Every path needs user and password, except the two probes; the refusal says how to log in."""
     file = write_plain_config(tmp_path, users={"prometheus": hashed(PASSWORD), "ops": hashed("other")})
@@ -76,6 +77,7 @@ async def test_names_and_passwords_may_have_any_characters(tmp_path: Path) -> No
         assert await answer(b":") == 401
 
 
+@pytest.mark.promise("Where logins are configured, nobody is answered without one.")
 @pytest.mark.parametrize(
     "target",
     [

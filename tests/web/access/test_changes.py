@@ -107,6 +107,7 @@ async def test_a_broken_change_keeps_the_former_configuration(tmp_path: Path) ->
     assert "secret$" not in json.dumps(logs)
 
 
+@pytest.mark.promise("Where logins are configured, nobody is answered without one.")
 @pytest.mark.parametrize("half", ["", "tls_server_config:\n", "basic_auth_users: {}\n", "tls_server_", "TLS only"])
 async def test_a_half_written_file_opens_nothing(tmp_path: Path, half: str) -> None:
     """It looks as if TLS or passwords were no longer wanted."""
@@ -121,6 +122,7 @@ async def test_a_half_written_file_opens_nothing(tmp_path: Path, half: str) -> N
     assert [entry["event"] for entry in logs] == ["web_config_failed"]
 
 
+@pytest.mark.promise("Where logins are configured, nobody is answered without one.")
 async def test_only_a_restart_removes_protection(tmp_path: Path) -> None:
     """While the daemon runs, client certificates and the minimum version can be switched on, but not off."""
     with capture_logs() as logs:

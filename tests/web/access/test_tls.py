@@ -107,6 +107,7 @@ async def test_min_version_is_the_lowest_version_spoken(tmp_path: Path, lowest: 
     assert agreed == spoken
 
 
+@pytest.mark.promise("Where logins are configured, nobody is answered without one.")
 @pytest.mark.parametrize("required", [True, False], ids=["RequireAndVerifyClientCert", "VerifyClientCertIfGiven"])
 async def test_client_certificates_are_verified(tmp_path: Path, *, required: bool) -> None:
     """A certificate of another authority is refused. Having none is refused only where one is required."""

@@ -26,6 +26,7 @@ from tests.support.values import session, snapshot
 HOSTILE = "<script>x()</script><img src=x onerror=y>\"'&amp;</pre></table>"
 
 
+@pytest.mark.promise("Names from the server cannot become markup, and cannot control a terminal.")
 def test_hostile_names_are_text_in_every_place() -> None:
     """Names, statements, tags, limits, roles and error messages are shown unchanged and never become markup."""
     client = Client(HOSTILE, HOSTILE, HOSTILE)
@@ -45,6 +46,7 @@ def test_hostile_names_are_text_in_every_place() -> None:
     assert f'FROM "{quoted}"' in text
 
 
+@pytest.mark.promise("Names from the server cannot become markup, and cannot control a terminal.")
 @pytest.mark.parametrize(
     "state",
     [
