@@ -5,10 +5,10 @@ from grafana_foundation_sdk.models import dashboard
 from grafana.frame import (
     APPLICATION,
     Section,
-    application_alerts,
     build_dashboard,
     choice_variable,
     finding_links,
+    firing_alerts,
     leak_url,
 )
 from grafana.panels import (
@@ -40,6 +40,7 @@ from grafana.queries import (
     RATE,
     findings_by_severity,
     leaked_sessions,
+    matches_variable,
     max_by,
     or_zero,
     pools,
@@ -92,8 +93,14 @@ def application() -> dashboard.Dashboard:
             Section(title="Its pools", panels=(*_pools(), *_times(), *_borrowers())),
             Section(title="What the server sees of it", panels=_sessions()),
         ),
-        alerts=application_alerts(),
+        alerts=_alerts(),
     )
+
+
+def _alerts() -> str:
+    """Select the alerts on the application, which may name no server, and those on its servers as a whole."""
+    of_servers = firing_alerts('application=""')
+    return f"{firing_alerts(matches_variable('application'))} or {of_servers} and on (server) {select('connections')}"
 
 
 def _now() -> tuple[Panel, ...]:

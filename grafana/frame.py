@@ -59,9 +59,12 @@ def build_dashboard(
     *,
     variables: Sequence[builders.QueryVariable],
     sections: Sequence[Section],
-    alerts: str = matches_variable("server"),
+    alerts: str | None = None,
 ) -> dashboard.Dashboard:
-    """Return a dashboard with the frame that all dashboards share. `alerts` selects which ones it marks."""
+    """Return a dashboard with the frame that all dashboards share.
+
+    `alerts` is the expression of the alerts that its charts mark; by default those on the chosen servers.
+    """
     frame = (
         builders.Dashboard(title)
         .uid(uid)
@@ -80,7 +83,7 @@ def build_dashboard(
         )
         .link(page_link().icon("external link"))
         .link(link("Runbooks", "${runbooks:raw}/", new_tab=True).icon("doc"))
-        .annotation(_PrebuiltAnnotation(_alerts(alerts)))
+        .annotation(_PrebuiltAnnotation(_alerts(alerts or firing_alerts(matches_variable("server")))))
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
     for variable in variables:
@@ -152,10 +155,9 @@ def application_url(application: str) -> str:
     return f"/d/{APPLICATION}?{_KEPT_VARIABLES}&{_url_variable('application', application)}"
 
 
-def application_alerts() -> str:
-    """Select the alerts on an application and on its servers. Those on a server name no application."""
-    # Nor do those on a pool name a server.
-    return ", ".join(f"{label}=~`${{{label}:regex}}|`" for label in ("server", "application"))
+def firing_alerts(where: str) -> str:
+    """Select the alerts on databases that fire, by a matcher."""
+    return f'ALERTS{{alertname=~"Database.*", alertstate="firing", {where}}}'
 
 
 def _url_variable(variable: str, macro: str) -> str:
@@ -174,8 +176,7 @@ def _text_variable(name: str, label: str, description: str, default: str) -> bui
     )
 
 
-def _alerts(where: str) -> dashboard.AnnotationQuery:
-    expression = f'ALERTS{{alertname=~"Database.*", alertstate="firing", {where}}}'
+def _alerts(expression: str) -> dashboard.AnnotationQuery:
     return AlertAnnotations(
         name="Alerts", datasource=SOURCE, enable=True, hide=False, icon_color=RED, expr=expression, built_in=0
     )
