@@ -23,6 +23,8 @@ from tests.support.pool_metrics import POOL_METRICS
 from tests.support.rule_mutants import failing_alone, mutants, survivors
 
 DAEMON_LABELS = "instance, job, pod, container, endpoint, service, node"
+#: `job` may be the only name of an application.
+PROCESS_LABELS = DAEMON_LABELS.replace("job, ", "")
 RULES = tuple(rules())
 ALERT_RULES = tuple(rule for rule in RULES if rule.is_alert)
 
@@ -129,9 +131,15 @@ def test_every_threshold_has_its_reason_above_it() -> None:
 
 
 def test_every_rule_merges_daemons_by_the_same_labels() -> None:
-    """If a label that identifies a daemon is missing in one `without`, a server with two daemons counts twice there."""
+    """If a label that identifies a daemon is missing in one `without`, a server with two daemons counts twice there.
+
+    If one of a process is missing, the alert on a pool does not add up the processes of its application.
+    """
     for rule in RULES:
         for labels in re.findall(r"\b(?:max|min|group) without \(([^)]*)\)", rule.expr):
             if labels != "version":
                 assert re.sub(", (pgwatch_sessions_client_diagnosis|state)$", "", labels) == DAEMON_LABELS, rule.name
+        assert "db_client_" not in rule.expr or f"sum without ({PROCESS_LABELS}" in rule.expr, rule.name
+        for labels in re.findall(r"\bsum without \((instance[^)]*)\)", f"{rule.content}"):
+            assert labels.removesuffix(", db_client_connection_state") == PROCESS_LABELS, rule.name
         assert not re.search(r"\bby \((?!state\))", rule.expr), f"{rule.name}: `by` drops labels that others add"
