@@ -29,7 +29,8 @@ from pgwatch_sessions.memory.restoring import restored
 from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.metrics.daemon_metrics import Punctuality
 from pgwatch_sessions.poller import Poller, Record
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.schedule import MONOTONIC, Every, now

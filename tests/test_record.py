@@ -21,7 +21,8 @@ from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.disk_writes import DiskThread
 from pgwatch_sessions.poller import Poller
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.recording import RecordedPoll, read_polls
 from tests.support.daemons import daemon, own_sessions
 from tests.support.programs import PROGRAM, environment, finished

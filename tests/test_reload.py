@@ -16,7 +16,7 @@ import yaml
 
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
 from tests.support.daemons import Daemon, daemon, logged, own_sessions
 from tests.support.programs import PROGRAM, environment
 from tests.support.servers import Database, OwnPostgresFactory

@@ -20,7 +20,8 @@ from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.child_process import child_process
 from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.poller import Poller
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.recording.lines import Line, read_lines
 from tests.support.daemons import Daemon, Scrape, daemon, logged
 from tests.support.programs import PROGRAM, environment, finished

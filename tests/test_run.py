@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
 from tests.support.daemons import Daemon, SessionCounts, daemon
 from tests.support.servers import Database, OwnPostgresFactory
 from tests.support.situations import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
 from tests.support.daemons import Daemon, Scrape, daemon, own_sessions, through
 from tests.support.ports import port_that_sends
 from tests.support.proxy import proxy_to

@@ -21,7 +21,7 @@ EXIT_USAGE = 2
 EXIT_UNSEEN = 3
 
 #: The settings of a connection.
-CONNECTION = ("name", "dsn", "password_file", "timeout")
+CONNECTION = ("name", "dsn", "password_file", "allow_cleartext_password", "timeout")
 #: The settings that decide what is reported, and how statements are shown.
 JUDGEMENT = (*(field.name for field in fields(Policy)), "statements")
 #: Options that say where other settings are read from.

@@ -4,13 +4,17 @@ import os
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import starmap
 
 from pgwatch_sessions.commands.command import CommandError
 from pgwatch_sessions.core.statements import Statement, parse_statement
 from pgwatch_sessions.discovery.discovery import found_now
 from pgwatch_sessions.discovery.target_groups import SourceError
 from pgwatch_sessions.pollers import Watch
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.hosts import Host
+from pgwatch_sessions.postgres.login import LoginRules
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.settings.connection_parameters import has_password
 from pgwatch_sessions.settings.model import ServerSettings, Settings
 from pgwatch_sessions.settings.secret_files import SecretFile
@@ -63,12 +67,15 @@ def _servers(settings: Settings) -> tuple[ServerSettings, ...]:
 
 
 def _target(server: ServerSettings) -> Target:
-    file, dsn = server.password_file, server.driver_dsn
+    file, route = server.password_file, server.route
     return Target(
         name=server.name,
-        dsn=dsn,
+        dsn=route.dsn,
         password=SecretFile(file) if file else None,
-        has_password=lambda: has_password(dsn, os.environ),
+        has_password=lambda: has_password(route.dsn, os.environ),
+        hosts=tuple(starmap(Host, route.hosts)),
+        role=route.role,
+        login=LoginRules(methods=route.logins, cleartext=server.allow_cleartext_password == "yes"),  # noqa: S105  # no password
     )
 
 

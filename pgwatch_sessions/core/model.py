@@ -170,6 +170,8 @@ class FailureReason(StrEnum):
     STARTING_UP = "starting_up"
     TIMEOUT = "timeout"
     NETWORK = "network"
+    #: Servers let us in, but none of them has the role that target_session_attrs asks for.
+    WRONG_ROLE = "wrong_role"
     PRIVILEGE = "privilege"
     PROTOCOL = "protocol"
     OTHER = "other"

@@ -36,7 +36,7 @@ from pgwatch_sessions.demo.service_process import (
 from pgwatch_sessions.demo.traffic import Outcome, Traffic, get
 from pgwatch_sessions.logs import configure_logs
 from pgwatch_sessions.pollers import Watch
-from pgwatch_sessions.postgres.connection import Target
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.terminal import Colour
 from pgwatch_sessions.web.http_server import CannotListenError, bind, url
 from pgwatch_sessions.wording.advice import advice_of

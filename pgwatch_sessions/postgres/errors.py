@@ -7,6 +7,7 @@ import ssl
 import asyncpg
 
 from pgwatch_sessions.core.model import Failure, FailureReason, LimitScope
+from pgwatch_sessions.postgres.roles import NoHostWithRoleError
 
 
 class PasswordUnreadableError(asyncpg.InvalidPasswordError):
@@ -35,7 +36,7 @@ _REASONS: tuple[tuple[type[Exception], FailureReason], ...] = (
         asyncpg.OperatorInterventionError,
         FailureReason.NETWORK,
     ),  # shut down, crashed, terminated: the connection is gone
-    (asyncpg.TargetServerAttributeNotMatched, FailureReason.OTHER),
+    (NoHostWithRoleError, FailureReason.WRONG_ROLE),
     (asyncpg.InternalClientError, FailureReason.PROTOCOL),
     (asyncpg.UnsupportedClientFeatureError, FailureReason.PROTOCOL),
     (asyncpg.ClientConfigurationError, FailureReason.OTHER),

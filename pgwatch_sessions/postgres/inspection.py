@@ -5,9 +5,10 @@ import time
 from dataclasses import dataclass
 
 from pgwatch_sessions.core.model import Failure
-from pgwatch_sessions.postgres.connection import Target, connect, sql
+from pgwatch_sessions.postgres.connecting import Connector
 from pgwatch_sessions.postgres.errors import failure_of
-from pgwatch_sessions.postgres.pending_connect import PendingConnect
+from pgwatch_sessions.postgres.sql_files import sql
+from pgwatch_sessions.postgres.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,24 +54,23 @@ class Inspection:
 async def inspect(target: Target, *, timeout: float) -> Inspection | Failure:  # noqa: ASYNC109  # it also bounds the server
     """Connect as a poll does, look once, and leave. Whatever goes wrong is a Failure."""
     started = time.monotonic()
-    pending = PendingConnect(lambda dialer: connect(target, timeout, dialer), handshake_seconds=timeout)
-    doing = "connecting"
+    connector = Connector(target, jitter=lambda _: 0.0)
+    connected = None
     deadline = asyncio.timeout(timeout)
     try:
         async with deadline:
-            await pending.finished()
-            connection = pending.result()
-            seconds, doing = time.monotonic() - started, "asking"
-            greeted_pid = connection.get_server_pid()
-            row = await connection.fetchrow(sql("inspection"))
+            connected = await connector.connected(timeout)
+            seconds = time.monotonic() - started
+            greeted_pid = connected.connection.get_server_pid()
+            row = await connected.connection.fetchrow(sql("inspection"))
     except Exception as error:  # noqa: BLE001  # the driver raises anything when a server sends nonsense
-        if pending.host:
-            doing = f"{doing} {pending.host}"
-        if isinstance(error, TimeoutError) and deadline.expired():
-            error = TimeoutError(pending.waits_for if doing == "connecting" else "the server has not answered yet")
-        return failure_of(error, doing=doing, lost=False)
+        timed_out = isinstance(error, TimeoutError) and deadline.expired()
+        explained, doing = connector.explained(error, timed_out=timed_out)
+        return failure_of(explained, doing="asking" if connected else doing, lost=False)
     finally:
-        await pending.abandon()
+        await connector.abandon()
+        if connected:
+            connected.connection.terminate()
     if row is None:
-        return failure_of(LookupError("no row about our own role"), doing=doing, lost=False)
+        return failure_of(LookupError("no row about our own role"), doing="asking", lost=False)
     return Inspection(**dict(row), connect_seconds=seconds, greeted_pid=greeted_pid)

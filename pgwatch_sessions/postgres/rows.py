@@ -43,7 +43,7 @@ def decoded(value: bytes) -> str:
 def sessions_of(
     rows: Iterable[Row], seen: Mapping[int, SeenSession], *, parse: Callable[[str | None], Statement]
 ) -> dict[int, SeenSession]:
-    """Make a session of each row of sessions.sql, by pid, or take the one in `seen` whose row is the same.
+    """Make a session of each row of poll.sql, by pid, or take the one in `seen` whose row is the same.
 
     Most sessions of most servers are idle from poll to poll, and to compare a row is ten times as fast as to make a
     session of it.
@@ -62,23 +62,38 @@ def sessions_of(
     return sessions
 
 
-def snapshot_of(sessions: Iterable[SeenSession], capacity: Row, databases: Iterable[Row]) -> Snapshot:
-    """Build the snapshot of one poll from sessions, and the rows of capacity.sql and databases.sql."""
-    own, others = None, []
-    for each in sessions:
-        if each.row["taken_at"] is None:
-            others.append(each.session)
-        else:
-            own = each.row
-    if own is None:
-        raise LookupError("the server did not show us our own session")
+def own_row(rows: Iterable[Row]) -> Row:
+    """Return the row of our own session, which has the columns about the server."""
+    for row in rows:
+        if row["taken_at"] is not None:
+            return row
+    raise LookupError("the server did not show us our own session")
+
+
+def snapshot_of(sessions: Iterable[SeenSession], own: Row, server: ServerInfo) -> Snapshot:
+    """Build the snapshot of one poll from all sessions, our own row, and the server as it was read last."""
     return Snapshot(
         taken_at=own["taken_at"],
-        server=_server(capacity),
-        sessions=tuple(others),
+        server=server,
+        sessions=tuple(each.session for each in sessions if each.row["taken_at"] is None),
         own_user=own["usename"],
         own_database=own["datname"],
-        databases=tuple(map(_counters, databases)),
+        databases=tuple(map(_counters, json.loads(own["databases"]))),
+    )
+
+
+def server_of(own: Row) -> ServerInfo:
+    """Build what is known of the server from our own row, if it was asked for."""
+    row = json.loads(own["server"])
+    return ServerInfo(
+        version_num=row["server_version_num"],
+        in_recovery=row["in_recovery"],
+        started_at=row["started_at"],
+        max_connections=row["max_connections"],
+        superuser_reserved_connections=row["superuser_reserved_connections"],
+        reserved_connections=row["reserved_connections"],
+        role_limits=_limits(row["role_limits"]),
+        database_limits=_limits(row["database_limits"]),
     )
 
 
@@ -98,26 +113,13 @@ def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
         wait_event=row["wait_event"],
         backend_xid_age=row["backend_xid_age"],
         backend_xmin_age=row["backend_xmin_age"],
-        blocked_by=tuple(row["blocked_by"] or ()),
+        blocked_by=tuple(map(int, row["blocked_by"].split(","))) if row["blocked_by"] else (),
         statement=statement,
     )
 
 
-def _server(row: Row) -> ServerInfo:
-    return ServerInfo(
-        version_num=row["server_version_num"],
-        in_recovery=row["in_recovery"],
-        started_at=row["started_at"],
-        max_connections=row["max_connections"],
-        superuser_reserved_connections=row["superuser_reserved_connections"],
-        reserved_connections=row["reserved_connections"],
-        role_limits=_limits(row["role_limits"]),
-        database_limits=_limits(row["database_limits"]),
-    )
-
-
-def _limits(document: str | None) -> tuple[ConnectionLimit, ...]:
-    return tuple(ConnectionLimit(name, slots) for name, slots in json.loads(document or "{}").items())
+def _limits(by_name: Mapping[str, int] | None) -> tuple[ConnectionLimit, ...]:
+    return tuple(ConnectionLimit(name, slots) for name, slots in (by_name or {}).items())
 
 
 def _counters(row: Row) -> DatabaseCounters:

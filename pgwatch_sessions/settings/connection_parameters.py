@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pgwatch_sessions.settings.dsn import parse_dsn, shown_value, write_dsn
+from pgwatch_sessions.settings.dsn import (
+    allowed_logins,
+    check_parameters,
+    listed_hosts,
+    parse_dsn,
+    shown_value,
+    write_dsn,
+)
+from pgwatch_sessions.settings.errors import PlacedError
 from pgwatch_sessions.settings.service_files import service_of
 
-#: The variables that the driver reads, by libpq's keyword.
+#: The variables that the driver or we read, by libpq's keyword.
 _VARIABLES: Mapping[str, str] = {
     "host": "PGHOST",
     "port": "PGPORT",
@@ -27,11 +35,15 @@ _VARIABLES: Mapping[str, str] = {
     "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
     "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "require_auth": "PGREQUIREAUTH",
     "krbsrvname": "PGKRBSRVNAME",
     "gsslib": "PGGSSLIB",
 }
 #: Shown even if they are not given.
 _ALWAYS = ("host", "port", "user", "dbname", "sslmode")
+#: What the driver is not told, because we decide it.
+_OURS = ("target_session_attrs", "require_auth")
+_DECIDED = ("host", "port", *_OURS)
 _DEFAULT = "default"
 
 
@@ -44,14 +56,39 @@ class Parameter(NamedTuple):
     source: str
 
 
-def driver_dsn(dsn: str | None, environ: Mapping[str, str]) -> str | None:
-    """Return the URI for the driver, with the parameters of the service. The driver itself reads libpq's variables.
+class Route(NamedTuple):
+    """How to reach a server: what the driver is told, and what we decide ourselves."""
 
-    None leaves everything to those. Raises ValueError, of which PlacedError names a place of its own.
+    #: The URI for the driver, which reads libpq's variables too. None leaves everything to those.
+    dsn: str | None
+    #: Each with its port. Empty leaves the choice to the driver.
+    hosts: tuple[tuple[str, int], ...]
+    #: target_session_attrs.
+    role: str
+    #: The ways to log in that require_auth allows; None for all.
+    logins: frozenset[str] | None
+
+
+def route_of(dsn: str | None, environ: Mapping[str, str]) -> Route:
+    """Return how to reach the server of a DSN, with the parameters of the service.
+
+    Raises ValueError, of which PlacedError names a place of its own.
     """
     given = parse_dsn(dsn) if dsn is not None else {}
     merged = {**service_of(given, environ).parameters, **given}
-    return write_dsn({key: merged[key] for key in merged if key not in {"service", "servicefile"}}) if merged else None
+    decided = {key: merged.get(key) or environ.get(_VARIABLES[key], "") for key in _DECIDED}
+    try:
+        decided = check_parameters(decided.items())
+    except ValueError as error:  # the parameters were checked before, so it is one of the variables
+        variables = ", ".join(_VARIABLES[key] for key in decided if key not in merged and decided[key])
+        raise PlacedError(f"environment variable {variables}", str(error)) from None
+    driven = {key: value for key, value in merged.items() if key not in {"service", "servicefile", *_OURS}}
+    return Route(
+        dsn=write_dsn(driven) if driven else None,
+        hosts=listed_hosts(decided),
+        role=decided.get("target_session_attrs", "any"),
+        logins=allowed_logins(decided.get("require_auth", "")),
+    )
 
 
 def effective_parameters(

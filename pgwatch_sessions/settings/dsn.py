@@ -13,12 +13,16 @@ MASK = "***"
 Parameters = Mapping[str, str]
 
 _SCHEMES = ("postgresql", "postgres")
+#: What a host must be, by target_session_attrs.
+ROLES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+#: The ways to log in of require_auth. Those that begin with ! are forbidden instead.
+LOGINS = ("password", "md5", "gss", "sspi", "scram-sha-256", "none")
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 #: What the driver understands, the most common first.
 SUPPORTED = (
     "host", "port", "user", "password", "dbname", "passfile", "service", "servicefile", "sslmode", "sslrootcert",
     "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation", "ssl_min_protocol_version",
-    "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib", "options",
+    "ssl_max_protocol_version", "target_session_attrs", "require_auth", "krbsrvname", "gsslib", "options",
 )  # fmt: skip
 #: Any text can be in these: passwords, and `options` may set a parameter of an extension to a token.
 _SECRET = frozenset({"password", "sslpassword", "options"})
@@ -28,7 +32,7 @@ _WITHOUT_EFFECT = re.compile(
 )
 # Parameters that libpq handles itself. asyncpg would send them to the server, which would then refuse the connection.
 _LIBPQ_ONLY = re.compile(
-    r"hostaddr|channel_binding|gssencmode|gssdelegation|sslsni|sslcertmode|sslcrldir|sslkeylogfile|require\w+"
+    r"hostaddr|channel_binding|gssencmode|gssdelegation|sslsni|sslcertmode|sslcrldir|sslkeylogfile|requirepeer|requiressl"
     r"|load_balance_hosts|(min|max)_protocol_version"
 )
 #: Values with which such a parameter asks for nothing.
@@ -61,10 +65,30 @@ def check_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     parameters = {key: value for key, value in parameters.items() if value}  # for libpq, empty means not given
     if parameters.get("sslmode", _SSLMODES[0]) not in _SSLMODES:
         raise ValueError(f"invalid sslmode; write one of {', '.join(_SSLMODES)}")
+    if parameters.get("target_session_attrs", ROLES[0]) not in ROLES:
+        raise ValueError(f"invalid target_session_attrs; write one of {', '.join(ROLES)}")
+    allowed_logins(parameters.get("require_auth", ""))
     if "host" in parameters:  # brackets belong to URIs
         parameters["host"] = ",".join(host.strip("[]") for host in _listed(parameters["host"]))
     _check_hosts(parameters)
     return parameters
+
+
+def allowed_logins(require_auth: str) -> frozenset[str] | None:
+    """Return the ways to log in that require_auth allows; None for all. Raises ValueError for one that is unknown."""
+    given = [method.strip() for method in require_auth.split(",")] if require_auth else []
+    forbidden = {method.removeprefix("!") for method in given if method.startswith("!")}
+    allowed = set(given) - {f"!{method}" for method in forbidden}
+    if not forbidden | allowed <= set(LOGINS) or (forbidden and allowed):
+        raise ValueError(f"invalid require_auth; write some of {', '.join(LOGINS)}, or each with ! before it")
+    return frozenset(allowed or set(LOGINS) - forbidden) if given else None
+
+
+def listed_hosts(parameters: Parameters) -> tuple[tuple[str, int], ...]:
+    """Return the hosts, each with its port."""
+    hosts, ports = _listed(parameters.get("host", "")), _listed(parameters.get("port", "")) or ["5432"]
+    each = ports if len(ports) == len(hosts) else ports * len(hosts)
+    return tuple((host, int(port or 5432)) for host, port in zip(hosts, each, strict=True))
 
 
 def write_dsn(parameters: Parameters) -> str:

@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pgwatch_sessions.core.judging.configured_limits import ConfiguredLimit
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.settings.address import DEFAULT_LISTEN, Address
-from pgwatch_sessions.settings.connection_parameters import driver_dsn
+from pgwatch_sessions.settings.connection_parameters import Route, route_of
 from pgwatch_sessions.settings.dsn import masked_dsn, parse_dsn, server_name
 from pgwatch_sessions.settings.quantities import count, duration, size
 from pgwatch_sessions.settings.regular_files import check_file
@@ -49,6 +49,12 @@ _POLICY = Policy()
 
 def _off(value: object) -> object:
     return "off" if value is False else value  # tools that speak YAML 1.1, such as Helm, write `off` as false
+
+
+def _yes_or_no(value: object) -> object:
+    return (
+        {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    )  # YAML 1.1 reads a bare `yes` as true
 
 
 def _patterns(value: object) -> object:
@@ -131,14 +137,18 @@ class ServerSettings(BaseModel):
     password_file: Annotated[Path, AfterValidator(_secret_file)] | None = None
     """File with the password. It is read at each connect, so the password can change."""
 
+    allow_cleartext_password: Annotated[Literal["no", "yes"], BeforeValidator(_yes_or_no)] = "no"  # noqa: S105  # no password
+    """Whether to send the password in clear text if the server asks for that without TLS. Over TLS and over Unix
+    sockets it is sent anyway. Default: no."""
+
     @property
-    def driver_dsn(self) -> str | None:
-        """The URI for the driver, with the parameters of a service. None leaves everything to libpq's variables."""
-        return driver_dsn(self.dsn.get_secret_value() if self.dsn else None, os.environ)
+    def route(self) -> Route:
+        """How to reach the server: what the driver is told, and what we decide ourselves."""
+        return route_of(self.dsn.get_secret_value() if self.dsn else None, os.environ)
 
     @model_validator(mode="after")
-    def _check_service(self) -> Self:
-        driver_dsn(self.dsn.get_secret_value() if self.dsn else None, os.environ)
+    def _check_route(self) -> Self:
+        route_of(self.dsn.get_secret_value() if self.dsn else None, os.environ)
         return self
 
 

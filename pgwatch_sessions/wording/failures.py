@@ -13,6 +13,7 @@ FAILURES: Mapping[FailureReason, str] = {
     FailureReason.STARTING_UP: "it is starting up, shutting down or recovering",
     FailureReason.TIMEOUT: "it did not answer in time",
     FailureReason.NETWORK: "it cannot be reached",
+    FailureReason.WRONG_ROLE: "no host has the wanted role",
     FailureReason.PRIVILEGE: "the monitoring role lacks a privilege that a poll needs",
     FailureReason.PROTOCOL: "it sent an answer that we do not understand",
     FailureReason.OTHER: "it answered with an error",
@@ -29,6 +30,8 @@ FAILURE_ADVICE: Mapping[FailureReason, str] = {
     "decides who may connect from where.",
     FailureReason.NETWORK: "Set host and port with -h and -p, --dsn, or PGHOST and PGPORT (default localhost:5432). "
     "`pgwatch-sessions config` shows where each comes from.",
+    FailureReason.WRONG_ROLE: "target_session_attrs in the DSN, or PGTARGETSESSIONATTRS, says which role is wanted. "
+    "Name all hosts in the DSN, or see whether a failover has not ended.",
     FailureReason.TIMEOUT: "Check the host name, and whether a firewall drops the packets. Give a poll more time "
     "with --timeout.",
 }

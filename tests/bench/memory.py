@@ -23,7 +23,8 @@ from pgwatch_sessions.demo.child_process import child_process, temporary_folder
 from pgwatch_sessions.demo.postgres import ENVIRONMENT, Postgres, running_postgres
 from pgwatch_sessions.metrics.collector import registry_of
 from pgwatch_sessions.poller import Poller
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.published_states import PublishedStates
 from tests.bench.crowd import crowd, prepare
 from tests.bench.exporter import free_address

@@ -20,7 +20,10 @@ from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres, running_postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, sql
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.sql_files import sql
+from pgwatch_sessions.postgres.target import Target
 from tests.bench.crowd import crowd, prepare
 from tests.bench.exporter import Exporter, exporter
 from tests.bench.processes import cpu_ms
@@ -99,10 +102,12 @@ async def _measure(subject: Subject) -> Cost:
 async def _subjects(server: Postgres, compared: Exporter | None) -> AsyncIterator[Mapping[str, Subject]]:
     """Yield the subjects, connected and with their statements prepared, as in a running daemon."""
     reference = await asyncpg.connect(server.dsn(user=_OUR_ROLE), statement_cache_size=0, server_settings=_SETTINGS)
-    statements = {"count": _COUNT, **{name: sql(name) for name in ("sessions", "capacity", "databases")}}
     backend = [reference.get_server_pid()]
+    count, statement = await reference.prepare(_COUNT), await reference.prepare(sql("poll"))
     subjects = {
-        name: Subject((await reference.prepare(text)).fetch, backend, _own_ms) for name, text in statements.items()
+        "count": Subject(count.fetch, backend, _own_ms),
+        "statement": Subject(functools.partial(statement.fetch, False), backend, _own_ms),
+        "limits": Subject(functools.partial(statement.fetch, True), backend, _own_ms),
     }
     held = _held(server)
     await held.poll()
@@ -164,18 +169,17 @@ def _cost_table(costs: Mapping[int, Mapping[str, Cost]]) -> str:
         ["sessions", *(f"{size:,}" for size in costs)],
         [
             row("server CPU: plain count(*)", lambda of: of["count"].server),
-            row("server CPU: sessions.sql", lambda of: of["sessions"].server),
-            row("server CPU: capacity.sql", lambda of: of["capacity"].server),
-            row("server CPU: databases.sql", lambda of: of["databases"].server),
+            row("server CPU: poll.sql", lambda of: of["statement"].server),
+            row("server CPU: poll.sql with the limits", lambda of: of["limits"].server),
             row("server CPU: the whole poll", lambda of: of["poll"].server),
             row("server CPU: a postgres_exporter scrape", lambda of: of["exporter"].server, "exporter"),
-            row("own CPU: fetching sessions.sql", lambda of: of["sessions"].own),
+            row("own CPU: fetching poll.sql", lambda of: of["statement"].own),
             row("own CPU: the whole poll", lambda of: of["poll"].own),
             row("own CPU: advance", lambda of: of["advance"].own),
             row("own CPU: a postgres_exporter scrape", lambda of: of["exporter"].own, "exporter"),
             row("wall: the whole poll", lambda of: of["poll"].wall),
             row("wall: a postgres_exporter scrape", lambda of: of["exporter"].wall, "exporter"),
-            row("ratio: sessions.sql / count(*)", lambda of: of["sessions"].server / of["count"].server),
+            row("ratio: poll.sql / count(*)", lambda of: of["statement"].server / of["count"].server),
             row("ratio: postgres_exporter / poll", _exporter_over_poll, "exporter"),
         ],
     )
@@ -187,8 +191,8 @@ def _exporter_over_poll(of: Mapping[str, Cost]) -> float:
 
 def _limits(costs: Mapping[int, Mapping[str, Cost]]) -> Iterator[Limit]:
     few, many = costs[200], costs[1_000]
-    ratio = many["sessions"].server / many["count"].server
-    yield Limit(what="1,000 sessions: server CPU of sessions.sql / count(*)", measured=ratio, bound=2.3)
+    ratio = many["statement"].server / many["count"].server
+    yield Limit(what="1,000 sessions: server CPU of poll.sql / count(*)", measured=ratio, bound=2.3)
     if "exporter" in many:
         what = "server CPU of postgres_exporter / poll"
         yield Limit(what=f"1,000 sessions: {what}", measured=_exporter_over_poll(many), bound=2.5, least=True)

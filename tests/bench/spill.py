@@ -7,7 +7,10 @@ import asyncpg
 
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.demo.postgres import Postgres, running_postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection, Target, sql
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.sql_files import sql
+from pgwatch_sessions.postgres.target import Target
 from tests.bench.crowd import crowd, prepare
 from tests.bench.tables import Limit, limits, table
 
@@ -22,7 +25,7 @@ def bench() -> Iterator[str]:
         with crowd(server.dsn(), still=_SESSIONS, length=_STATEMENT_LENGTH):
             ours, default = asyncio.run(_compare(server))
     title = f"spill: {_POLLS} polls of {_SESSIONS:,} sessions with statements of {_STATEMENT_LENGTH:,} characters"
-    rows = [["as the daemon polls", *ours], ["sessions.sql with the default work_mem", *default]]
+    rows = [["as the daemon polls", *ours], ["poll.sql with the default work_mem", *default]]
     yield table(title, ["temporary", "files", "MiB"], rows)
     yield limits(Limit(what="temporary files as the daemon polls", measured=ours[0], bound=0))
 
@@ -40,7 +43,7 @@ async def _compare(server: Postgres) -> tuple[tuple[int, float], tuple[int, floa
     async def by_default() -> None:
         connection = await asyncpg.connect(server.dsn(), server_settings={"application_name": APPLICATION_NAME})
         for _ in range(_POLLS):
-            await connection.fetch(sql("sessions"))
+            await connection.fetch(sql("poll"), False)
         await connection.close()
 
     observer = await asyncpg.connect(server.dsn(), server_settings={"work_mem": "64MB"})

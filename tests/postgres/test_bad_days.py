@@ -9,8 +9,9 @@ import pytest
 
 from pgwatch_sessions.core.model import FailureReason, LimitScope
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, Target, connect
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME, Connector
 from pgwatch_sessions.postgres.errors import failure_of
+from pgwatch_sessions.postgres.target import Target
 from tests.support.daemons import through
 from tests.support.polling import failed, held, poll, seen
 from tests.support.proxy import proxy_to
@@ -54,7 +55,8 @@ async def test_our_session_is_bounded_by_the_server_too(database: Database) -> N
         "application_name": APPLICATION_NAME,
     }
 
-    connection = await connect(Target(name="db", dsn=database.dsn()), 1.5)
+    connector = Connector(Target(name="db", dsn=database.dsn()), jitter=lambda _: 0)
+    connection = (await connector.connected(1.5)).connection
     try:
         settings = {name: await connection.fetchval(f"SHOW {name}") for name in expected}
     finally:

@@ -8,7 +8,8 @@ import pytest
 
 from pgwatch_sessions.core.model import Failure, FailureReason, Snapshot
 from pgwatch_sessions.demo.postgres import Postgres
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME, HeldConnection
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
+from pgwatch_sessions.postgres.connection import HeldConnection
 from tests.support.daemons import through
 from tests.support.polling import failed, held, seen
 from tests.support.ports import free_port, port_that_sends, port_without_answer, sockets_to

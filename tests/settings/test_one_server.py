@@ -113,7 +113,7 @@ def test_a_service_gives_what_the_dsn_does_not(tmp_path: Path) -> None:
             for name, value in (environ | more).items():
                 patch.setenv(name, value)
             (server,) = loaded(options, environ | more).servers
-            assert (server.driver_dsn, server.name) == (wanted, "orders")
+            assert (server.route.dsn, server.name) == (wanted, "orders")
 
 
 def test_the_user_file_comes_before_the_systems(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_user_file_comes_before_the_systems(tmp_path: Path) -> None:
             settings = loaded({}, environ)
             for name, value in environ.items():
                 patch.setenv(name, value)
-            assert settings.servers[0].driver_dsn == f"postgresql://{host}"
+            assert settings.servers[0].route.dsn == f"postgresql://{host}"
 
 
 @pytest.mark.parametrize(

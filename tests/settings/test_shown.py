@@ -69,7 +69,7 @@ def test_the_example_has_every_setting_with_its_default() -> None:
 def test_every_setting_is_described() -> None:
     """Each has a name, an option, a variable, a placeholder for its value and a text."""
     settings = {setting.name: setting for setting in describe()}
-    assert list(settings)[:4] == ["name", "dsn", "password_file", "shard"]
+    assert list(settings)[:4] == ["name", "dsn", "password_file", "allow_cleartext_password"]
     assert "servers" not in settings  # it has many values, so it is set in the file only
     assert all(setting.description.endswith(".") for setting in settings.values())
     hold_limit = settings["hold_limit"]

@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgwatch_sessions.demo.child_process import ChildProcess, child_process
-from pgwatch_sessions.postgres.connection import APPLICATION_NAME
+from pgwatch_sessions.postgres.connecting import APPLICATION_NAME
 from tests.support.programs import PROGRAM, environment
 from tests.support.proxy import Proxy
 from tests.support.waiting import until

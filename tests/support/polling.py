@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from pgwatch_sessions.commands.wiring import targets_of
 from pgwatch_sessions.core.model import Failure, Session, Snapshot
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
+from pgwatch_sessions.settings.errors import SettingsError
+from tests.support.given_settings import loaded
 
 
 @asynccontextmanager
@@ -18,12 +23,21 @@ async def held(
     jitter: Callable[[float], float] = lambda limit: limit / 2,
 ) -> AsyncIterator[HeldConnection]:
     """Give a connection to poll through, which is not open yet, and close it at the end."""
-    target = Target(name="db", dsn=dsn, password=password)
+    target = replace(target_of(dsn), password=password)
     connection = HeldConnection(target, timeout=deadline, parse=parse_statement, jitter=jitter)
     try:
         yield connection
     finally:
         await connection.close()
+
+
+def target_of(dsn: str) -> Target:
+    """Return the target of a DSN, as the settings give it; as it is if they would not accept it."""
+    try:
+        (target,) = targets_of(loaded({"name": "db", "dsn": dsn}))
+    except SettingsError:
+        return Target(name="db", dsn=dsn)
+    return target
 
 
 def poll(dsn: str, *, deadline: float = 5.0) -> Snapshot | Failure:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.top.daemon_api import DaemonApi
 from pgwatch_sessions.top.sources import PolledServers, RunningDaemon, Source
 from tests.support.daemons import daemon

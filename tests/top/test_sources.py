@@ -13,7 +13,8 @@ import pytest
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import Client
 from pgwatch_sessions.core.statements import parse_statement
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.top.daemon_api import DaemonApi, LoginError, SourceError
 from pgwatch_sessions.top.sources import PolledServers, RunningDaemon, Source
 from pgwatch_sessions.top.view import ClientId, View

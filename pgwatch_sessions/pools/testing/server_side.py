@@ -14,7 +14,8 @@ from pgwatch_sessions.core.model import IDLE_IN_TRANSACTION_STATES, Failure, Ses
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.pools.testing.held_transactions import HeldTransaction, ServerUnseenError
-from pgwatch_sessions.postgres.connection import HeldConnection, Target
+from pgwatch_sessions.postgres.connection import HeldConnection
+from pgwatch_sessions.postgres.target import Target
 
 #: The deadline of a poll, in seconds.
 _TIMEOUT = 5.0

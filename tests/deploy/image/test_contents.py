@@ -128,7 +128,7 @@ def test_our_package_is_installed_not_linked(contents: Image) -> None:
         path for path in contents.entries if path.match("site-packages/pgwatch_sessions-*.dist-info/METADATA")
     ]
     assert metadata.parent.name == f"pgwatch_sessions-{__version__}.dist-info"
-    for name in ("postgres/sessions.sql", "web/page/page.html", "assets/alerts/runbooks/PgwatchSessionsDown.md"):
+    for name in ("postgres/poll.sql", "web/page/page.html", "assets/alerts/runbooks/PgwatchSessionsDown.md"):
         assert any(path.match(f"site-packages/pgwatch_sessions/{name}") for path in contents.entries), name
 
 

@@ -1,5 +1,8 @@
 -- Every client backend with its state, the ages of its transaction and statement, and the sessions that block it. One
--- row per session, our own included.
+-- row per session, our own included. The row of our own session also has what is asked of the server, as JSON: a second
+-- statement would be a second round trip.
+--
+-- $1 says whether the version, start and limits of the server are wanted, which change rarely.
 --
 -- This reads the function behind the view pg_stat_activity. The view joins and decodes columns that are not needed, and
 -- costs the server half as much again. It must be one statement outside a transaction block: inside one, the activity
@@ -19,6 +22,16 @@
 -- A statement is stored in the encoding of its session's database, so its bytes may be no valid text in ours. textsend
 -- returns them unconverted, because our client_encoding is SQL_ASCII, and substring cuts bytes. left() cuts characters,
 -- and fails if a text ends in the middle of one.
+--
+-- Sessions that block are text, because the driver would first ask the server what an array is.
+--
+-- The counters of a database since its statistics were last reset are exact between polls. Counting the sessions of each
+-- poll would miss those that come and go in between. They are read from the functions behind the view pg_stat_database,
+-- because the view computes thirty columns. Times are milliseconds. Each database becomes a set of series, so only the 500
+-- oldest are read; the order by oid does not change from poll to poll.
+--
+-- A limit of a superuser has no effect and is left out. A database limit of -2 marks an invalid database, and is left out
+-- too. reserved_connections exists since PostgreSQL 16.
 --
 -- The WHERE condition is a CASE because the planner expects OR to match few rows, and would then scan pg_database once
 -- per session.
@@ -48,11 +61,42 @@ SELECT
                     WHERE w.wait_event_type = 'Lock'
                     ORDER BY w.state_change
                     LIMIT 50
-                )) THEN pg_blocking_pids(s.pid)
+                )) THEN array_to_string(pg_blocking_pids(s.pid), ',')
             END
     END AS blocked_by,
     substring(textsend(s.query), 1, 8192) AS query,
-    CASE WHEN s.pid = pg_backend_pid() THEN date_part('epoch', clock_timestamp()) END AS taken_at
+    CASE WHEN s.pid = pg_backend_pid() THEN date_part('epoch', clock_timestamp()) END AS taken_at,
+    CASE WHEN s.pid = pg_backend_pid() THEN (
+        SELECT json_agg(json_build_object(
+            'datname', datname,
+            'established', pg_stat_get_db_sessions(oid),
+            'abandoned', pg_stat_get_db_sessions_abandoned(oid),
+            'fatal', pg_stat_get_db_sessions_fatal(oid),
+            'killed', pg_stat_get_db_sessions_killed(oid),
+            'session_time', pg_stat_get_db_session_time(oid),
+            'active_time', pg_stat_get_db_active_time(oid),
+            'idle_in_transaction_time', pg_stat_get_db_idle_in_transaction_time(oid)
+        ) ORDER BY oid)::text
+        FROM (SELECT oid, datname FROM pg_database ORDER BY oid LIMIT 500) AS databases
+    ) END AS databases,
+    CASE WHEN $1 AND s.pid = pg_backend_pid() THEN json_build_object(
+        'server_version_num', current_setting('server_version_num')::int,
+        'in_recovery', pg_is_in_recovery(),
+        'started_at', date_part('epoch', pg_postmaster_start_time()),
+        'max_connections', current_setting('max_connections')::int,
+        'superuser_reserved_connections', current_setting('superuser_reserved_connections')::int,
+        'reserved_connections', coalesce(current_setting('reserved_connections', true)::int, 0),
+        'role_limits', (
+            SELECT json_object_agg(rolname, rolconnlimit ORDER BY rolname)
+            FROM pg_roles
+            WHERE rolconnlimit >= 0 AND NOT rolsuper AND rolcanlogin
+        ),
+        'database_limits', (
+            SELECT json_object_agg(datname, datconnlimit ORDER BY datname)
+            FROM pg_database
+            WHERE datconnlimit >= 0
+        )
+    )::text END AS server
 FROM pg_stat_get_activity(NULL) AS s
 LEFT JOIN pg_database AS d ON d.oid = s.datid
 WHERE CASE
