@@ -162,9 +162,14 @@ def own_postgres(template_of: Callable[[int], Cluster]) -> Iterator[OwnPostgresF
     with contextlib.ExitStack() as stack:
 
         def start(
-            *, major: int = max(installed()), settings: Mapping[str, str] | None = None, hba: Sequence[str] = ()
+            *,
+            major: int = max(installed()),
+            settings: Mapping[str, str] | None = None,
+            hba: Sequence[str] = (),
+            standby_of: OwnPostgres | None = None,
         ) -> OwnPostgres:
-            return stack.enter_context(own_server(template_of(major), settings=settings or {}, hba=hba))
+            own = own_server(template_of(major), settings=settings or {}, hba=hba, standby_of=standby_of)
+            return stack.enter_context(own)
 
         yield start
 

@@ -168,4 +168,4 @@ async def _prepared(connected: Connected) -> _Open:
         await connected.connection.set_type_codec(
             name, schema="pg_catalog", encoder=str.encode, decoder=decoded, format="binary"
         )
-    return _Open(connected, await connected.connection.prepare(sql("poll")))
+    return _Open(connected, await connected.connection.prepare(sql("poll"), name="poll"))

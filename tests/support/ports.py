@@ -20,11 +20,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def port_without_answer() -> Iterator[int]:
+def port_without_answer(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """Yield a port that answers no SYN, as behind a firewall that drops packets: its queue of connections is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, port))
         listener.listen(0)
         for _ in range(4):
             client = stack.enter_context(socket.socket())

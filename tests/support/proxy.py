@@ -1,8 +1,9 @@
-"""A TCP proxy that can turn bad: a black hole, or cut connections."""
+"""A TCP proxy that can turn bad: a black hole, cut connections, a far or a slow link."""
 
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import socket
 import struct
 import threading
@@ -24,6 +25,13 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         #: The TCP port on 127.0.0.1 that stands for the server's.
         self.port = 0
+        #: How many seconds each packet takes on its way, in both directions.
+        self.latency = 0.0
+        #: How many bytes a second come from the server.
+        self.bytes_per_second = math.inf
+        #: How often a client has sent something since the server's last answer, which is a round trip.
+        self.round_trips = 0
+        self._client_spoke = False
 
     @property
     def clients(self) -> int:
@@ -71,7 +79,7 @@ class Proxy:
             answers, onward = await asyncio.open_connection(*self._server)
             both.add(onward)
             self._writers |= both
-            await asyncio.gather(self._pump(reader, onward), self._pump(answers, writer))
+            await asyncio.gather(self._pump(reader, onward), self._pump(answers, writer, answers=True))
         except OSError:
             pass  # either side is gone: so is the other, below
         finally:
@@ -79,8 +87,11 @@ class Proxy:
             for each in both:
                 each.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool = False) -> None:
+        while data := await source.read(65536 if self.bytes_per_second == math.inf else 1000):
+            self.round_trips += not answers and not self._client_spoke
+            self._client_spoke = not answers
+            await asyncio.sleep(self.latency + (len(data) / self.bytes_per_second if answers else 0))
             await self._passing.wait()
             target.write(data)
             await target.drain()

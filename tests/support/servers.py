@@ -134,15 +134,31 @@ class OwnPostgres:
 class OwnPostgresFactory(Protocol):
     """Starts a server of the test's own: `own_postgres(settings={"max_connections": "20"})`."""
 
-    def __call__(self, *, major: int = ..., settings: Mapping[str, str] = ..., hba: Sequence[str] = ...) -> OwnPostgres:
+    def __call__(
+        self,
+        *,
+        major: int = ...,
+        settings: Mapping[str, str] = ...,
+        hba: Sequence[str] = ...,
+        standby_of: OwnPostgres | None = ...,
+    ) -> OwnPostgres:
         """Return the running server; the test's end stops it."""
 
 
 @contextlib.contextmanager
-def own_server(template: Cluster, *, settings: Mapping[str, str], hba: Sequence[str]) -> Iterator[OwnPostgres]:
-    """Run a server on a copy of the cluster, with further settings and lines at the top of pg_hba.conf."""
+def own_server(
+    template: Cluster, *, settings: Mapping[str, str], hba: Sequence[str], standby_of: OwnPostgres | None = None
+) -> Iterator[OwnPostgres]:
+    """Run a server on a copy of the cluster, with further settings and lines at the top of pg_hba.conf.
+
+    A standby starts from the same copy as its primary, and streams what the primary has written since.
+    """
     with copied(template) as cluster:
         put_first(hba, cluster)
+        if standby_of is not None:
+            (cluster.data / "standby.signal").touch()
+            primary = f"host=127.0.0.1 port={standby_of.port} user=postgres"
+            settings = {**settings, "primary_conninfo": primary}
         own = OwnPostgres(cluster, settings)
         try:
             yield own
