@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pgwatch_sessions import __version__
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.metrics.collector import registry_of
-from pgwatch_sessions.metrics.daemon_metrics import LATENESS, ConfigReload, DaemonFigures
+from pgwatch_sessions.metrics.daemon_metrics import LATENESS, ConfigReload, DaemonFigures, SourceFigures
 from pgwatch_sessions.pollers import Pollers, Watch, polling
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.shutdown import ended_by_signals
@@ -43,6 +43,8 @@ class Running:
         self._pollers = pollers
         self._ready = False
         self._loop_lag = LATENESS
+        #: What the sources of servers have found, for the metrics.
+        self.sources: Callable[[], Mapping[str, SourceFigures]] = dict
 
     async def apply(self, watch: Watch) -> tuple[str, ...]:
         """Go on with a new configuration, as `Pollers.apply` does."""
@@ -59,7 +61,12 @@ class Running:
     def figures(self) -> DaemonFigures:
         """Return what the metrics of the daemon itself are made of."""
         punctuality = self._pollers.punctuality()
-        return DaemonFigures(config_reload=self.config_reload, loop_lag=self._loop_lag, punctuality=punctuality)
+        return DaemonFigures(
+            config_reload=self.config_reload,
+            loop_lag=self._loop_lag,
+            punctuality=punctuality,
+            sources=self.sources(),
+        )
 
     async def beat(self, on_beat: Callable[[Health], None]) -> None:
         """Once a second, measure how late the event loop is, and call `on_beat` with the health. Never return."""

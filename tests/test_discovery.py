@@ -49,6 +49,8 @@ def test_found_servers_come_and_go(database: Database, tmp_path: Path) -> None:
         assert changes == [(["billing", "orders"], []), (["stock"], []), ([], ["billing"])]
         targets.write_text("{", encoding="utf-8")
         (failed,) = until(lambda: watching.events("discovery_failed"))
+        scrape = watching.scrape_when(lambda scrape: (scrape.value("discovery_failures_total") or 0) >= 2)
+        assert scrape.value("discovered_servers", source=str(targets)) == 2
         assert (failed["source"], failed["error"]) == (str(targets), f"{targets}: not valid JSON")
         assert watched(watching) == {"orders", "stock"}
         write_targets(targets, database, "orders", "stock")

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 
 import structlog
 
 from pgwatch_sessions.discovery.discovery import Discovery, SourceState
 from pgwatch_sessions.logs import log_line
+from pgwatch_sessions.metrics.daemon_metrics import SourceFigures
 from pgwatch_sessions.settings.model import ServerSettings, ServersFromSettings, Settings
 from pgwatch_sessions.wording.event_lines import (
     DISCOVERY_RESUMED,
@@ -16,8 +18,6 @@ from pgwatch_sessions.wording.event_lines import (
     targets_refused_line,
 )
 
-#: How often it is looked whether a source is due.
-_CHECK_SECONDS = 1.0
 #: How long the start waits for the sources.
 _START_SECONDS = 2.0
 
@@ -36,6 +36,11 @@ class Discovering:
         """The servers found so far."""
         return self._discovery.servers
 
+    def figures(self) -> Mapping[str, SourceFigures]:
+        """Return what each source has found, for the metrics."""
+        states = self._discovery.states
+        return {source.place: SourceFigures(len(state.servers), state.failures) for source, state in states.items()}
+
     def adjust(self, settings: Settings) -> None:
         """Go on with these sources. Those that stay keep what they have found."""
         former, self._discovery = self._discovery, Discovery(settings.servers_from, settings.servers)
@@ -50,17 +55,12 @@ class Discovering:
             async with asyncio.timeout(_START_SECONDS):
                 await self.refresh()
 
-    async def changed(self) -> None:
-        """Return when the servers are others than before."""
-        while not await self.refresh():  # noqa: ASYNC110  # files and HTTP servers announce nothing
-            await asyncio.sleep(_CHECK_SECONDS)
-
     async def refresh(self) -> bool:
-        """Read the sources that are due. Return whether the servers are others than before."""
-        discovery, before, now = self._discovery, self.servers, time.monotonic()
+        """Read the sources that are due. Return whether there was one."""
+        discovery, now = self._discovery, time.monotonic()
         due = [source for source in discovery.states if self._due.get(source, now) <= now]
         await asyncio.gather(*(self._refresh(discovery, source) for source in due))
-        return discovery is self._discovery and self.servers != before
+        return bool(due)
 
     async def _refresh(self, discovery: Discovery, source: ServersFromSettings) -> None:
         before = discovery.states[source]

@@ -22,6 +22,8 @@ from pgwatch_sessions.wording.event_lines import config_refused_line, config_rel
 #: Between two checks whether a file has changed. A change is taken in at the first check that finds no further one,
 #: because a file that is still being written may be valid, too: an empty one has every default.
 _CHECK_SECONDS = 2.0
+#: Between two looks whether a source of servers is due.
+_SOURCES_SECONDS = 1.0
 
 
 class Configuration:
@@ -52,11 +54,15 @@ class Configuration:
         return watch_of(self.settings, found=self.discovering.servers)
 
     async def follow_sources(self, daemon: Running) -> None:
-        """Apply each change of the servers that are found. Never return."""
+        """Read the sources of servers when they are due, and apply what has changed. Never return."""
         while True:
-            await self.discovering.changed()
-            async with self._applying:
-                await daemon.apply(self.watch)
+            before = self.discovering.servers
+            if await self.discovering.refresh():
+                daemon.published.republish()  # the metrics of the sources have changed
+            if self.discovering.servers != before:
+                async with self._applying:
+                    await daemon.apply(self.watch)
+            await asyncio.sleep(_SOURCES_SECONDS)
 
     async def reload_when_asked(self, daemon: Running, asked: asyncio.Event) -> None:
         """Reload whenever `asked` is set, and whenever the files have changed if the settings say so. Never return."""

@@ -69,6 +69,7 @@ async def _serve(
                 systemd.alive()
 
         async with running(configuration.watch, listener, metrics_listener, access, on_beat) as daemon:
+            daemon.sources = configuration.discovering.figures
             systemd.ready()
             changing = {
                 asyncio.create_task(configuration.reload_when_asked(daemon, asked)),

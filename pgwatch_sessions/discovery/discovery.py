@@ -32,6 +32,8 @@ class SourceState:
     missing: Mapping[str, int] = field(default_factory=dict)
     #: Why the last refresh failed; None if it did not.
     failure: str | None = None
+    #: How many refreshes have failed.
+    failures: int = 0
     #: Targets that cannot be used, and why, one line each.
     problems: tuple[str, ...] = ()
 
@@ -40,7 +42,8 @@ class SourceState:
         gone = self.servers.keys() - servers.keys()
         missing = {name: times for name in gone if (times := self.missing.get(name, 0) + 1) < _MISSING_TWICE}
         kept = {name: server for name, server in self.servers.items() if name in missing}
-        return SourceState(servers={**kept, **servers}, missing=missing, problems=problems)
+        found = {**kept, **servers}
+        return SourceState(servers=found, missing=missing, failures=self.failures, problems=problems)
 
 
 class Discovery:
@@ -68,7 +71,8 @@ class Discovery:
         try:
             targets = await self._reads[source].next()
         except SourceError as error:
-            after = replace(self.states[source], failure=str(error))
+            before = self.states[source]
+            after = replace(before, failure=str(error), failures=before.failures + 1)
         else:
             others = (state.servers for other, state in self.states.items() if other != source)
             servers, problems = servers_of(source, targets, taken=self._listed.union(*others))

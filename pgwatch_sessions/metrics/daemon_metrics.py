@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
 from pgwatch_sessions.metrics.samples import Sample
@@ -32,6 +32,14 @@ class Punctuality:
     reconnects: int = 0
 
 
+class SourceFigures(NamedTuple):
+    """What a source of servers has found."""
+
+    servers: int
+    #: How often it could not be read.
+    failures: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFigures:
     """What the daemon knows about itself."""
@@ -40,6 +48,8 @@ class DaemonFigures:
     loop_lag: Histogram
     #: By server.
     punctuality: Mapping[str, Punctuality]
+    #: By source, as the configuration has it: files or a URL.
+    sources: Mapping[str, SourceFigures]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,10 @@ class DaemonMetricSpec:
 
 def _of_daemon(value: Callable[[DaemonFigures], Any]) -> Callable[[DaemonFigures], Iterable[Sample]]:
     return lambda figures: [((), value(figures))]
+
+
+def _of_sources(value: Callable[[SourceFigures], int]) -> Callable[[DaemonFigures], Iterable[Sample]]:
+    return lambda figures: (((source,), value(each)) for source, each in figures.sources.items())
 
 
 def _of_servers(value: Callable[[Punctuality], Any]) -> Callable[[DaemonFigures], Iterable[Sample]]:
@@ -100,5 +114,19 @@ DAEMON_METRICS: tuple[DaemonMetricSpec, ...] = (
         labels=("server",),
         help="How often the connection to the server was opened again after the first time.",
         samples=_of_servers(lambda server: server.reconnects),
+    ),
+    DaemonMetricSpec(
+        name="discovered_servers",
+        kind="gauge",
+        labels=("source",),
+        help="Servers that a source of `servers_from` has found.",
+        samples=_of_sources(lambda source: source.servers),
+    ),
+    DaemonMetricSpec(
+        name="discovery_failures_total",
+        kind="counter",
+        labels=("source",),
+        help="How often a source of `servers_from` could not be read. The servers found before stay.",
+        samples=_of_sources(lambda source: source.failures),
     ),
 )
