@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
-from pgwatch_sessions.schedule import MONOTONIC, Every, now
+from pgwatch_sessions.schedule import MONOTONIC, Every, now, spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +141,15 @@ class Pollers:
             each.job.remove()
             each.poller.end()
         self._published.set_servers(targets)
-        dropped = [
-            file
-            for each in self._watched.values()
-            if (file := self._adjust(each, reschedule=watch.interval != before.interval))
-        ]
+        dropped = [file for each in self._watched.values() if (file := self._adjust(each))]
+        if watch.interval != before.interval:
+            for each, begin in zip(self._watched.values(), spread(len(self._watched), watch.interval), strict=True):
+                each.job.modify(trigger=Every(watch.interval), next_run_time=begin)
         moved = [each for name, each in self._watched.items() if each.target != targets[name]]
         new = [target for name, target in targets.items() if name not in self._watched]
         await asyncio.gather(*(self._restore(target.name) for target in new))
-        for target in new:
-            self._watched[target.name] = self._start(target)
+        for target, begin in zip(new, spread(len(new), watch.interval), strict=True):
+            self._watched[target.name] = self._start(target, begin)
         await asyncio.gather(
             *(each.poller.close() for each in gone), *(self._move(each, targets[each.target.name]) for each in moved)
         )
@@ -175,7 +175,7 @@ class Pollers:
         if state is not None:
             self._published.publish(state)
 
-    def _start(self, target: Target) -> _Watched:
+    def _start(self, target: Target, begin: datetime) -> _Watched:
         watch = self._watch
         state_file = self._state_file(target.name)
         poller = Poller(
@@ -192,14 +192,14 @@ class Pollers:
         job = self._scheduler.add_job(
             poller.poll,
             Every(watch.interval),
-            next_run_time=now(),
+            next_run_time=begin,
             max_instances=1,
             coalesce=True,
             misfire_grace_time=None,
         )
         return _Watched(target=target, poller=poller, job=job, statements=watch.statements, state_file=state_file)
 
-    def _adjust(self, watched: _Watched, *, reschedule: bool) -> StateFile | None:
+    def _adjust(self, watched: _Watched) -> StateFile | None:
         """Go on as `watch` says. Return the state file that is not used any more."""
         watch, former = self._watch, watched.state_file
         # A state that was gathered with another setting may have texts that must not be in a file now.
@@ -212,8 +212,6 @@ class Pollers:
             timeout=watch.timeout,
             parse=watch.parse,
         )
-        if reschedule:
-            watched.job.modify(trigger=Every(watch.interval), next_run_time=now())
         return former if former != watched.state_file else None
 
     async def _move(self, watched: _Watched, target: Target) -> None:
