@@ -43,6 +43,7 @@ from grafana.queries import (
     leaked_sessions,
     max_by,
     monitored_servers,
+    of_daemons,
     or_zero,
     select,
     sum_by,
@@ -81,6 +82,7 @@ def fleet() -> dashboard.Dashboard:
             Section(title="Leaks", panels=_leaks()),
             Section(title="Over time", panels=_over_time()),
             Section(title="Monitoring", panels=_monitoring()),
+            Section(title="The daemon itself", panels=_daemon()),
         ),
     )
 
@@ -320,6 +322,54 @@ def _monitoring() -> tuple[Panel, ...]:
             ),
             PanelStyle(width=6, steps=((1, YELLOW),)),
             Query(expr=select("folded_clients"), legend="{{server}}"),
+        ),
+    )
+
+
+def _daemon() -> tuple[Panel, ...]:
+    lateness = select("poll_lateness_seconds", change=RATE, suffix="_bucket")
+    lag = select("loop_lag_seconds", change=RATE, suffix="_bucket")
+    return (
+        graph_panel(
+            PanelText(
+                title="Lateness",
+                description="95 % of polls began at most this long after their time, and 95 % of the time the event "
+                "loop was at most this late. Both rise if the daemon lacks CPU.",
+                unit="s",
+            ),
+            PanelStyle(width=6, steps=((1, ORANGE),)),
+            Query(expr=f"histogram_quantile(0.95, {lateness})", legend="{{server}}"),
+            Query(expr=f"histogram_quantile(0.95, {lag})", legend="event loop"),
+        ),
+        graph_panel(
+            PanelText(
+                title="Polls left out, and reconnects",
+                description="A poll is left out if the one before has not ended, or if the daemon is late by an "
+                "interval. Reconnects show an unstable network, or a server that ends the session.",
+                unit="cpm",
+            ),
+            PanelStyle(width=6),
+            Query(expr=select("polls_skipped_total", change=PER_MINUTE), legend="{{server}} left out"),
+            Query(expr=select("reconnects_total", change=PER_MINUTE), legend="{{server}} reconnects"),
+        ),
+        graph_panel(
+            PanelText(
+                title="Memory",
+                description="Resident memory of each daemon. It grows with the number of sessions, and not with time.",
+                unit="bytes",
+            ),
+            PanelStyle(width=6),
+            Query(expr=of_daemons("process_resident_memory_bytes"), legend="{{instance}}"),
+        ),
+        graph_panel(
+            PanelText(
+                title="Open files",
+                description="Share of the files and sockets that each daemon may have open. It needs one for each "
+                "server and each HTTP client.",
+                unit="percentunit",
+            ),
+            PanelStyle(width=6, steps=FULL),
+            Query(expr=of_daemons("process_open_fds / process_max_fds"), legend="{{instance}}"),
         ),
     )
 

@@ -9,6 +9,7 @@ escaping leaves double quotes alone.) Several daemons may watch one server, so e
 from typing import Literal
 
 from pgwatch_sessions.core.findings import Severity, Verdict
+from pgwatch_sessions.metrics.daemon_metrics import DAEMON_METRICS
 from pgwatch_sessions.metrics.table import CLIENT_LABELS, METRICS, PREFIX
 from pgwatch_sessions.pools import table
 from pgwatch_sessions.pools.metrics import prometheus_name
@@ -42,7 +43,8 @@ POOL = prometheus_name(table.POOL)
 _LABELS = {spec.name: ("server", *spec.labels) for spec in METRICS}
 #: The table of metrics does not list the labels of info metrics.
 _LABELS["server_info"] += ("version", "in_recovery")
-_KINDS = {spec.name: spec.kind for spec in METRICS}
+_LABELS |= {spec.name: spec.labels for spec in DAEMON_METRICS}
+_KINDS = {spec.name: spec.kind for spec in METRICS} | {spec.name: spec.kind for spec in DAEMON_METRICS}
 #: Additional labels of series with a suffix.
 _SUFFIX_LABELS = {"_bucket": ("le",)}
 
@@ -80,6 +82,11 @@ def pools(name: str, *where: str, by: tuple[str, ...] = (), change: str = "{}") 
     """
     selector = f"{POOL_PREFIX}{name}{{{', '.join((matches_variable('application'), *where))}}}"
     return sum_by(change.format(selector), POOL, *by)
+
+
+def of_daemons(expression: str) -> str:
+    """Take from metrics that every program has those of the daemons' processes."""
+    return f"{expression} and on (job, instance) {PREFIX}build_info{{}}"
 
 
 def leaked_sessions(*where: str) -> str:

@@ -184,6 +184,11 @@ PAIRS = (
         {*PLACE, *ROLE},
     ),
     (
+        {**alert("PgwatchSessionsBlind", "warning", {"server": "db", "reason": "failing"}), **PLACE},
+        {**alert("PgwatchSessionsLate", "warning", {"server": "db", "instance": "watch:9488"}), **PLACE},
+        {*PLACE, "server"},
+    ),
+    (
         alert("PgwatchSessionsDown", "critical", {"cluster": "west", "environment": "live"}),
         {**alert("PgwatchSessionsBlind", "warning", {"server": "db", "reason": "stuck"}), **PLACE},
         {"cluster", "environment"},

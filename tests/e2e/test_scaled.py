@@ -7,8 +7,8 @@ from tests.support.alert_rules import needs_amtool, needs_promtool, rules, run_t
 
 _NUMBER = re.compile(r"(?<![\w.:\[\"])\d+(?:\.\d+)?(?![\w.:])")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-#: Numbers in the rules that are not durations: states, shares, sessions, transactions.
-NOT_DURATIONS = {"0", "1", "0.8", "0.9", "10", "1000000", "100000000"}
+#: Numbers in the rules that are not durations to scale: states, shares, sessions, transactions, and lateness of 1 s.
+NOT_DURATIONS = {"0", "0.1", "1", "0.8", "0.9", "10", "1000000", "100000000"}
 
 
 def test_every_number_in_the_rules_is_scaled_or_is_not_a_duration() -> None:

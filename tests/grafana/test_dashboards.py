@@ -17,6 +17,7 @@ from grafana.generate import DASHBOARDS, encode
 from grafana.queries import POOL_PREFIX, VERDICT_CODES
 from pgwatch_sessions.assets.catalogue import runbook_names
 from pgwatch_sessions.core.findings import Verdict
+from pgwatch_sessions.metrics.daemon_metrics import DAEMON_METRICS
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from pgwatch_sessions.wording.runbooks import SERVED
 from tests.support.dashboard_expressions import (
@@ -37,7 +38,10 @@ every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 BUILT_IN = {"__rate_interval", "__range", "__interval", "__url_time_range", "__data", "__field"}
 MANDATORY = {"datasource", "server", "database", "application"}
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
-EXPOSED = {f"{PREFIX}{spec.name}{suffix}" for spec in METRICS for suffix in _SUFFIXES.get(spec.kind, ("",))}
+_KINDS = {spec.name: spec.kind for spec in METRICS} | {spec.name: spec.kind for spec in DAEMON_METRICS}
+EXPOSED = {f"{PREFIX}{name}{suffix}" for name, kind in _KINDS.items() for suffix in _SUFFIXES.get(kind, ("",))} | {
+    f"{PREFIX}build_info"
+}
 #: Names that break a query if they are not escaped, one for each character that is special in a string or pattern.
 AWKWARD = (
     "a.b",
@@ -178,17 +182,19 @@ def test_every_variable_lists_a_label_that_its_metric_has() -> None:
 
 
 def test_every_metric_is_shown_in_a_panel() -> None:
-    """No metric is exposed without being shown."""
+    """No metric is exposed without being shown, but for those of the configuration and of sources of servers."""
     shown = " ".join(expression.text for expression in expressions())
-    assert {spec.name for spec in METRICS if f"{PREFIX}{spec.name}" not in shown} == set()
+    names = {name for name in _KINDS if not name.startswith(("config_", "discover"))}
+    assert {name for name in names if f"{PREFIX}{name}" not in shown} == set()
     assert {name for name, series in POOL_SERIES.items() if not any(f"{each}{{" in shown for each in series)} == set()
 
 
 def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
     """Every selector is directly inside `max by` or `min by` over the metric's own labels, which merges the daemons."""
-    selector = re.compile(rf"{PREFIX}\w+\{{")
+    of_server = rf"{PREFIX}(?!build_info|loop_lag_)\w+\{{"  # these two are about the daemon, not about a server
+    selector = re.compile(of_server)
     merged = re.compile(
-        rf"(?:max|min) by \([\w, ]*\bserver\b[\w, ]*\) \((?:60 \* )?(?:(?:rate|increase)\()?{PREFIX}\w+\{{"
+        rf"(?:max|min) by \([\w, ]*\bserver\b[\w, ]*\) \((?:60 \* )?(?:(?:rate|increase)\()?{of_server}"
     )
     for expression in expressions():
         assert len(selector.findall(expression.text)) == len(merged.findall(expression.text)), expression.place

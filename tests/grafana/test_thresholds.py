@@ -13,6 +13,8 @@ WITHOUT_THRESHOLDS = {
         "Leaked sessions",
         "Failed polls",
         "Duration of polls",
+        "Polls left out, and reconnects",
+        "Memory",
     },
     "server": {
         "Idle in transaction",
