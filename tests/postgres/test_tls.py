@@ -22,6 +22,7 @@ PASSWORD = "hunter2-of-all"
 HBA = (
     "hostssl all by_certificate all cert",
     "hostssl all by_password all scram-sha-256",
+    "hostssl all by_clear_text all password",
     "hostssl all all all trust",
     "hostnossl all all all reject",
 )
@@ -68,6 +69,7 @@ def secure(request: pytest.FixtureRequest, own_postgres: OwnPostgresFactory, tmp
     with psycopg.connect(secure.dsn(sslrootcert="ca.pem"), autocommit=True) as superuser:
         superuser.execute("CREATE ROLE by_certificate LOGIN IN ROLE pg_monitor")
         superuser.execute(f"CREATE ROLE by_password LOGIN IN ROLE pg_monitor PASSWORD '{PASSWORD}'")
+        superuser.execute(f"CREATE ROLE by_clear_text LOGIN IN ROLE pg_monitor PASSWORD '{PASSWORD}'")
     yield secure
     shutil.rmtree(folder)
 
@@ -95,6 +97,15 @@ def test_the_right_authority_is_trusted_and_a_client_certificate_logs_in(secure:
     by_certificate = secure.dsn(user="by_certificate", sslrootcert="ca.pem", sslcert="client.pem", sslkey="client.key")
     seen(poll(by_certificate))
     seen(poll(secure.dsn(user="by_password", password=PASSWORD, sslrootcert="ca.pem")))
+
+
+def test_over_tls_a_password_may_be_asked_for_in_clear_text(secure: Secure) -> None:
+    """Unless require_auth forbids it: the messages within TLS are read, too."""
+    seen(poll(secure.dsn(user="by_clear_text", password=PASSWORD, sslrootcert="ca.pem")))
+    dsn = secure.dsn(user="by_clear_text", password=PASSWORD, sslrootcert="ca.pem")
+    failure = failed(poll(f"{dsn}&require_auth=scram-sha-256"))
+    assert failure.reason is FailureReason.AUTHENTICATION
+    assert "asks for password, and require_auth allows only scram-sha-256" in failure.detail
 
 
 def test_libpqs_variables_say_the_same(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:

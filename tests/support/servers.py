@@ -96,6 +96,11 @@ class OwnPostgres:
         """The TCP port on 127.0.0.1."""
         return self.server.port
 
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self._cluster.data
+
     def stop(self) -> None:
         """Shut down fast: sessions get 57P01, new connections are refused by the system."""
         self._run.close()
