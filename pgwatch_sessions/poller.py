@@ -14,13 +14,16 @@ from pgwatch_sessions.core.model import Failure, Snapshot
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.disk_writes import LAST_WRITES_SECONDS, DiskWrites, Outcomes
-from pgwatch_sessions.logs import log_line
+from pgwatch_sessions.logs import log_line, stack_of
 from pgwatch_sessions.memory.saved_state import Written, is_worth_a_write, written
 from pgwatch_sessions.memory.state_file import StateFile
 from pgwatch_sessions.postgres.connection import HeldConnection
 from pgwatch_sessions.wording.event_lines import (
+    ANSWER_NOT_UNDERSTOOD,
     RECORDING_RESUMED,
     STATE_RESUMED,
+    STATEMENT_TEXTS_LEFT_OUT,
+    STATEMENT_TEXTS_READ_AGAIN,
     event_line,
     is_said_by_another,
     recording_failed_line,
@@ -33,6 +36,11 @@ Record = Callable[[str, Snapshot | Failure, float], "asyncio.Future[None]"]
 
 _RECORDING = Outcomes("recording_failed", recording_failed_line, "recording_resumed", RECORDING_RESUMED)
 _KEEPING = Outcomes("state_failed", state_failed_line, "state_resumed", STATE_RESUMED)
+
+_TEXTS_LEFT_OUT = "statement_texts_left_out", STATEMENT_TEXTS_LEFT_OUT
+_TEXTS_READ_AGAIN = "statement_texts_read_again", STATEMENT_TEXTS_READ_AGAIN
+#: So many places of answers that we do not understand are logged for each server.
+_MOST_SURPRISES = 20
 
 
 class Poller:
@@ -64,6 +72,8 @@ class Poller:
         self._polling: asyncio.Task[None] | None = None
         self._ended = False
         self._recording = DiskWrites(_RECORDING, log)
+        #: The places in the code where an answer was not understood.
+        self._surprises: set[str] = set()
         self._keeping = DiskWrites(_KEEPING, log)
         self._state_file = state_file
         #: What the file holds; None if that is not known.
@@ -117,9 +127,13 @@ class Poller:
 
     async def _poll(self) -> None:
         begun = time.monotonic()
+        read_texts = self._connection.reads_texts
         outcome = await self._connection.poll()
         if self._ended:
             return
+        if self._connection.reads_texts != read_texts:
+            log_line(self._log, *(_TEXTS_LEFT_OUT if read_texts else _TEXTS_READ_AGAIN))
+        self._log_surprise(self._connection.surprise)
         self.polled_at, at = time.monotonic(), time.time()
         self._state, events = advance(self._state, outcome, policy=self._policy, at=at, duration=self.polled_at - begun)
         self._publish(self._state)
@@ -144,6 +158,15 @@ class Poller:
         file, self._state_file = self._state_file, None
         if file is not None:
             await asyncio.wait({file.disk.run(file.remove)}, timeout=LAST_WRITES_SECONDS)
+
+    def _log_surprise(self, error: Exception | None) -> None:
+        """Log where an answer that we do not understand was read: once for each place, and not without end."""
+        where = stack_of(error) if error else None
+        if where is None or where in self._surprises or len(self._surprises) == _MOST_SURPRISES:
+            return
+        self._surprises.add(where)
+        fields = {"error": type(error).__name__, "stack": where}
+        log_line(self._log, "answer_not_understood", ANSWER_NOT_UNDERSTOOD, fields, repeated=True)
 
     def _log_event(self, event: Event, *, at: float) -> None:
         line = event_line(event, at=at)

@@ -92,9 +92,10 @@ class Connector:
         """Try this host last: it lost the role."""
         self._hosts.left(host)
 
-    def dropped(self, host: AnyHost) -> None:
-        """Try this host last: it left a session without an answer, and may not have noticed that we dropped it."""
-        self._hosts.left(host)
+    def dropped(self, host: AnyHost, *, silent: bool = True) -> None:
+        """Remember that this host may not have noticed that we dropped a session. If it was silent, try it last."""
+        if silent:
+            self._hosts.left(host)
         self._hosts.dropped()
 
     async def abandon(self) -> None:

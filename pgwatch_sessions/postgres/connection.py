@@ -10,18 +10,20 @@ from collections.abc import Callable, Mapping
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from pgwatch_sessions.core.model import Failure, ServerInfo, Snapshot
+from pgwatch_sessions.core.model import Failure, FailureReason, ServerInfo, Snapshot
 from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.postgres.connecting import Connector, server_limit
 from pgwatch_sessions.postgres.errors import failure_of
 from pgwatch_sessions.postgres.hosts import Connected
 from pgwatch_sessions.postgres.roles import has_role
-from pgwatch_sessions.postgres.rows import SeenSession, decoded, own_row, server_of, sessions_of, snapshot_of
+from pgwatch_sessions.postgres.rows import SeenSession, asked_of, decoded, server_of, sessions_of, snapshot_of
 from pgwatch_sessions.postgres.sql_files import sql
 from pgwatch_sessions.postgres.target import Target
 
 #: Limits are read again after this time. Those of the server itself change only with a restart, which ends the session.
 _LIMITS_SECONDS = 30.0
+#: After so many polls whose answer did not arrive in time, statement texts are left out.
+_MOST_INTERRUPTED = 2
 #: A goodbye that takes longer than this is not waited for, and the socket is closed.
 _CLOSE_SECONDS = 0.5
 
@@ -54,6 +56,18 @@ class HeldConnection:
         self._open: _Open | None = None
         #: How often a session was opened.
         self.connects = 0
+        #: How many polls in a row ran out of time while their answer arrived.
+        self._interrupted = 0
+        #: Why the last poll failed, if that is not understood.
+        self.surprise: Exception | None = None
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether polls read the texts of statements. They do not if the link is too slow for those.
+
+        Without them it stays until the session ends for another reason.
+        """
+        return self._interrupted < _MOST_INTERRUPTED
 
     def adjust(self, *, timeout: float, parse: Callable[[str | None], Statement]) -> None:
         """Poll with this deadline, and parse statements in this way, from the next poll on. The session stays."""
@@ -68,6 +82,7 @@ class HeldConnection:
         Whatever is raised while we talk to the server, or read its rows, is that server's failure. A server that sends
         nonsense must not end the daemon for all others.
         """
+        self.surprise = None
         deadline = asyncio.timeout(self._timeout)
         try:
             async with deadline:
@@ -82,11 +97,13 @@ class HeldConnection:
         """Poll over the open session if its server has the role that is asked for, else over one that has."""
         if self._open is not None and not self._open.connection.is_closed():
             await self._open.set_deadline(self._timeout)
-            snapshot = await self._open.poll(self._parse)
+            snapshot = await self._read(self._open)
             if await has_role(self._open.connection, self._role):
                 return snapshot
             self._connector.left(self._open.host)
-        self.drop()
+        if self._open is not None:
+            self._interrupted = 0
+            self.drop()
         connected = await self._connector.connected(self._timeout)
         try:
             self._open = await _prepared(connected)
@@ -95,20 +112,33 @@ class HeldConnection:
             self._connector.dropped(connected.host)
             raise
         self.connects += 1
-        return await self._open.poll(self._parse)
+        return await self._read(self._open)
+
+    async def _read(self, opened: "_Open") -> Snapshot:
+        snapshot = await opened.poll(self._parse, texts=self.reads_texts)
+        if self.reads_texts:
+            self._interrupted = 0
+        return snapshot
 
     def _failed(self, error: Exception, *, timed_out: bool) -> Failure:
         """Say why the poll failed, and leave a session that cannot be used any more."""
         if self._open is None:
             error, doing = self._connector.explained(error, timed_out=timed_out)
-            return failure_of(error, doing=doing, lost=False)
+            return self._failure(error, doing, lost=False)
         lost = self._open.connection.is_closed()
+        arrived = self._open.arrived() if timed_out else 0
         if timed_out:
-            self._connector.dropped(self._open.host)
-            error = TimeoutError("the server has not answered yet")
+            self._connector.dropped(self._open.host, silent=not arrived)
+            error = TimeoutError(_too_slow(arrived) if arrived else "the server has not answered yet")
         if lost or not isinstance(error, asyncpg.PostgresError):
+            self._interrupted = self._interrupted + 1 if arrived else 0
             self.drop()  # after an error that the server itself reports, the session is as good as before
-        return failure_of(error, doing="polling", lost=lost)
+        return self._failure(error, "polling", lost=lost)
+
+    def _failure(self, error: Exception, doing: str, *, lost: bool) -> Failure:
+        failure = failure_of(error, doing=doing, lost=lost)
+        self.surprise = error if failure.reason is FailureReason.PROTOCOL else None
+        return failure
 
     def drop(self) -> None:
         """Close the socket of an open connection without a goodbye."""
@@ -134,22 +164,29 @@ class _Open:
     def __init__(self, connected: Connected, statement: PreparedStatement) -> None:
         self.connection = connected.connection
         self.host = connected.host
+        self._dialer = connected.dialer
+        self._asked_at = 0
         self._deadline = connected.session_timeout
         self._statement = statement
         self._seen: Mapping[int, SeenSession] = {}
         self._server: ServerInfo | None = None
         self._server_until = 0.0
 
-    async def poll(self, parse: Callable[[str | None], Statement]) -> Snapshot:
+    async def poll(self, parse: Callable[[str | None], Statement], *, texts: bool) -> Snapshot:
         """Read everything in one round trip: the limits of the server now and then, the rest always."""
         server = self._server if time.monotonic() < self._server_until else None
-        rows = await self._statement.fetch(server is None)
-        own = own_row(rows)
+        self._asked_at = self._dialer.received
+        rows = await self._statement.fetch(server is None, texts)
+        own, asked = asked_of(rows)
         if server is None:
-            self._server = server = server_of(own)
+            self._server = server = server_of(asked["server"])
             self._server_until = time.monotonic() + _LIMITS_SECONDS
         self._seen = sessions_of(rows, self._seen, parse=parse)
-        return snapshot_of(self._seen.values(), own, server)
+        return snapshot_of(self._seen.values(), own, asked, server)
+
+    def arrived(self) -> int:
+        """Return how many bytes of the answer have arrived."""
+        return self._dialer.received - self._asked_at
 
     def forget(self) -> None:
         """Make all sessions of the next poll anew, because statements are parsed in another way now."""
@@ -169,3 +206,7 @@ async def _prepared(connected: Connected) -> _Open:
             name, schema="pg_catalog", encoder=str.encode, decoder=decoded, format="binary"
         )
     return _Open(connected, await connected.connection.prepare(sql("poll"), name="poll"))
+
+
+def _too_slow(arrived: int) -> str:
+    return f"the answer has not arrived as a whole, only {arrived / 1000:.0f} kB of it; is the link slow?"

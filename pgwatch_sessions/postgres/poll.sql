@@ -1,8 +1,10 @@
 -- Every client backend with its state, the ages of its transaction and statement, and the sessions that block it. One
--- row per session, our own included. The row of our own session also has what is asked of the server, as JSON: a second
--- statement would be a second round trip.
+-- row per session, our own included. Only the row of our own session has `own`: what is asked of the server, as JSON, because
+-- a second statement would be a second round trip.
 --
--- $1 says whether the version, start and limits of the server are wanted, which change rarely.
+-- $1 says whether the version, start and limits of the server are wanted, which change rarely. $2 says whether the texts of
+-- statements are, which are most of the bytes. A link that is too slow for them gets no wait events of idle sessions either,
+-- which all wait for their clients.
 --
 -- This reads the function behind the view pg_stat_activity. The view joins and decodes columns that are not needed, and
 -- costs the server half as much again. It must be one statement outside a transaction block: inside one, the activity
@@ -38,7 +40,7 @@
 SELECT
     s.pid,
     date_part('epoch', s.backend_start) AS backend_start,
-    s.backend_type,
+    s.backend_type IS NULL AS hidden,
     d.datname,
     pg_get_userbyid(s.usesysid) AS usename,
     s.application_name,
@@ -48,8 +50,8 @@ SELECT
     date_part('epoch', s.state_change) AS state_change,
     date_part('epoch', s.xact_start) AS xact_start,
     date_part('epoch', s.query_start) AS query_start,
-    s.wait_event_type,
-    s.wait_event,
+    CASE WHEN $2 OR s.state = 'active' THEN s.wait_event_type END AS wait_event_type,
+    CASE WHEN $2 OR s.state = 'active' THEN s.wait_event END AS wait_event,
     age(s.backend_xid) AS backend_xid_age,
     age(s.backend_xmin) AS backend_xmin_age,
     CASE
@@ -64,39 +66,41 @@ SELECT
                 )) THEN array_to_string(pg_blocking_pids(s.pid), ',')
             END
     END AS blocked_by,
-    substring(textsend(s.query), 1, 8192) AS query,
-    CASE WHEN s.pid = pg_backend_pid() THEN date_part('epoch', clock_timestamp()) END AS taken_at,
-    CASE WHEN s.pid = pg_backend_pid() THEN (
-        SELECT json_agg(json_build_object(
-            'datname', datname,
-            'established', pg_stat_get_db_sessions(oid),
-            'abandoned', pg_stat_get_db_sessions_abandoned(oid),
-            'fatal', pg_stat_get_db_sessions_fatal(oid),
-            'killed', pg_stat_get_db_sessions_killed(oid),
-            'session_time', pg_stat_get_db_session_time(oid),
-            'active_time', pg_stat_get_db_active_time(oid),
-            'idle_in_transaction_time', pg_stat_get_db_idle_in_transaction_time(oid)
-        ) ORDER BY oid)::text
-        FROM (SELECT oid, datname FROM pg_database ORDER BY oid LIMIT 500) AS databases
-    ) END AS databases,
-    CASE WHEN $1 AND s.pid = pg_backend_pid() THEN json_build_object(
-        'server_version_num', current_setting('server_version_num')::int,
-        'in_recovery', pg_is_in_recovery(),
-        'started_at', date_part('epoch', pg_postmaster_start_time()),
-        'max_connections', current_setting('max_connections')::int,
-        'superuser_reserved_connections', current_setting('superuser_reserved_connections')::int,
-        'reserved_connections', coalesce(current_setting('reserved_connections', true)::int, 0),
-        'role_limits', (
-            SELECT json_object_agg(rolname, rolconnlimit ORDER BY rolname)
-            FROM pg_roles
-            WHERE rolconnlimit >= 0 AND NOT rolsuper AND rolcanlogin
+    CASE WHEN $2 THEN substring(textsend(s.query), 1, 8192) END AS query,
+    CASE WHEN s.pid = pg_backend_pid() THEN json_build_object(
+        'taken_at', date_part('epoch', clock_timestamp()),
+        'databases', (
+            SELECT json_agg(json_build_object(
+                'datname', datname,
+                'established', pg_stat_get_db_sessions(oid),
+                'abandoned', pg_stat_get_db_sessions_abandoned(oid),
+                'fatal', pg_stat_get_db_sessions_fatal(oid),
+                'killed', pg_stat_get_db_sessions_killed(oid),
+                'session_time', pg_stat_get_db_session_time(oid),
+                'active_time', pg_stat_get_db_active_time(oid),
+                'idle_in_transaction_time', pg_stat_get_db_idle_in_transaction_time(oid)
+            ) ORDER BY oid)
+            FROM (SELECT oid, datname FROM pg_database ORDER BY oid LIMIT 500) AS databases
         ),
-        'database_limits', (
-            SELECT json_object_agg(datname, datconnlimit ORDER BY datname)
-            FROM pg_database
-            WHERE datconnlimit >= 0
-        )
-    )::text END AS server
+        'server', CASE WHEN $1 THEN json_build_object(
+            'server_version_num', current_setting('server_version_num')::int,
+            'in_recovery', pg_is_in_recovery(),
+            'started_at', date_part('epoch', pg_postmaster_start_time()),
+            'max_connections', current_setting('max_connections')::int,
+            'superuser_reserved_connections', current_setting('superuser_reserved_connections')::int,
+            'reserved_connections', coalesce(current_setting('reserved_connections', true)::int, 0),
+            'role_limits', (
+                SELECT json_object_agg(rolname, rolconnlimit ORDER BY rolname)
+                FROM pg_roles
+                WHERE rolconnlimit >= 0 AND NOT rolsuper AND rolcanlogin
+            ),
+            'database_limits', (
+                SELECT json_object_agg(datname, datconnlimit ORDER BY datname)
+                FROM pg_database
+                WHERE datconnlimit >= 0
+            )
+        ) END
+    )::text END AS own
 FROM pg_stat_get_activity(NULL) AS s
 LEFT JOIN pg_database AS d ON d.oid = s.datid
 WHERE CASE

@@ -62,29 +62,28 @@ def sessions_of(
     return sessions
 
 
-def own_row(rows: Iterable[Row]) -> Row:
-    """Return the row of our own session, which has the columns about the server."""
+def asked_of(rows: Iterable[Row]) -> tuple[Row, Row]:
+    """Return the row of our own session, and what was asked of the server."""
     for row in rows:
-        if row["taken_at"] is not None:
-            return row
+        if row["own"] is not None:
+            return row, json.loads(row["own"])
     raise LookupError("the server did not show us our own session")
 
 
-def snapshot_of(sessions: Iterable[SeenSession], own: Row, server: ServerInfo) -> Snapshot:
-    """Build the snapshot of one poll from all sessions, our own row, and the server as it was read last."""
+def snapshot_of(sessions: Iterable[SeenSession], own: Row, asked: Row, server: ServerInfo) -> Snapshot:
+    """Build the snapshot of a poll from all sessions, what `asked_of` returned, and the server as it was read last."""
     return Snapshot(
-        taken_at=own["taken_at"],
+        taken_at=asked["taken_at"],
         server=server,
-        sessions=tuple(each.session for each in sessions if each.row["taken_at"] is None),
+        sessions=tuple(each.session for each in sessions if each.row["own"] is None),
         own_user=own["usename"],
         own_database=own["datname"],
-        databases=tuple(map(_counters, json.loads(own["databases"]))),
+        databases=tuple(map(_counters, asked["databases"])),
     )
 
 
-def server_of(own: Row) -> ServerInfo:
-    """Build what is known of the server from our own row, if it was asked for."""
-    row = json.loads(own["server"])
+def server_of(row: Row) -> ServerInfo:
+    """Build what is known of the server from what was asked of it."""
     return ServerInfo(
         version_num=row["server_version_num"],
         in_recovery=row["in_recovery"],
@@ -98,7 +97,7 @@ def server_of(own: Row) -> ServerInfo:
 
 
 def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
-    hidden = row["backend_type"] is None
+    hidden = row["hidden"]
     statement = parse(None if hidden or row["query"] is None else decoded(row["query"]))
     return Session(
         id=SessionId(row["pid"], row["backend_start"]),

@@ -37,6 +37,14 @@ _MAX_NAMED = 5
 STOPPED = Line("stopped", Tone.NOTE, "polling has ended, and every connection is closed")
 RECORDING_RESUMED = Line("recording", Tone.GOOD, "polls are recorded again")
 DISCOVERY_RESUMED = Line("discovery", Tone.GOOD, "the source of servers can be read again")
+ANSWER_NOT_UNDERSTOOD = Line("protocol", Tone.WARN, "the server sent an answer that we do not understand; see `stack`")
+STATEMENT_TEXTS_LEFT_OUT = Line(
+    "texts",
+    Tone.WARN,
+    "the link to this server is slow: two polls ran out of time while their answer arrived. Statement texts are not "
+    "read until the connection is made anew",
+)
+STATEMENT_TEXTS_READ_AGAIN = Line("texts", Tone.NOTE, "statement texts are read again")
 STATE_RESUMED = Line("state", Tone.GOOD, "the state is kept across a restart again")
 
 

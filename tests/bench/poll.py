@@ -106,8 +106,8 @@ async def _subjects(server: Postgres, compared: Exporter | None) -> AsyncIterato
     count, statement = await reference.prepare(_COUNT), await reference.prepare(sql("poll"))
     subjects = {
         "count": Subject(count.fetch, backend, _own_ms),
-        "statement": Subject(functools.partial(statement.fetch, False), backend, _own_ms),
-        "limits": Subject(functools.partial(statement.fetch, True), backend, _own_ms),
+        "statement": Subject(functools.partial(statement.fetch, False, True), backend, _own_ms),
+        "limits": Subject(functools.partial(statement.fetch, True, True), backend, _own_ms),
     }
     held = _held(server)
     await held.poll()

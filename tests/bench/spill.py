@@ -43,7 +43,7 @@ async def _compare(server: Postgres) -> tuple[tuple[int, float], tuple[int, floa
     async def by_default() -> None:
         connection = await asyncpg.connect(server.dsn(), server_settings={"application_name": APPLICATION_NAME})
         for _ in range(_POLLS):
-            await connection.fetch(sql("poll"), False)
+            await connection.fetch(sql("poll"), False, True)
         await connection.close()
 
     observer = await asyncpg.connect(server.dsn(), server_settings={"work_mem": "64MB"})

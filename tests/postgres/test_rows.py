@@ -9,7 +9,7 @@ from pgwatch_sessions.postgres.rows import sessions_of
 
 def row(backend_start: float | None) -> Mapping[str, object]:
     """Return the row of a session with pid 1, of which no more is known."""
-    return defaultdict(lambda: None, pid=1, backend_start=backend_start, backend_type="client backend")
+    return defaultdict(lambda: None, pid=1, backend_start=backend_start)
 
 
 @pytest.mark.parametrize("starts", [(100.0, 200.0), (200.0, 100.0), (None, 200.0)])
