@@ -371,6 +371,17 @@ def _daemon() -> tuple[Panel, ...]:
             PanelStyle(width=6, steps=FULL),
             Query(expr=of_daemons("process_open_fds / process_max_fds"), legend="{{instance}}"),
         ),
+        graph_panel(
+            PanelText(
+                title="HTTP clients refused",
+                description="Connections that were closed or answered 503, because there were too many or no file "
+                "descriptors left, and requests with a wrong user or password.",
+                unit="cpm",
+            ),
+            PanelStyle(width=6),
+            Query(expr=select("http_connections_refused_total", change=PER_MINUTE), legend="{{reason}}"),
+            Query(expr=select("http_logins_failed_total", change=PER_MINUTE), legend="wrong login"),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry
 from pgwatch_sessions import __version__
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.metrics.collector import registry_of
-from pgwatch_sessions.metrics.daemon_metrics import LATENESS, ConfigReload, DaemonFigures, SourceFigures
+from pgwatch_sessions.metrics.daemon_metrics import LATENESS, ConfigReload, DaemonFigures, HttpCounts, SourceFigures
 from pgwatch_sessions.pollers import Pollers, Watch, polling
 from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.shutdown import ended_by_signals
 from pgwatch_sessions.web.app import Guard, Health, States, metrics_app, web_app
+from pgwatch_sessions.web.crowd import Refused
+from pgwatch_sessions.web.host_names import host_guard, is_loopback
 from pgwatch_sessions.web.http_server import serving, url
 from pgwatch_sessions.wording.event_lines import STOPPED, started_line
 from pgwatch_sessions.wording.lines import Line
@@ -43,6 +45,8 @@ class Running:
         self._pollers = pollers
         self._ready = False
         self._loop_lag = LATENESS
+        #: What was refused to HTTP clients, for the metrics.
+        self.http: Callable[[], HttpCounts] = HttpCounts
         #: What the sources of servers have found, for the metrics.
         self.sources: Callable[[], Mapping[str, SourceFigures]] = dict
 
@@ -66,6 +70,7 @@ class Running:
             loop_lag=self._loop_lag,
             punctuality=punctuality,
             sources=self.sources(),
+            http=self.http(),
         )
 
     async def beat(self, on_beat: Callable[[Health], None]) -> None:
@@ -99,15 +104,19 @@ async def running(
     listener: socket.socket,
     metrics_listener: socket.socket | None = None,
     access: "Access | None" = None,
+    *,
+    allowed_hosts: Sequence[str] = (),
     on_beat: Callable[[Health], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
     """While inside, watch and serve HTTP: everything on `listener`, metrics and probes only on `metrics_listener`.
 
-    Without `access`, every client is served over plain HTTP. The event loop calls `on_beat` once a second.
+    Without `access`, every client is served over plain HTTP. `allowed_hosts` are further names under which it may ask
+    for the page, as shell patterns. The event loop calls `on_beat` once a second.
     """
     log = structlog.get_logger()
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     published = PublishedStates(target.name for target in watch.targets)
+    refused = Refused()
 
     def fail(error: BaseException) -> None:
         if not end.done():
@@ -120,14 +129,19 @@ async def running(
     with ended_by_signals(end):
         async with polling(watch, published, fail) as pollers:
             daemon = Running(published, pollers, end)
+            daemon.http = lambda: HttpCounts(
+                refused=refused.counts, failed_logins=access.failed_logins.total if access else 0
+            )
             web = _Web(
                 registry=registry_of(lambda: published.states().values(), daemon.figures),
                 states=published.states,
                 health=daemon.health,
                 readiness=daemon.readiness,
-                guard=access.guard if access else None,
             )
-            async with _answering(web, access, listener, metrics_listener) as where:
+            answering = _answering(
+                web, access, listener, metrics_listener, allowed_hosts=allowed_hosts, refused=refused
+            )
+            async with answering as where:
                 fields = {"version": __version__, "servers": len(watch.targets), **where}
                 log_line(log, "started", _started(watch, where), fields)
                 beating = asyncio.create_task(daemon.beat(on_beat))
@@ -156,21 +170,38 @@ class _Web(TypedDict):
     states: States
     health: Callable[[], Health]
     readiness: Callable[[], Health]
-    guard: Guard | None
 
 
 @contextlib.asynccontextmanager
 async def _answering(
-    web: _Web, access: "Access | None", listener: socket.socket, metrics_listener: socket.socket | None
+    web: _Web,
+    access: "Access | None",
+    listener: socket.socket,
+    metrics_listener: socket.socket | None,
+    *,
+    allowed_hosts: Sequence[str],
+    refused: Refused,
 ) -> AsyncIterator[Mapping[str, str]]:
     """Serve HTTP while inside; yield the addresses, for the log."""
     scheme = access.scheme if access else "http"
     tls = access.tls if access else None
+    guard = access.guard if access else None
     where = {"address": url(listener, scheme=scheme)}
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(serving(web_app(version=__version__, **web), listener, tls=tls))
+        page = web_app(version=__version__, guard=_page_guard(listener, allowed_hosts, access), **web)
+        await stack.enter_async_context(serving(page, listener, tls=tls, refused=refused))
         if metrics_listener is not None:
             # Each address has limits of its own, so that a crowd at one does not block the other.
-            await stack.enter_async_context(serving(metrics_app(**web), metrics_listener, tls=tls))
+            metrics = metrics_app(guard=guard, **web)
+            await stack.enter_async_context(serving(metrics, metrics_listener, tls=tls, refused=refused))
             where["metrics_address"] = url(metrics_listener, scheme=scheme)
         yield where
+
+
+def _page_guard(listener: socket.socket, allowed_hosts: Sequence[str], access: "Access | None") -> Guard | None:
+    """Return what lets requests through to the page. An address for other machines may have any name."""
+    login = access.guard if access else None
+    if not allowed_hosts and not is_loopback(listener.getsockname()[0]):
+        return login
+    hosts = host_guard(allowed_hosts, needed=lambda: access is None or not access.asks_for_login())
+    return lambda app: hosts(login(app) if login else app)

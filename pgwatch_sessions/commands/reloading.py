@@ -1,6 +1,7 @@
 """Reads the configuration again while the daemon runs: on SIGHUP, and with `reload: watch` when a file has changed."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.settings.changes import changes_between, in_force
 from pgwatch_sessions.settings.errors import SettingsError
+from pgwatch_sessions.settings.exposed_files import secret_files
 from pgwatch_sessions.settings.loading import LoadedSettings
 from pgwatch_sessions.settings.stamps import Stamp
 from pgwatch_sessions.wording.event_lines import config_refused_line, config_reloaded_line
@@ -44,6 +46,8 @@ class Configuration:
         self.settings = loaded.settings
         #: What the user should know about the first settings, one line each.
         self.notices = loaded.notices
+        #: The files with secrets of the first settings, each with what it holds.
+        self.secret_files = tuple(secret_files(loaded.settings, loaded.places, os.environ))
         self.discovering = Discovering(self.settings)
         #: One change after the other is applied.
         self._applying = asyncio.Lock()

@@ -23,12 +23,14 @@ from pgwatch_sessions.daemon import running
 from pgwatch_sessions.hangup import hangup_event
 from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.settings.address import Address
+from pgwatch_sessions.settings.exposed_files import readable_by_all
 from pgwatch_sessions.settings.model import Settings
 from pgwatch_sessions.systemd import Systemd
 from pgwatch_sessions.watchdog import Watchdog
 from pgwatch_sessions.web.app import Health
-from pgwatch_sessions.web.http_server import CannotListenError, bind
-from pgwatch_sessions.wording.event_lines import stuck_line
+from pgwatch_sessions.web.host_names import is_loopback
+from pgwatch_sessions.web.http_server import CannotListenError, bind, url
+from pgwatch_sessions.wording.event_lines import login_missing_line, secret_readable_line, stuck_line
 from pgwatch_sessions.wording.lines import Line, Tone
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     access = _access_of(settings)
     listener = bind(settings.listen.host, settings.listen.port)
     metrics_listener = _metrics_listener(settings.metrics_listen)
+    _warn_of_exposure(configuration, listener, access)
     try:
         asyncio.run(_serve(configuration, listener, metrics_listener, access))
     except Exception:  # noqa: BLE001  # whatever a poll raised ends the process
@@ -68,7 +71,10 @@ async def _serve(
             if health.ok:
                 systemd.alive()
 
-        async with running(configuration.watch, listener, metrics_listener, access, on_beat) as daemon:
+        allowed_hosts = _allowed_hosts(configuration.settings, listener)
+        async with running(
+            configuration.watch, listener, metrics_listener, access, allowed_hosts=allowed_hosts, on_beat=on_beat
+        ) as daemon:
             daemon.sources = configuration.discovering.figures
             systemd.ready()
             changing = {
@@ -88,11 +94,29 @@ def _say_stuck(problem: str) -> None:
     log_line(structlog.get_logger(), "stuck", stuck_line(problem))
 
 
+def _allowed_hosts(settings: Settings, listener: socket.socket) -> tuple[str, ...]:
+    """Return the names under which the page may be opened; none means every name."""
+    if settings.allowed_hosts or is_loopback(listener.getsockname()[0]):
+        return (*settings.allowed_hosts, settings.listen.host)
+    return ()
+
+
 def _metrics_listener(address: Address | None) -> socket.socket | None:
     try:
         return bind(address.host, address.port) if address else None
     except CannotListenError as error:
         raise CommandError(f"{error}; choose another address with --metrics-listen") from error
+
+
+def _warn_of_exposure(configuration: Configuration, listener: socket.socket, access: "Access | None") -> None:
+    """Log what others can read: the page, and files with secrets."""
+    log = structlog.get_logger()
+    if not is_loopback(listener.getsockname()[0]) and not (access and access.asks_for_login()):
+        address = url(listener, scheme=access.scheme if access else "http")
+        log_line(log, "login_missing", login_missing_line(address), {"address": address})
+    for path, holds in dict.fromkeys((*configuration.secret_files, *(access.secret_files if access else ()))):
+        if readable_by_all(path):
+            log_line(log, "secret_readable", secret_readable_line(str(path), holds), {"path": str(path)})
 
 
 def _access_of(settings: Settings) -> "Access | None":

@@ -1,7 +1,7 @@
 """The metrics of the daemon itself: its configuration, its event loop, and how it keeps its schedule."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from pgwatch_sessions.core.summaries.histogram import Histogram, empty_histogram
@@ -32,6 +32,15 @@ class Punctuality:
     reconnects: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCounts:
+    """What was refused to HTTP clients since the start."""
+
+    #: Connections, by reason.
+    refused: Mapping[str, int] = field(default_factory=dict)
+    failed_logins: int = 0
+
+
 class SourceFigures(NamedTuple):
     """What a source of servers has found."""
 
@@ -50,6 +59,7 @@ class DaemonFigures:
     punctuality: Mapping[str, Punctuality]
     #: By source, as the configuration has it: files or a URL.
     sources: Mapping[str, SourceFigures]
+    http: HttpCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,5 +138,18 @@ DAEMON_METRICS: tuple[DaemonMetricSpec, ...] = (
         labels=("source",),
         help="How often a source of `servers_from` could not be read. The servers found before stay.",
         samples=_of_sources(lambda source: source.failures),
+    ),
+    DaemonMetricSpec(
+        name="http_connections_refused_total",
+        kind="counter",
+        labels=("reason",),
+        help="Connections of HTTP clients that were closed or answered 503: too many, or no file descriptors left.",
+        samples=lambda figures: (((reason,), count) for reason, count in figures.http.refused.items()),
+    ),
+    DaemonMetricSpec(
+        name="http_logins_failed_total",
+        kind="counter",
+        help="HTTP requests with a wrong user or password.",
+        samples=_of_daemon(lambda figures: figures.http.failed_logins),
     ),
 )

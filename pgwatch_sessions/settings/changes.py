@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pgwatch_sessions.settings.model import Settings
 
 #: What is used once, at the start.
-_AT_START = ("listen", "metrics_listen", "web_config")
+_AT_START = ("listen", "metrics_listen", "allowed_hosts", "web_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,6 +314,11 @@ class Settings(BaseSettings):
     """Second address, which serves only /metrics, /healthz and /readyz, so that the page with its statement texts can
     stay on 127.0.0.1. Default: none."""
 
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_patterns), PlainSerializer(", ".join)] = ()
+    """Names (shell patterns, comma-separated) under which the page may be opened besides localhost and its address.
+    Default: no others if it listens on this machine only; any name if it listens for other machines. They do not matter
+    if clients must log in, and for /metrics, /healthz and /readyz."""
+
     web_config: Annotated[Path, AfterValidator(_regular_file)] | None = None
     """YAML file with TLS and passwords for both addresses, in the format of Prometheus exporters. It is read again when
     it or a certificate changes. Default: plain HTTP without passwords."""

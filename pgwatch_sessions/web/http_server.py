@@ -6,12 +6,12 @@ is not used either, because it does not limit the size of a request's head. What
 
 * Time: each exchange has one deadline, 10 s by default. It covers the TLS handshake, the request, the response, and
   the idle time before the next request.
-* Number: when there are too many connections, the one whose exchange began first is closed. If the new connection were
-  refused instead, 64 idle clients could keep Prometheus out. A connection counts from the moment it is accepted, so
-  TLS handshakes count too.
+* Number: `crowd.py` decides which connection gives way when there are too many, or when file descriptors run out. A
+  connection counts from the moment it is accepted, so TLS handshakes count too.
 * Memory: h11 limits a request's head to 16 KiB. At most one response per connection is buffered. With TLS, asyncio
   adds a buffer of 256 KiB per connection.
-* Log: nothing that a client does is logged. Errors of the program are logged at most ten times a minute.
+* Log: nothing that a client does is logged, except that file descriptors run out. Errors of the program are logged at
+  most ten times a minute.
 """
 
 import asyncio
@@ -22,13 +22,15 @@ import ssl
 from asyncio import Task
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import h11
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from pgwatch_sessions.web.crowd import Bounds, Crowd, Refused
 
 _MAX_HEAD_BYTES = 16 * 1024
 _STOP_SECONDS = 0.4
@@ -38,13 +40,11 @@ _LOG = logging.getLogger("uvicorn.error")
 _Tls = Callable[[], ssl.SSLContext | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How much of the daemon clients can hold."""
-
-    #: Seconds from the start of the connection, or from the last response, to the end of the next response.
-    deadline: float = 10.0
-    connections: int = 64
+_turn_away = PlainTextResponse(
+    "Too many HTTP clients at once; try again in a second.\n",
+    status_code=503,
+    headers={"Retry-After": "1", "Connection": "close", "Cache-Control": "no-store"},
+)
 
 
 class CannotListenError(Exception):
@@ -81,11 +81,14 @@ def url(listener: socket.socket, *, scheme: str = "http") -> str:
 async def serving(
     app: ASGIApp,
     listener: socket.socket,
-    bounds: Bounds = Bounds(),
+    bounds: Bounds = Bounds(),  # noqa: B008  # immutable
     *,
     tls: _Tls | None = None,
+    refused: Refused | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests in the running loop until the block ends: over plain HTTP, or with the context `tls` returns.
+
+    Connections that are refused are counted in `refused`.
 
     `tls` is called for each connection, so that new certificates need no restart. It may return None for plain HTTP.
 
@@ -106,25 +109,26 @@ async def serving(
     )
     config.load()
     state = ServerState()
-    connections: dict[_Connection, None] = {}
+    refused = Refused() if refused is None else refused
+    crowd: Crowd[_Connection] = Crowd(bounds, refused, tls=tls is not None)
     log_limit = _LogLimit(10)
     _LOG.addFilter(log_limit)
 
     def connect(client: socket.socket) -> None:
-        _Connection(config, state, client, among=connections, bounds=bounds, tls=tls)
+        _Connection(config, state, client, crowd=crowd, tls=tls)
 
-    acceptor = asyncio.create_task(_accept(listener, connect))
+    acceptor = asyncio.create_task(_accept(listener, connect, refused))
     try:
         yield
     finally:
         acceptor.cancel()
         await asyncio.wait([acceptor])
         listener.close()
-        await _stop(state.tasks, connections)
+        await _stop(state.tasks, crowd.connections())
         _LOG.removeFilter(log_limit)
 
 
-async def _accept(listener: socket.socket, connect: Callable[[socket.socket], None]) -> None:
+async def _accept(listener: socket.socket, connect: Callable[[socket.socket], None], refused: Refused) -> None:
     loop = asyncio.get_running_loop()
     listener.setblocking(False)
     while True:
@@ -132,8 +136,8 @@ async def _accept(listener: socket.socket, connect: Callable[[socket.socket], No
             client, _ = await loop.sock_accept(listener)
         except ConnectionAbortedError:  # the client has already gone
             continue
-        except OSError as error:  # too many open files, for example; this may pass
-            _LOG.error("cannot accept connections, trying again in %g s: %s", _ACCEPT_AGAIN_SECONDS, _reason(error))
+        except OSError:  # too many open files, of this process or of the machine; this may pass
+            refused.no_descriptors(now=loop.time())
             await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
         else:
             connect(client)
@@ -166,22 +170,36 @@ class _Connection(H11Protocol):
         state: ServerState,
         client: socket.socket,
         *,
-        among: "dict[_Connection, None]",
-        bounds: Bounds,
+        crowd: "Crowd[_Connection]",
         tls: _Tls | None,
     ) -> None:
-        """Join the others. They are ordered by the start of their exchange; if there are too many, close the first."""
+        """Join the others."""
         super().__init__(config, state, {})
-        self._among = among
-        self._bounds = bounds
+        self._crowd = crowd
         self._lost = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self.exchange_began = 0.0
         self.task = self.loop.create_task(self._serve(client, tls))
         self._begin_exchange()
-        if len(among) > bounds.connections:
-            oldest = next(iter(among))
-            del among[oldest]
-            oldest.task.cancel()
+        crowd.joined(self, descriptor=client.fileno(), now=self.loop.time())
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request has come on this connection."""
+        return self.cycle is not None
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request has come and its answer has not been taken yet."""
+        return self.asked and (not self.cycle.response_complete or self.transport.get_write_buffer_size() > 0)
+
+    def turn_away(self) -> None:
+        """Answer its request, which is still to come, with 503."""
+        self.app = _turn_away
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self.task.cancel()
 
     async def _serve(self, client: socket.socket, tls: _Tls | None) -> None:
         try:
@@ -193,15 +211,15 @@ class _Connection(H11Protocol):
             error.__traceback__ = None
         finally:
             self._stop_timer()
-            self._among.pop(self, None)
+            self._crowd.left(self)
             if self.transport is not None:
                 self.transport.abort()
 
     def _begin_exchange(self) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(self._bounds.deadline, self.task.cancel)
-        self._among.pop(self, None)
-        self._among[self] = None
+        self._timer = self.loop.call_later(self._crowd.bounds.deadline, self.task.cancel)
+        self.exchange_began = self.loop.time()
+        self._crowd.began_exchange(self)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,5 +1,6 @@
 """The line about each event: the daemon's log, its terminal, `replay` and the demo say it with the same words."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from pgwatch_sessions.core.events import (
@@ -151,6 +152,37 @@ def config_reloaded_line(changed: Mapping[str, Sequence[str]]) -> Line:
     tone = Tone.WARN if changed.get("restart_to_change") else Tone.NOTE
     text = f"the configuration was read again: {'; '.join(parts) or 'nothing has changed'}"
     return Line("reloaded", tone, printable(text))
+
+
+def http_refused_line(limit: int) -> Line:
+    """Return that file descriptors run out, and what to do; `limit` is how many the process may have."""
+    text = (
+        f"file descriptors run out (limit: {limit}), so HTTP connections wait or are closed, and the last descriptors "
+        "are kept for PostgreSQL; raise the limit with LimitNOFILE= of systemd, --ulimit of Docker, or ulimit -n"
+    )
+    return Line("refused", Tone.BAD, text)
+
+
+def login_missing_line(address: str) -> Line:
+    """Return that the page can be read without a login from other machines, and what to do."""
+    text = (
+        f"the page at {address} needs no login: everybody who reaches it sees names and redacted statements. Set "
+        "web_config; or listen on 127.0.0.1, and let Prometheus use metrics_listen"
+    )
+    return Line("open", Tone.WARN, printable(text))
+
+
+def secret_readable_line(path: str, holds: str) -> Line:
+    """Return that every user can read a file, and what to do; `holds` is `a password`, for example."""
+    text = f"every user of this machine can read {holds} in {path}; run: chmod o-r {shlex.quote(path)}"
+    return Line("open", Tone.WARN, printable(text))
+
+
+def login_failed_line(address: str, failed: int) -> Line:
+    """Return that logins with a wrong user or password came from an address."""
+    return Line(
+        "login", Tone.WARN, printable(f"{counted(failed, 'login')} from {address} failed: wrong user or password")
+    )
 
 
 def web_config_failed_line(errors: Sequence[str]) -> Line:

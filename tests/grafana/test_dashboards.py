@@ -191,7 +191,7 @@ def test_every_metric_is_shown_in_a_panel() -> None:
 
 def test_no_session_counts_twice_when_two_daemons_watch_a_server() -> None:
     """Every selector is directly inside `max by` or `min by` over the metric's own labels, which merges the daemons."""
-    of_server = rf"{PREFIX}(?!build_info|loop_lag_)\w+\{{"  # these two are about the daemon, not about a server
+    of_server = rf"{PREFIX}(?!build_info|loop_lag_|http_)\w+\{{"  # these are about the daemon, not about a server
     selector = re.compile(of_server)
     merged = re.compile(
         rf"(?:max|min) by \([\w, ]*\bserver\b[\w, ]*\) \((?:60 \* )?(?:(?:rate|increase)\()?{of_server}"

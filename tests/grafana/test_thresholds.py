@@ -15,6 +15,7 @@ WITHOUT_THRESHOLDS = {
         "Duration of polls",
         "Polls left out, and reconnects",
         "Memory",
+        "HTTP clients refused",
     },
     "server": {
         "Idle in transaction",
@@ -27,7 +28,7 @@ WITHOUT_THRESHOLDS = {
         "Sessions that ended badly",
         "What sessions do on average",
         "Time idle in transaction",
-        "Failed polls",
+        "Failed polls, and polls not recorded",
         "Duration of polls",
     },
     "leak": {

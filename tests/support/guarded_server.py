@@ -10,7 +10,8 @@ import httpx
 from starlette.responses import PlainTextResponse
 
 from pgwatch_sessions.web.access.access import Access
-from pgwatch_sessions.web.http_server import Bounds, bind, serving, url
+from pgwatch_sessions.web.crowd import Bounds
+from pgwatch_sessions.web.http_server import bind, serving, url
 from tests.support.certificates import trusting
 
 PASSWORD = "hunter2"

@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector
 
 from pgwatch_sessions.core.state import ServerState
 from pgwatch_sessions.web.app import Health, web_app
-from pgwatch_sessions.web.http_server import Bounds, bind, serving, url
+from pgwatch_sessions.web.crowd import Bounds, Refused
+from pgwatch_sessions.web.http_server import bind, serving, url
 
 #: Every address but the page.
 PATHS = ("/metrics", "/api/v1/leaks", "/api/v1/sessions", "/api/v1/diagnosis", "/runbooks/", "/healthz", "/readyz")
@@ -59,6 +60,7 @@ async def served(
     *,
     readiness: Callable[[], Health] = passed,
     version: str = "1.2.3",
+    refused: Refused | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve over a real socket, and give a client of it."""
     watched = watched or Watched()
@@ -72,7 +74,7 @@ async def served(
         readiness=readiness,
     )
     listener = bind("127.0.0.1", 0)
-    async with serving(app, listener, bounds), httpx.AsyncClient(base_url=url(listener)) as client:
+    async with serving(app, listener, bounds, refused=refused), httpx.AsyncClient(base_url=url(listener)) as client:
         yield client
 
 

@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, closing
 
 import pytest
 
-from pgwatch_sessions.web.http_server import Bounds, CannotListenError, bind, url
+from pgwatch_sessions.web.crowd import Bounds, Refused
+from pgwatch_sessions.web.http_server import CannotListenError, bind, url
 from tests.support.web import (
     PATIENCE,
     QUICK,
@@ -161,7 +162,7 @@ async def test_client_that_sends_on_without_reading_is_cut() -> None:
 @pytest.mark.promise("HTTP clients can neither stop nor delay it.")
 async def test_idle_connections_do_not_keep_prometheus_out() -> None:
     """Of very many idle connections the oldest are closed, and a scrape is answered at once."""
-    bounds = Bounds(deadline=30, connections=50)
+    bounds = Bounds(deadline=30, connections=40, turned_away=10)
     async with served(bounds=bounds) as client, AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(connected(client)) for _ in range(200)]
         async with asyncio.timeout(PATIENCE):
@@ -169,6 +170,38 @@ async def test_idle_connections_do_not_keep_prometheus_out() -> None:
             for reader, _ in idle[:150]:
                 assert await reader.read() == b""
         assert not any(reader.at_eof() for reader, _ in idle[151:])
+
+
+async def test_each_of_many_scrapes_at_once_gets_an_answer() -> None:
+    """None is reset. Those for which there is no room are answered 503 with Retry-After, and counted."""
+    refused = Refused()
+    async with served(bounds=Bounds(connections=50, turned_away=150), refused=refused) as client:
+        async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+            clients = [await stack.enter_async_context(connected(client)) for _ in range(200)]
+            for _, writer in clients:
+                writer.write(SCRAPE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            answers = [await reader.read() for reader, _ in clients]
+        busy = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
+        assert [answer[:15] for answer in answers if answer not in busy] == [b"HTTP/1.1 200 OK"] * (200 - len(busy))
+        assert len(busy) == refused.counts["too_many"] == 150
+        assert all(b"\r\nretry-after: 1\r\n" in answer for answer in busy)
+        assert (await client.get("/metrics")).status_code == 200
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(60.0, 503), (0.0, 200)])
+async def test_young_answers_are_not_interrupted(seconds: float, status: int) -> None:
+    """While each connection has an answer that is not taken yet, a new one is turned away; older answers give way."""
+    bounds, refused = Bounds(connections=2, young=seconds), Refused()
+    async with (
+        served(Watched(padding=20_000_000), bounds, refused=refused) as client,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(2):
+            reader, writer = await stack.enter_async_context(connected(client))
+            writer.write(SCRAPE)
+            assert await reader.readexactly(15) == b"HTTP/1.1 200 OK"
+        assert (await client.get("/healthz")).status_code == status
+    assert refused.counts["too_many"] == 1
 
 
 _SERVING = """

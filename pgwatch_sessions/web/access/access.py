@@ -5,6 +5,7 @@ cannot be used, that is logged once and the former configuration stays in use. A
 as if TLS or passwords were no longer wanted. So a change may add protection, but only a restart removes any.
 """
 
+import asyncio
 import base64
 import math
 import ssl
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pgwatch_sessions.logs import log_line
 from pgwatch_sessions.settings.errors import SettingError, SettingsError
 from pgwatch_sessions.settings.stamps import stamp
+from pgwatch_sessions.web.access.failed_logins import FailedLogins
 from pgwatch_sessions.web.access.logins import Logins, TooManyLoginsError
 from pgwatch_sessions.web.access.web_config import WebConfig, load_web_config
 from pgwatch_sessions.wording.event_lines import web_config_failed_line, web_config_reloaded_line
@@ -42,11 +44,21 @@ class Access:
         self._retry_at = math.inf
         self._logged_failure = ""
         self._log = structlog.get_logger()
+        self.failed_logins = FailedLogins(lambda *call: asyncio.get_running_loop().call_later(*call))
 
     @property
     def scheme(self) -> str:
         """Return how addresses begin. It never changes."""
         return "https" if self._config.tls else "http"
+
+    @property
+    def secret_files(self) -> tuple[tuple[Path, str], ...]:
+        """Return the files that only the daemon should read, each with what it holds."""
+        return self._config.secret_files
+
+    def asks_for_login(self) -> bool:
+        """Return whether every client needs a password or a certificate."""
+        return bool({"passwords", "RequireAndVerifyClientCert"} & self._config.protections)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the context for the next connection; None for plain HTTP."""
@@ -69,8 +81,10 @@ class Access:
         credentials = _credentials(Headers(scope=scope).getlist("authorization"))
         address, _ = scope["client"] or ("", 0)
         try:
-            if credentials and await self._logins.check(*credentials, address=address):
-                return None
+            if credentials:
+                if await self._logins.check(*credentials, address=address):
+                    return None
+                self.failed_logins.add(address)
         except TooManyLoginsError:
             text = "Too many logins at once; try again in a second.\n"
             return PlainTextResponse(text, status_code=429, headers={"Retry-After": "1"})

@@ -56,6 +56,8 @@ class WebConfig:
     protections: frozenset[str]
     #: The stamps of all files, taken before they were read.
     stamps: Mapping[Path, Stamp]
+    #: The files that only the daemon should read, each with what it holds.
+    secret_files: tuple[tuple[Path, str], ...]
 
 
 def load_web_config(path: Path) -> WebConfig:
@@ -83,7 +85,9 @@ def load_web_config(path: Path) -> WebConfig:
         "passwords": bool(users),
     }
     switched_on = frozenset(name for name, is_on in protections.items() if is_on)
-    return WebConfig(tls=tls, users=users, protections=switched_on, stamps=stamps)
+    secret_files = [(path, "password hashes")] if users else []
+    secret_files += [(files["key_file"], "a private key")] if files else []
+    return WebConfig(tls=tls, users=users, protections=switched_on, stamps=stamps, secret_files=tuple(secret_files))
 
 
 def _error(layer: Layer, path: tuple[str, ...], message: str) -> SettingError:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import yaml
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.support.certificates import hashed, trusting, write_certificate, write_plain_config, write_web_config
-from tests.support.daemons import daemon
+from tests.support.daemons import Daemon, daemon
 from tests.support.programs import environment, finished
 from tests.support.waiting import until
 
@@ -52,6 +53,64 @@ def test_both_addresses_speak_tls_and_need_passwords(postgres: Postgres, tmp_pat
     assert "$2b$" not in log
 
 
+def answer(watching: Daemon, path: str, host: str, auth: tuple[str, str] | None = None) -> httpx.Response:
+    """Ask under a name."""
+    return httpx.get(f"{watching.address}{path}", headers={"Host": host}, auth=auth)
+
+
+def test_only_names_of_this_machine_open_the_page() -> None:
+    """A page of others that has made its name mean 127.0.0.1 is refused; metrics and probes are answered."""
+    with daemon("--allowed-hosts", "*.internal, db", dsn=NO_SERVER) as watching:
+        for path in ("/", "/api/v1/sessions", "/runbooks/"):
+            refused = answer(watching, path, "evil.example")
+            assert (refused.status_code, refused.headers["Cache-Control"]) == (421, "no-store")
+            assert "allowed_hosts" in refused.text
+            for host in ("localhost", "127.0.0.1:9488", "monitor.internal", "db:80"):
+                assert answer(watching, path, host).status_code == 200
+        for path in ("/metrics", "/healthz"):
+            assert answer(watching, path, "evil.example").status_code == 200
+
+
+def test_an_address_for_other_machines_has_any_name_unless_names_are_given() -> None:
+    """Nobody knows in a container under which names it is reached."""
+    with daemon("--listen", "0.0.0.0:0", dsn=NO_SERVER) as watching:
+        assert answer(watching, "/", "anything.example").status_code == 200
+    with daemon("--listen", "0.0.0.0:0", "--allowed-hosts", "monitor.example", dsn=NO_SERVER) as watching:
+        assert answer(watching, "/", "anything.example").status_code == 421
+        assert answer(watching, "/", "monitor.example").status_code == 200
+        assert answer(watching, "/", "localhost").status_code == 200
+
+
+def test_what_others_can_read_is_said_at_the_start() -> None:
+    """Keys, hashes and passwords in files of everybody, and a page for other machines without a login; once each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        password = folder / "password"
+        password.write_text(SECRET)
+        web_config = write_web_config(folder, users={"prometheus": hashed(SECRET)})
+        key = folder / "server.key"
+        arguments = ("--web-config", str(web_config), "--password-file", str(password), "--listen", "0.0.0.0:0")
+        for file in (web_config, key, password):
+            file.chmod(0o644)
+        with daemon(*arguments, dsn=NO_SERVER) as watching:
+            said = {event["path"]: event["message"] for event in watching.events("secret_readable")}
+            assert not watching.events("login_missing")
+        assert said.keys() == {str(web_config), str(key), str(password)}
+        prefix = "every user of this machine can read"
+        assert said[str(key)] == f"{prefix} a private key in {key}; run: chmod o-r {key}"
+        assert said[str(web_config)].startswith(f"{prefix} password hashes in ")
+        for file in (web_config, key, password):
+            file.chmod(0o640)
+        with daemon(*arguments, dsn=NO_SERVER) as watching:
+            assert not watching.events("secret_readable")
+    with daemon("--listen", "0.0.0.0:0", dsn=NO_SERVER) as watching:
+        (said_of_page,) = watching.events("login_missing")
+        assert said_of_page["message"].startswith(f"the page at {watching.address} needs no login: ")
+    with daemon(dsn=NO_SERVER) as watching:
+        assert not watching.events("login_missing")
+
+
 def test_passwords_work_without_tls(tmp_path: Path) -> None:
     """A reverse proxy may speak TLS instead."""
     web_config = write_plain_config(tmp_path, users={"prometheus": hashed(SECRET)})
@@ -59,6 +118,21 @@ def test_passwords_work_without_tls(tmp_path: Path) -> None:
         assert watching.address.startswith("http://")
         assert watching.get("/metrics").status_code == 401
         assert httpx.get(f"{watching.address}/metrics", auth=("prometheus", SECRET)).status_code == 200
+        assert answer(watching, "/", "any.example", auth=("prometheus", SECRET)).status_code == 200
+
+
+def test_failed_logins_are_logged_and_counted(tmp_path: Path) -> None:
+    """With their address, and without anything that the client sent."""
+    web_config = write_plain_config(tmp_path, users={"prometheus": hashed(SECRET)})
+    with daemon("--web-config", str(web_config), dsn=NO_SERVER) as watching:
+        for password in ("wrong-one", "wr0ng-one"):
+            assert answer(watching, "/", "localhost", auth=("<b>\nroot", password)).status_code == 401
+        assert answer(watching, "/", "localhost").status_code == 401  # a browser asks without a login first
+        counted = "pgwatch_sessions_http_logins_failed_total 2.0\n"
+        until(lambda: counted in answer(watching, "/metrics", "localhost", auth=("prometheus", SECRET)).text)
+        (failed,) = watching.events("login_failed")
+        assert failed["message"] == "1 login from 127.0.0.1 failed: wrong user or password"
+        assert not re.search("root|wr[o0]ng-", watching.log.read_text())
 
 
 @pytest.mark.parametrize("command", ["run", "config"])

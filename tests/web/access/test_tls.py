@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pgwatch_sessions.web.http_server import Bounds
+from pgwatch_sessions.web.crowd import Bounds
 from tests.support.certificates import trusting, write_certificate, write_web_config
 from tests.support.guarded_server import BODY, PATIENCE, REQUEST, Reader, Writer, guarded, status
 
@@ -153,7 +153,7 @@ async def test_a_refused_client_is_told_why(tmp_path: Path) -> None:
 
 async def test_stalled_handshakes_do_not_keep_prometheus_out(tmp_path: Path) -> None:
     """Of a hundred clients that begin a handshake and go no further, the oldest give way to a scrape."""
-    bounds = Bounds(deadline=30, connections=64)
+    bounds = Bounds(deadline=30, connections=64, turned_away_with_tls=0)
     hello = begun_handshake()
     async with guarded(write_web_config(tmp_path), bounds) as client, AsyncExitStack() as stack:
         stalled = []
