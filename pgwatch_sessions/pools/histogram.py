@@ -1,6 +1,8 @@
 """Counts durations in buckets, for Prometheus and OpenTelemetry."""
 
-from bisect import bisect_left
+from bisect import bisect_right
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 #: Upper bounds in seconds. A wait takes milliseconds if all is well; a borrower that forgets to return takes minutes.
@@ -22,18 +24,31 @@ class Durations:
 
 
 class DurationCounts:
-    """Adds up durations. The caller holds a lock."""
+    """Adds up durations."""
 
-    __slots__ = ("_counts", "_sum")
+    __slots__ = ("_counts", "_sum", "new")
 
     def __init__(self) -> None:
+        #: Durations in seconds that are not counted yet. Any thread may append, and the garbage collector.
+        self.new: deque[float] = deque()
         self._counts = [0] * (len(BOUNDS) + 1)
         self._sum = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count a duration."""
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self._sum += seconds
+    def count_new(self) -> list[float]:
+        """Count the new durations, and return them. The caller holds a lock."""
+        counted: list[float] = []
+        with suppress(IndexError):  # until none is left
+            while True:
+                counted.append(self.new.popleft())
+        counted.sort()
+        total, below = sum(counted), 0
+        for bucket, bound in enumerate(BOUNDS):
+            number = bisect_right(counted, bound)
+            self._counts[bucket] += number - below
+            below = number
+        self._counts[-1] += len(counted) - below
+        self._sum += total
+        return counted
 
     def read(self) -> Durations:
         """Return the counts so far."""

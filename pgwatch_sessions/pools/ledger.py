@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pgwatch_sessions.pools.histogram import DurationCounts
 from pgwatch_sessions.pools.sites import CodePlace, Site, capture, capture_stack, resolve
@@ -65,7 +65,7 @@ class TimeKind(Enum):
 class Entry(NamedTuple):
     """A borrowed connection, in a form that is cheap to make."""
 
-    #: Increases with each borrow of the process.
+    #: No other borrow of the process has it.
     number: int
     #: What the pool calls the connection. Several entries have the same one only in a pool that shares a connection.
     connection: Hashable
@@ -78,12 +78,17 @@ class Entry(NamedTuple):
     detached: bool = False
 
 
+#: What the ledger keeps of a borrow: the number, connection, since, what `Ledger.where()` returned, tags and owner. An
+#: `Entry` is made of it when somebody reads: that takes as long as all the rest of a checkout's bookkeeping.
+Kept = tuple[int, Hashable, float, Any, TagSource | None, Callable[[], object] | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Borrowed:
     """A connection that is out, and who has it."""
 
     pool: str
-    #: Increases with each borrow of the process.
+    #: No other borrow of the process has it.
     number: int
     #: In seconds.
     age: float
@@ -110,16 +115,16 @@ class Ledger:
         capture: Capture = "site",
         limits: Callable[[], Limits] = Limits,
         idle: Callable[[set[Hashable]], int] = lambda _: 0,
-        still_out: Callable[[Entry], bool] | None = None,
+        still_out: Callable[[Hashable, Entry], bool] | None = None,
         counts_collected: bool = True,
         on_return: Callable[[Entry, bool], None] | None = None,
     ) -> None:
         """Begin with no connection.
 
         `idle` returns how many connections are open and not out, given those that are out. `still_out` tells at each
-        reading whether an entry is still right, for pools that do not report every return. Where it cannot tell a
-        return from a dropped connection, set `counts_collected` to False. `on_return` is called with each entry that
-        ends, and with whether the garbage collector returned it; it may run inside the garbage collector.
+        reading whether an entry is still right, given its key too, for pools that do not report every return. Where it
+        cannot tell a return from a dropped connection, set `counts_collected` to False. `on_return` is called with each
+        entry that ends, and with whether the garbage collector returned it; it may run inside the garbage collector.
         """
         self.name = name
         self.kind = kind
@@ -129,7 +134,11 @@ class Ledger:
         self.keep: object = None
         #: The objects that `remember()` got, by id. It stays the same dict, so that a listener can keep it.
         self.known_records: dict[int, weakref.ref[object]] = {}
-        self._capture = capture
+        #: Since when calls wait for a connection, by time.monotonic(). The key is a number out of `numbers`, which
+        #: `borrow()` or `end_wait()` takes. It stays the same dict, too.
+        self.waits: dict[int, float] = {}
+        #: Returns who called the function that calls it, in the form and as far as it is kept.
+        self.where: Callable[[], Any] = _WHERE[capture]
         self._limits = limits
         self._idle = idle
         self._still_out = still_out
@@ -141,16 +150,17 @@ class Ledger:
     def forget(self) -> None:
         """Start over with no connection and all counts 0. The child of a fork does: its parent has the connections."""
         self._lock = threading.RLock()
-        self._entries: dict[Hashable, Entry] = {}
-        self._detached: dict[Hashable, Entry] = {}
+        self._kept: dict[Hashable, Kept] = {}
+        self._detached: dict[Hashable, Kept] = {}
         self.known_records.clear()
-        self._waits: dict[int, float] = {}
+        self.waits.clear()
         self._ends = dict.fromkeys(WaitEnd, 0)
         self._collected = 0
         self._detached_count = 0
-        self._create_time = DurationCounts()
-        self._wait_time = DurationCounts()
-        self._use_time = DurationCounts()
+        self._times = {kind: DurationCounts() for kind in TimeKind}
+        self._created = self._times[TimeKind.CREATE].new
+        self._waited = self._times[TimeKind.WAIT].new
+        self._used = self._times[TimeKind.USE].new
         self._samples: deque[tuple[TimeKind, float]] = deque(maxlen=_MOST_SAMPLES)
 
     def switch_off(self, error: Exception) -> None:
@@ -160,89 +170,68 @@ class Ledger:
             logger.error("the pool %s is no longer watched: error in pgwatch_sessions.pools", self.name, exc_info=error)
             self.forget()
 
-    def begin_wait(self) -> int:
-        """Note that a call waits for a connection. Return what `borrow()` or `end_wait()` takes."""
-        number = next(_numbers)
-        self._waits[number] = monotonic()
-        return number
-
     def end_wait(self, number: int, end: WaitEnd) -> None:
         """Note that a wait is over without a connection, and why."""
-        if self._waits.pop(number, None) is not None:  # else it began before a fork
+        if self.waits.pop(number, None) is not None:  # else it began before a fork
             with self._lock:
                 self._ends[end] += 1
 
-    def places(self) -> tuple[CodePlace, ...]:
-        """Return where the caller of the pool is, as far as it is to be kept."""
-        if self._capture == "site":
-            place = capture(skip=_OWN_FRAMES)
-            return () if place is None else (place,)
-        return capture_stack() if self._capture == "stack" else ()
-
     def borrow(
         self,
-        connection: Hashable,
-        *,
-        key: Hashable = None,
+        key: Hashable,
+        where: Any = None,
         owner: Callable[[], object] | None = None,
-        places: tuple[CodePlace, ...] | None = None,
-        wait: int | None = None,
+        number: int | None = None,
+        connection: Hashable = None,
     ) -> None:
-        """Note that this call's caller has a connection, and that a wait is over that `begin_wait()` began.
+        """Note that a connection is out, and that the wait of that number is over.
 
-        `key` identifies the borrow, if a connection can be out several times; by default it is the connection.
-        `places` is where the borrower is, if it is not on the stack.
+        `key` identifies the borrow, and the connection, too, unless `connection` does. `where` is what `where()`
+        returned to the method that the application called.
         """
-        if key is None:
-            key = connection
-        if places is None:
-            places = self.places()
         now = monotonic()
-        begun = None if wait is None else self._waits.pop(wait, None)
+        if number is None:
+            number = next(numbers)
+        begun = self.waits.pop(number, None)
         if begun is not None:
-            with self._lock:
-                self._wait_time.add(now - begun)
-            if Ledger.keeps_samples:
-                self._samples.append((TimeKind.WAIT, now - begun))
-        before = self._entries.pop(key, None) if self._entries else None
-        # Entry(…) would call a function written in Python.
-        self._entries[key] = _new_tuple(
-            Entry, (next(_numbers), connection, now, places, current_tags.get(), owner, False)
-        )
-        if before is not None:  # it came back without a report
-            self._end(before, now)
+            self._waited.append(now - begun)
+        if key in self._kept:  # it came back without a report
+            self.give_back(key)
+        self._kept[key] = (number, key if connection is None else connection, now, where, current_tags.get(), owner)
 
-    def give_back(self, key: Hashable) -> None:
+    def give_back(self, key: Hashable, among: dict[Hashable, Kept] | None = None) -> None:
         """Note that a connection came back. A key that is not out changes nothing."""
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._end(entry, monotonic())
+        kept = (self._kept if among is None else among).pop(key, None)
+        if kept is None:
+            return
+        _, _, since, _, _, owner = kept
+        self._used.append(monotonic() - since)
+        if len(self._used) >= _MOST_NEW:
+            self._count_times()
+        collected = owner is not None and owner() is None and self._counts_collected
+        if collected:
+            with self._lock:
+                self._collected += 1
+        if self._on_return is not None:
+            self._on_return(self._entry(kept), collected)
 
     def detach(self, connection: Hashable) -> None:
         """Note that the pool gave up a connection. The borrower still has it, until `close_detached(connection)`."""
-        entry = self._entries.pop(connection, None)
         with self._lock:
             self._detached_count += 1
-        if entry is None:
-            return
-        if entry.owner is not None and entry.owner() is None:
-            self._end(entry, monotonic())
-        else:
-            self._detached[connection] = entry._replace(detached=True)
+        kept = self._kept.pop(connection, None)
+        if kept is not None:
+            self._detached[connection] = kept
+            if _is_gone(kept):
+                self.close_detached(connection)
 
     def close_detached(self, connection: Hashable) -> None:
         """Note that a detached connection was closed."""
-        entry = self._detached.pop(connection, None)
-        if entry is not None:
-            self._end(entry, monotonic())
+        self.give_back(connection, self._detached)
 
     def created(self, seconds: float) -> None:
         """Note how long it took to open a connection."""
-        seconds = max(0.0, seconds)
-        with self._lock:
-            self._create_time.add(seconds)
-        if Ledger.keeps_samples:
-            self._samples.append((TimeKind.CREATE, seconds))
+        self._created.append(max(0.0, seconds))
 
     def remember(self, record: object) -> None:
         """Keep a weak reference to an object in which the pool keeps a connection."""
@@ -261,12 +250,13 @@ class Ledger:
         limits = self._limits()
         idle = self._idle(out)
         with self._lock:
+            self._count_times()
             return PoolSnapshot(
                 name=self.name,
                 kind=self.kind,
                 used=len(out),
                 idle=idle,
-                pending=len(self._waits),
+                pending=len(self.waits),
                 overflow=None if limits.size is None else max(0, len(out) + idle - limits.size),
                 limits=limits,
                 timed_out=self._ends[WaitEnd.TIMED_OUT],
@@ -275,9 +265,9 @@ class Ledger:
                 collected=self._collected,
                 detached=self._detached_count,
                 detached_open=detached_open,
-                create_time=self._create_time.read(),
-                wait_time=self._wait_time.read(),
-                use_time=self._use_time.read(),
+                create_time=self._times[TimeKind.CREATE].read(),
+                wait_time=self._times[TimeKind.WAIT].read(),
+                use_time=self._times[TimeKind.USE].read(),
             )
 
     def borrowed(self, older_than: float = 0.0) -> tuple[Borrowed, ...]:
@@ -293,34 +283,45 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """Return what is out, without detached connections, after ending what came back without a report."""
         if self._still_out is not None:
-            for key, entry in list(self._entries.items()):
-                if not self._still_out(entry) and self._entries.get(key) is entry:
+            for key, kept in list(self._kept.items()):
+                if not self._still_out(key, self._entry(kept)) and self._kept.get(key) is kept:
                     self.give_back(key)
-        return list(self._entries.values())
+        return [self._entry(kept) for kept in list(self._kept.values())]
 
     def _detached_entries(self) -> list[Entry]:
         """Return the detached connections that are open; one whose owner is gone was closed with it."""
-        for connection, entry in list(self._detached.items()):
-            if entry.owner is not None and entry.owner() is None:
+        for connection, kept in list(self._detached.items()):
+            if _is_gone(kept):
                 self.close_detached(connection)
-        return list(self._detached.values())
+        return [self._entry(kept, detached=True) for kept in list(self._detached.values())]
 
     def take_samples(self) -> list[tuple[TimeKind, float]]:
         """Return each duration in seconds since the last call, and forget them."""
+        self._count_times()
         return [self._samples.popleft() for _ in range(len(self._samples))]
 
-    def _end(self, entry: Entry, now: float) -> None:
-        owner = entry.owner
-        collected = owner is not None and owner() is None and self._counts_collected
-        seconds = now - entry.since
+    def _count_times(self) -> None:
+        """Count the durations that are new. Not at each checkout, because to count many together is cheaper."""
         with self._lock:
-            self._use_time.add(seconds)
-            if collected:
-                self._collected += 1
-        if Ledger.keeps_samples:
-            self._samples.append((TimeKind.USE, seconds))
-        if self._on_return is not None:
-            self._on_return(entry, collected)
+            for kind, times in self._times.items():
+                new = times.count_new()
+                if Ledger.keeps_samples:
+                    self._samples.extend((kind, seconds) for seconds in new)
+
+    def _entry(self, kept: Kept, *, detached: bool = False) -> Entry:
+        number, connection, since, where, tags, owner = kept
+        places = () if where is None else where if self.where is capture_stack else (where,)
+        return Entry(number, connection, since, places, tags, owner, detached)
+
+
+def _is_gone(kept: Kept) -> bool:
+    """Tell whether nobody holds the connection any more."""
+    owner = kept[-1]
+    return owner is not None and owner() is None
+
+
+def _nowhere() -> None:
+    """Return nothing, instead of where the caller is."""
 
 
 def borrowed_of(pool: str, entry: Entry, now: float) -> Borrowed:
@@ -344,15 +345,16 @@ def _tags(source: TagSource | None) -> Mapping[str, str]:
         return {}
 
 
+_WHERE: Mapping[Capture, Callable[[], Any]] = {"site": capture, "stack": capture_stack, "off": _nowhere}
+
 #: If nobody takes them, the oldest are dropped.
 _MOST_SAMPLES = 10_000
 
-#: The frames between the search for the borrower and the method that the application has called: those of `capture()`,
-#: of `places()` and of its caller.
-_OWN_FRAMES = 3
+#: So many durations of use are counted together; a reading counts those that there are.
+_MOST_NEW = 100
 
-_numbers = itertools.count(1)
-_new_tuple = tuple.__new__
+#: A number for each wait and borrow of the process.
+numbers = itertools.count(1)
 _ledgers: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
 
 

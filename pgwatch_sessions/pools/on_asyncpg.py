@@ -5,6 +5,7 @@ closed or killed while it is out frees its place in the pool without a release: 
 entry is still right.
 """
 
+from collections.abc import Hashable
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
@@ -13,12 +14,11 @@ from urllib.parse import urlsplit
 from asyncpg.pool import Pool
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, wait_end
-from pgwatch_sessions.pools.sites import CodePlace
+from pgwatch_sessions.pools.ledger import Entry, Ledger, numbers, wait_end
 from pgwatch_sessions.pools.snapshot import Limits
 
 #: Where `acquire()` was called. Before Python 3.12, `asyncio.wait_for` awaits it in a task without the caller's stack.
-_asked_from: ContextVar[tuple[CodePlace, ...]] = ContextVar("pgwatch_sessions_pools_asked_from", default=())
+_asked_from: ContextVar[Any] = ContextVar("pgwatch_sessions_pools_asked_from", default=None)
 
 
 def attach(pool: Any, options: Options) -> Attachment:
@@ -66,7 +66,7 @@ def _watched(base: Any, ledger: Ledger) -> Any:
             return await base.release(self, connection, timeout=timeout)
         finally:
             # It is still out if this task was cancelled: asyncpg goes on with the release.
-            if ledger.on and getattr(connection, "_con", None) is None:
+            if getattr(connection, "_con", None) is None:
                 ledger.give_back(id(connection))
 
     async def _get_new_connection(self: Any) -> Any:
@@ -88,7 +88,7 @@ def _acquire_method(base: Any, ledger: Ledger) -> Any:
     def acquire(self: Any, *, timeout: float | None = None) -> Any:
         if ledger.on:
             try:
-                _asked_from.set(ledger.places())
+                _asked_from.set(ledger.where())
             except Exception as error:  # noqa: BLE001  # the application must get its connection
                 ledger.switch_off(error)
         return base.acquire(self, timeout=timeout)
@@ -97,18 +97,21 @@ def _acquire_method(base: Any, ledger: Ledger) -> Any:
 
 
 def _acquiring_method(base: Any, ledger: Ledger) -> Any:
+    waits = ledger.waits
+
     async def _acquire(self: Any, timeout: float | None) -> Any:  # noqa: ASYNC109  # asyncpg's own signature
         if not ledger.on:
             return await base._acquire(self, timeout)  # noqa: SLF001  # it is wrapped here
-        wait = ledger.begin_wait()
+        number = next(numbers)
+        waits[number] = monotonic()
         try:
             proxy = await base._acquire(self, timeout)  # noqa: SLF001  # it is wrapped here
         except BaseException as error:
-            ledger.end_wait(wait, wait_end(error, TimeoutError))
+            ledger.end_wait(number, wait_end(error, TimeoutError))
             raise
         try:
-            holder = proxy._holder  # noqa: SLF001  # the pool keeps it; before asyncpg 0.31 it has no weak references
-            ledger.borrow(id(proxy), owner=lambda: holder, places=_asked_from.get(), wait=wait)
+            # The pool keeps the holder; the proxy is the borrower's, and before asyncpg 0.31 has no weak references.
+            ledger.borrow(id(proxy), _asked_from.get(), None, number, proxy._holder)  # noqa: SLF001  # as said
         except Exception as error:  # noqa: BLE001  # the application must get its connection
             ledger.switch_off(error)
         return proxy
@@ -116,11 +119,10 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
     return _acquire
 
 
-def _still_out(entry: Entry) -> bool:
-    holder: Any = entry.owner and entry.owner()
-    if holder is None or holder._in_use is None:  # noqa: SLF001  # asyncpg tells only how many are idle
-        return False
-    return id(holder._proxy) == entry.connection  # noqa: SLF001
+def _still_out(key: Hashable, entry: Entry) -> bool:
+    holder: Any = entry.connection
+    # asyncpg tells only how many are idle.
+    return holder._in_use is not None and id(holder._proxy) == key  # noqa: SLF001  # as said
 
 
 def _default_name(pool: Any) -> str:

@@ -7,6 +7,7 @@ its place in the pool is lost. Readings count such a connection as returned by t
 """
 
 import weakref
+from collections.abc import Hashable
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,7 @@ from psycopg_pool import (
 )
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, wait_end
+from pgwatch_sessions.pools.ledger import Entry, Ledger, numbers, wait_end
 from pgwatch_sessions.pools.snapshot import Limits
 
 
@@ -63,16 +64,22 @@ def _watched(base: Any, ledger: Ledger, *, asynchronous: bool) -> Any:
 
 
 def _sync_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
+    waits = ledger.waits
+
     def getconn(self: Any, timeout: float | None = None) -> Any:
         if not ledger.on:
             return base.getconn(self, timeout)
-        wait = ledger.begin_wait()
+        number = next(numbers)
+        waits[number] = monotonic()
         try:
             connection = base.getconn(self, timeout)
         except BaseException as error:
-            ledger.end_wait(wait, wait_end(error, PoolTimeout))
+            ledger.end_wait(number, wait_end(error, PoolTimeout))
             raise
-        _borrow(ledger, connection, wait)
+        try:
+            ledger.borrow(id(connection), ledger.where(), weakref.ref(connection), number)
+        except Exception as error:  # noqa: BLE001  # the application must get its connection
+            ledger.switch_off(error)
         return connection
 
     def putconn(self: Any, conn: Any) -> None:
@@ -90,16 +97,22 @@ def _sync_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
 
 
 def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
+    waits = ledger.waits
+
     async def getconn(self: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109  # psycopg_pool's own signature
         if not ledger.on:
             return await base.getconn(self, timeout)
-        wait = ledger.begin_wait()
+        number = next(numbers)
+        waits[number] = monotonic()
         try:
             connection = await base.getconn(self, timeout)
         except BaseException as error:
-            ledger.end_wait(wait, wait_end(error, PoolTimeout))
+            ledger.end_wait(number, wait_end(error, PoolTimeout))
             raise
-        _borrow(ledger, connection, wait)
+        try:
+            ledger.borrow(id(connection), ledger.where(), weakref.ref(connection), number)
+        except Exception as error:  # noqa: BLE001  # the application must get its connection
+            ledger.switch_off(error)
         return connection
 
     async def putconn(self: Any, conn: Any) -> None:
@@ -116,14 +129,7 @@ def _async_methods(base: Any, ledger: Ledger) -> dict[str, Any]:
     return {"getconn": getconn, "putconn": putconn, "_connect": _connect}
 
 
-def _borrow(ledger: Ledger, connection: Any, wait: int) -> None:
-    try:
-        ledger.borrow(id(connection), owner=weakref.ref(connection), wait=wait)
-    except Exception as error:  # noqa: BLE001  # the application must get its connection
-        ledger.switch_off(error)
-
-
-def _still_out(entry: Entry) -> bool:
+def _still_out(_: Hashable, entry: Entry) -> bool:
     return entry.owner is not None and entry.owner() is not None
 
 

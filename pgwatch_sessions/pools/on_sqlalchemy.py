@@ -16,6 +16,7 @@ Facts about the events, the same in SQLAlchemy 2.0 and 2.1:
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Engine, event, exc
@@ -23,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from pgwatch_sessions.pools.attachment import Attachment, Options
-from pgwatch_sessions.pools.ledger import Entry, Ledger, logger, wait_end
+from pgwatch_sessions.pools.ledger import Entry, Ledger, logger, numbers, wait_end
 from pgwatch_sessions.pools.snapshot import Limits
 
 _MARK = "_pgwatch_sessions_ledger"
@@ -114,7 +115,7 @@ def _checkout_listener(ledger: Ledger) -> Callable[..., None]:
 
     def checkout(connection: Any, record: Any, fairy: Any) -> None:
         ledger.remember(record)
-        ledger.borrow(id(connection), owner=weakref.ref(fairy, _when_collected))
+        ledger.borrow(id(connection), ledger.where(), weakref.ref(fairy, _when_collected))
 
     return _never_raising(ledger, checkout)
 
@@ -170,22 +171,22 @@ def _wrap_connect(pool: Pool, ledger: Ledger, *, shared: bool) -> bool:
 
 
 def _connect_method(base: Any, ledger: Ledger, *, shared: bool) -> Callable[[Any], Any]:
+    waits = ledger.waits
+
     def connect(self: Any) -> Any:
         if not ledger.on:
             return base.connect(self)
-        wait = ledger.begin_wait()
+        number = next(numbers)
+        waits[number] = monotonic()
         try:
             fairy = base.connect(self)
         except BaseException as error:
-            ledger.end_wait(wait, wait_end(error, exc.TimeoutError))
+            ledger.end_wait(number, wait_end(error, exc.TimeoutError))
             raise
         try:
-            ledger.borrow(
-                id(fairy.dbapi_connection),
-                key=id(fairy) if shared else None,
-                owner=weakref.ref(fairy, _when_collected),
-                wait=wait,
-            )
+            connection = id(fairy.dbapi_connection)
+            key = id(fairy) if shared else connection
+            ledger.borrow(key, ledger.where(), weakref.ref(fairy, _when_collected), number, connection)
         except Exception as error:  # noqa: BLE001  # the application must get its connection
             ledger.switch_off(error)
         return fairy
@@ -193,7 +194,7 @@ def _connect_method(base: Any, ledger: Ledger, *, shared: bool) -> Callable[[Any
     return connect
 
 
-def _still_shared(entry: Entry) -> bool:
+def _still_shared(_: Hashable, entry: Entry) -> bool:
     """Tell whether a borrower of a StaticPool still has the connection."""
     fairy: Any = entry.owner and entry.owner()
     return fairy is not None and fairy.is_valid and fairy.driver_connection is not None

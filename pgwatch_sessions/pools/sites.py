@@ -30,7 +30,7 @@ class Site:
         return f"{self.file}:{self.line} in {self.function}"
 
 
-def capture(without: Container[CodeType] | None = None, *, skip: int = 0) -> CodePlace | None:
+def capture(without: Container[CodeType] = (), skip: int = 2) -> CodePlace | None:
     """Return the innermost place in the application's code, without libraries; None if there is only library code.
 
     `without` is code of the application that lends connections, such as a pool class of its own. `skip` is how many
@@ -49,11 +49,10 @@ def capture(without: Container[CodeType] | None = None, *, skip: int = 0) -> Cod
         while frame is not None:
             code = frame.f_code
             kind = _kinds.get(code.co_filename) or _kind(code.co_filename)
-            if kind == _APPLICATION or (kind == _GENERATED and frame.f_globals.get("__name__") == "__main__"):
-                if without is None or code not in without:
+            if kind != _LIBRARY and code not in without and (kind != _GENERATED or _is_main(frame)):
+                if kind != _INSTALLED:
                     return code, frame.f_lasti
-            elif kind == _INSTALLED and installed is None and (without is None or code not in without):
-                installed = code, frame.f_lasti
+                installed = installed or (code, frame.f_lasti)
             frame = frame.f_back
         greenlet = sys.modules.get("greenlet")
         if greenlet is None:
@@ -79,7 +78,7 @@ def capture_stack(limit: int = 20) -> tuple[CodePlace, ...]:
             continue
         code = frame.f_code
         kind = _kinds.get(code.co_filename) or _kind(code.co_filename)
-        if kind == _APPLICATION or (kind == _GENERATED and frame.f_globals.get("__name__") == "__main__"):
+        if kind == _APPLICATION or (kind == _GENERATED and _is_main(frame)):
             places.append((code, frame.f_lasti))
         frame = frame.f_back
     if not places and (only := capture()) is not None:
@@ -146,6 +145,11 @@ def _kind(filename: str) -> int:
         _kinds.clear()
     _kinds[filename] = kind
     return kind
+
+
+def _is_main(frame: FrameType) -> bool:
+    """Tell whether code without a file is the program itself, as of `python -c`."""
+    return frame.f_globals.get("__name__") == "__main__"
 
 
 def _working_directory() -> str | None:

@@ -94,10 +94,10 @@ def test_an_error_of_ours_does_not_reach_the_application(
     """It is logged once, and the pool is not watched any more."""
     handle = instrument(engine)
 
-    def broken(**_: object) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(pgwatch_sessions.pools.ledger, "capture", broken)
+    monkeypatch.setattr(pgwatch_sessions.pools.ledger.Ledger, "borrow", broken)
     for _ in range(2):
         with engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT 1").scalar() == 1

@@ -1,19 +1,28 @@
 import gc
 import os
 import threading
+import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd, current_tags
+from pgwatch_sessions.pools.ledger import Entry, Ledger, WaitEnd, current_tags, numbers
 from pgwatch_sessions.pools.snapshot import Limits
 
 
 def a_ledger(*, idle: int = 0, **options: Any) -> Ledger:
     """Return a ledger of a pool with so many idle connections."""
     return Ledger("orders", kind="test", idle=lambda _: idle, **options)
+
+
+def begin_wait(ledger: Ledger) -> int:
+    """Wait for a connection, and return the number of the wait."""
+    number = next(numbers)
+    ledger.waits[number] = monotonic()
+    return number
 
 
 class Held:
@@ -74,7 +83,11 @@ def test_a_record_is_forgotten_when_the_pool_drops_it(ledger: Ledger) -> None:
 @pytest.mark.usefixtures("tagged")
 def test_a_borrower_has_a_line_tags_and_an_age(ledger: Ledger) -> None:
     """A leak's address is the line that borrowed, and the request that it did so for."""
-    ledger.borrow(1)
+
+    def getconn() -> None:
+        ledger.borrow(1, ledger.where())
+
+    getconn()
 
     (borrowed,) = ledger.borrowed()
     assert borrowed.site is not None
@@ -99,7 +112,7 @@ def test_as_much_of_the_borrower_is_kept_as_was_asked_for(capture: str) -> None:
     ledger = a_ledger(capture=capture)
 
     def handler() -> None:
-        ledger.borrow(1)
+        ledger.borrow(1, ledger.where())
 
     handler()
     (borrowed,) = ledger.borrowed()
@@ -150,7 +163,7 @@ def test_a_connection_that_is_detached_because_its_owner_is_gone_was_collected(l
 @pytest.mark.parametrize("end", WaitEnd)
 def test_a_wait_without_a_connection_is_counted_by_its_reason(ledger: Ledger, end: WaitEnd) -> None:
     """Only waits that got a connection are in the histogram."""
-    ledger.end_wait(ledger.begin_wait(), end)
+    ledger.end_wait(begin_wait(ledger), end)
 
     now = ledger.snapshot()
     assert (now.timed_out, now.cancelled_waits, now.failed_waits, now.pending, now.wait_time.count) == (
@@ -164,16 +177,16 @@ def test_a_wait_without_a_connection_is_counted_by_its_reason(ledger: Ledger, en
 
 def test_a_call_is_pending_until_it_has_a_connection(ledger: Ledger) -> None:
     """Pending requests are OpenTelemetry's."""
-    wait = ledger.begin_wait()
+    wait = begin_wait(ledger)
     assert ledger.snapshot().pending == 1
-    ledger.borrow(1, wait=wait)
+    ledger.borrow(1, number=wait)
     assert (ledger.snapshot().pending, ledger.snapshot().wait_time.count) == (0, 1)
 
 
 def test_a_shared_connection_is_used_once_however_many_have_it(ledger: Ledger) -> None:
     """SQLAlchemy's StaticPool gives all borrowers one connection."""
-    ledger.borrow("shared", key="first")
-    ledger.borrow("shared", key="second")
+    ledger.borrow("first", connection="shared")
+    ledger.borrow("second", connection="shared")
 
     assert (ledger.snapshot().used, len(ledger.borrowed())) == (1, 2)
 
@@ -182,8 +195,8 @@ def test_an_entry_that_the_pool_says_is_back_ends_at_the_next_reading() -> None:
     """A connection of asyncpg that is closed while it is out comes back without a release."""
     out = {1, 2}
 
-    def still_out(entry: Entry) -> bool:
-        return entry.connection in out
+    def still_out(key: Hashable, entry: Entry) -> bool:
+        return key in out and entry.connection in out
 
     ledger = a_ledger(still_out=still_out)
     ledger.borrow(1)
@@ -197,7 +210,7 @@ def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger
     """The connections are the parent's."""
     ledger.remember(ledger)
     ledger.borrow(1)
-    wait = ledger.begin_wait()
+    wait = begin_wait(ledger)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -217,6 +230,29 @@ def test_the_child_of_a_fork_begins_with_nothing_and_its_parent_keeps_all(ledger
     assert (ledger.snapshot().used, ledger.snapshot().pending) == (1, 1)
 
 
+def test_a_duration_as_long_as_a_bound_is_in_the_bucket_of_that_bound(ledger: Ledger) -> None:
+    """As in Prometheus, where a bound is called `le`."""
+    for seconds in (301, 0.005, 0.0):
+        ledger.created(seconds)
+
+    created = ledger.snapshot().create_time
+    assert (created.counts, created.sum) == ((1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), 301.005)
+    assert ledger.snapshot().create_time == created
+
+
+def test_durations_do_not_pile_up_if_nobody_reads_them(ledger: Ledger) -> None:
+    """An application may be instrumented without a scrape."""
+    tracemalloc.start()
+    for _ in range(20_000):
+        ledger.borrow(1, number=begin_wait(ledger))
+        ledger.give_back(1)
+    more, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert more < 100_000
+    assert (ledger.snapshot().wait_time.count, ledger.snapshot().use_time.count) == (20_000, 20_000)
+
+
 def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(ledger: Ledger) -> None:
     """The owner is in a cycle, so a collection in any thread, at any line, ends the borrow."""
 
@@ -225,7 +261,7 @@ def test_nothing_is_lost_while_threads_borrow_and_the_garbage_collector_returns(
             held = Held()
             held.cycle = held  # type: ignore[attr-defined]  # a cycle to collect
             key = (thread, round_number)
-            ledger.borrow(key, owner=weakref.ref(held), wait=ledger.begin_wait())
+            ledger.borrow(key, owner=weakref.ref(held), number=begin_wait(ledger))
             weakref.finalize(held, ledger.give_back, key)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

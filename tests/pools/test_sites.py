@@ -8,7 +8,13 @@ from types import ModuleType
 
 from sqlalchemy.util import greenlet_spawn
 
-from pgwatch_sessions.pools.sites import CodePlace, Site, capture, capture_stack, resolve
+from pgwatch_sessions.pools import sites
+from pgwatch_sessions.pools.sites import CodePlace, Site, capture_stack, resolve
+
+
+def capture() -> CodePlace | None:
+    """Look for the borrower as the method of a pool does, which is passed over."""
+    return sites.capture()
 
 
 def _line() -> int:
@@ -81,15 +87,15 @@ def test_an_application_in_site_packages_is_found_if_nothing_else_is(tmp_path: P
     )
     library = _compiled(
         tmp_path / "site-packages" / "psycopg_pool" / "pool.py",
-        "from pgwatch_sessions.pools.sites import capture\nimport threading\n"
-        "def in_thread(call):\n"
+        "import threading\n"
+        "def in_thread(call, capture):\n"
         "    got = []\n"
         "    thread = threading.Thread(target=lambda: got.append(call(capture)))\n"
         "    thread.start(); thread.join()\n"
         "    return got[0]\n",
     )
 
-    assert str(_site(library.in_thread(application.read_order))) == "shop/orders.py:3 in read_order"
+    assert str(_site(library.in_thread(application.read_order, capture))) == "shop/orders.py:3 in read_order"
 
 
 def test_a_thread_of_library_code_only_has_no_site(tmp_path: Path) -> None:
@@ -144,11 +150,11 @@ def test_code_that_lends_connections_can_be_left_out() -> None:
     """An application's own pool class is not the borrower."""
 
     def lend() -> CodePlace | None:
-        return capture({lend.__code__})
+        return sites.capture({lend.__code__}, skip=1)
 
     assert _site(lend()).function == "test_code_that_lends_connections_can_be_left_out"
 
 
 def test_more_frames_than_there_are_cannot_be_skipped() -> None:
     """A greenlet begins with none."""
-    assert _site(capture(skip=10_000)).function == "test_more_frames_than_there_are_cannot_be_skipped"
+    assert _site(sites.capture(skip=10_000)).function == "test_more_frames_than_there_are_cannot_be_skipped"
