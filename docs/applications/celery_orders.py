@@ -16,7 +16,7 @@ app = Celery("orders", broker=os.environ.get("CELERY_BROKER", "memory://"))
 
 @app.task(name="orders.read")
 def read_order(order: int) -> int:
-    """Read one order. APScheduler and arq have no such signal: `with job("orders.read"): …` inside the function."""
+    """Read one order."""
     with engine.connect() as connection:
         found = connection.scalar(text("SELECT cents FROM orders WHERE id = :order"), {"order": order})
     return int(found or 0)

@@ -91,6 +91,40 @@ SAMPLES = (
         "with engine.connect()",
         "read_order",
     ),
+    Sample(
+        "apscheduler_orders",
+        "import apscheduler_orders as sample\n"
+        "from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED\n"
+        "from datetime import datetime\n"
+        "scheduler = sample.scheduler\n"
+        "def ended(event):\n"
+        "    print(event.exception or event.retval, flush=True)\n"
+        "    scheduler.shutdown(wait=False)\n"
+        "scheduler.add_listener(ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)\n"
+        "scheduler.get_job('orders.read').modify(next_run_time=datetime.now().astimezone())\n"
+        "scheduler.start()",
+        "postgresql+psycopg",
+        "orders-scheduler",
+        "orders.read",
+        "with job(",
+        "read_order",
+    ),
+    Sample(  # called as arq's worker calls it, which would need Redis
+        "arq_orders",
+        "import asyncio, arq_orders as sample\n"
+        "async def work():\n"
+        "    context = {}\n"
+        "    await sample.Worker.on_startup(context)\n"
+        "    (read_order,) = sample.Worker.functions\n"
+        "    print(await asyncio.create_task(read_order({**context, 'job_id': 'a1'}, 7)))\n"
+        "    await sample.Worker.on_shutdown(context)\n"
+        "asyncio.run(work())",
+        "postgresql",
+        "orders-queue",
+        "orders.read",
+        "async with context",
+        "read_order",
+    ),
 )
 
 
