@@ -30,8 +30,9 @@ _GAUGES_OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
 def publish_multiprocess(every: float = 5.0) -> None:
     """Write the numbers of this process's pools every so many seconds. A second call changes nothing.
 
-    Limits are added up, too: `db_client_connection_max` is what all workers together may open. Workers that have died
-    leave the gauges; what they counted stays in the counters.
+    Limits are added up, too: `db_client_connection_max` is what all workers together may open, and their master, if it
+    made its pool before it forked them. Workers that have died leave the gauges; what they counted stays in the
+    counters.
     """
     if not os.environ.get(_FOLDER):
         raise RuntimeError(f"{_FOLDER} is not set: without it, register PoolCollector() instead")
