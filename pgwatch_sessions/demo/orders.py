@@ -13,7 +13,7 @@ from sqlalchemy import ForeignKey, PoolProxiedConnection, func, insert, make_url
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from pgwatch_sessions.pools import instrument, tag_statements
 
@@ -44,7 +44,7 @@ class Order(Base):
     currency: Mapped[str]
 
 
-class MeasuredPool(AsyncAdaptedQueuePool):
+class MeasuredQueuePool(QueuePool):
     """A pool that measures how long requests wait for a connection."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -70,6 +70,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         since = time.monotonic() - window
         waits = sorted(wait for at, wait in self.waits if at >= since)
         return waits[int(0.95 * len(waits))] if waits else 0.0
+
+
+class MeasuredPool(MeasuredQueuePool, AsyncAdaptedQueuePool):
+    """The same for asynchronous engines."""
 
 
 def engine_from_environment() -> AsyncEngine:

@@ -10,10 +10,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from pgwatch_sessions.demo.orders import MeasuredQueuePool
 from tests.bench.processes import result_of
 from tests.claims.claim import Claim, Outcome, verdict_of
 from tests.claims.laboratory import Laboratory, watched_database
-from tests.claims.services.engines import ORDER, MeasuredPool, measured_engine
+from tests.claims.services.engines import ORDER, measured_engine
 
 _REQUESTS, _FEW = 1000, 10
 _SIZE, _OVERFLOW = 5, 10
@@ -127,7 +128,7 @@ def _leaking(engine: Engine, kept: list[Session] | None) -> Callable[[], Corouti
 
 
 def _out(engine: Engine) -> int:
-    assert isinstance(engine.pool, MeasuredPool)
+    assert isinstance(engine.pool, MeasuredQueuePool)
     return engine.pool.checkedout()
 
 
@@ -148,7 +149,7 @@ def _run(
 
     before = _out(fixture)
     asyncio.run(all_at_once())
-    assert isinstance(engine.pool, MeasuredPool)
+    assert isinstance(engine.pool, MeasuredQueuePool)
     return _Counted(name, requests, most(), _out(fixture) - before, _out(engine), engine.pool.timeouts)
 
 

@@ -73,8 +73,11 @@ def _pool_size(laboratory: Laboratory) -> Outcome:
             "process, and twice the square root of that as headroom, times processes, under the limit "
             "(`pgwatch_sessions.pools.sizing.size_for`): "
             f"{rule.size} for the load, with {enough.answers['timed out']} time-outs, and {shared.size} in each of "
-            f"four processes, with {fitting.answers['refused']} refusals. The server does not show how many more "
-            "connections a pool may open, so the daemon can call a pool too small while its few sessions are in use."
+            f"four processes, with {fitting.answers['refused']} refusals. The daemon may call the pool of {rule.size} "
+            "too small as well, because the server does not show how many more connections a pool may open. If "
+            "requests arrive independently, a pool that may open more soon does: their number at a time scatters by "
+            "its square root. Here they come evenly, so hardly more than the average are ever open, and nearly all of "
+            "those are busy."
         ),
     )
 
