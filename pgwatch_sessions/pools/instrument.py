@@ -11,12 +11,12 @@ from pgwatch_sessions.pools.ledger import Borrowed, Capture, TimeKind, logger
 from pgwatch_sessions.pools.overdue import OverdueLog
 from pgwatch_sessions.pools.snapshot import PoolSnapshot
 
-#: The library of a pool, by the first part of its class's module, and our module for it. None is imported before a pool
-#: of it is there.
+#: The library of a pool, by the first part of its class's module; our module for it, and what installs a version that
+#: the module works with. None is imported before a pool of it is there.
 _ADAPTERS = {
-    "sqlalchemy": "pgwatch_sessions.pools.on_sqlalchemy",
-    "asyncpg": "pgwatch_sessions.pools.on_asyncpg",
-    "psycopg_pool": "pgwatch_sessions.pools.on_psycopg",
+    "sqlalchemy": ("pgwatch_sessions.pools.on_sqlalchemy", "pgwatch-sessions[sqlalchemy]"),
+    "asyncpg": ("pgwatch_sessions.pools.on_asyncpg", "pgwatch-sessions"),
+    "psycopg_pool": ("pgwatch_sessions.pools.on_psycopg", "pgwatch-sessions[psycopg]"),
 }
 
 
@@ -79,7 +79,8 @@ def instrument(
     Borrowers that keep a connection for `leak_threshold` seconds are logged. `capture` says what to keep of a borrower:
     its line (`site`), the application's lines that led there (`stack`), or nothing (`off`).
 
-    A pool that is watched already keeps its handle and its options. TypeError if the target is no such pool.
+    A pool that is watched already keeps its handle and its options. TypeError if the target is no such pool, and
+    ImportError if its library is too old.
     """
     if capture not in {"site", "stack", "off"}:
         raise ValueError(f'capture={capture!r}: use "site", "stack" or "off"')
@@ -123,9 +124,13 @@ def handles() -> tuple[PoolHandle, ...]:
 
 def _adapter(target: object) -> Any:
     for cls in type(target).__mro__:
-        module = _ADAPTERS.get(cls.__module__.partition(".")[0])
-        if module is not None:
-            adapter = importlib.import_module(module)
+        library = cls.__module__.partition(".")[0]
+        if library in _ADAPTERS:
+            module, package = _ADAPTERS[library]
+            try:
+                adapter = importlib.import_module(module)
+            except ImportError as error:
+                raise ImportError(f"cannot watch pools of this {library} ({error}): pip install '{package}'") from error
             if adapter.accepts(target):
                 return adapter
     raise TypeError(

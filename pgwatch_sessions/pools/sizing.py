@@ -54,7 +54,7 @@ def size_for(rate: float, hold: float, processes: int, limit: int) -> PoolSize:
     if rate < 0 or hold < 0 or processes < 1:
         raise ValueError(
             f"rate {rate:g}, hold {hold:g}, processes {processes}: "
-            "rate and hold must not be negative, and there must be a process"
+            "rate and hold must be at least 0, and processes at least 1"
         )
     if limit < processes:
         raise ValueError(

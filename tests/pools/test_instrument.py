@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +88,30 @@ def test_a_wrong_option_is_refused_with_the_right_ones(engine: Engine, options: 
     """A misspelled option would be found out only when a connection leaks."""
     with pytest.raises(ValueError, match=message):
         instrument(engine, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [
+        ("sqlalchemy", "pgwatch-sessions[sqlalchemy]"),
+        ("asyncpg", "pgwatch-sessions"),
+        ("psycopg_pool", "pgwatch-sessions[psycopg]"),
+    ],
+)
+def test_a_library_that_is_too_old_is_named_with_what_to_install(library: str, package: str, tmp_path: Path) -> None:
+    """SQLAlchemy 1.4 has engines, but not all that is imported here."""
+    (tmp_path / f"{library}.py").write_text("class Pool: ...\n")
+    program = f"import {library}\nfrom pgwatch_sessions.pools import instrument\ninstrument({library}.Pool())"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert f"ImportError: cannot watch pools of this {library} (" in ran.stderr
+    assert ran.stderr.endswith(f"): pip install '{package}'\n")
 
 
 def test_an_error_of_ours_does_not_reach_the_application(

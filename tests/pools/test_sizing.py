@@ -55,7 +55,7 @@ def test_the_limit_is_never_exceeded(rate: float, hold: float, processes: int, l
 @pytest.mark.parametrize(("rate", "hold", "processes"), [(-1, 1, 1), (1, -1, 1), (1, 1, 0)])
 def test_wrong_numbers(rate: float, hold: float, processes: int) -> None:
     """They are refused instead of making a size."""
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="rate and hold must be at least 0, and processes at least 1"):
         size_for(rate, hold, processes, 100)
 
 

@@ -24,8 +24,23 @@ def test_only_the_library_that_is_tagged_is_imported(statement: str, allowed: se
     assert {name for name in ours if not name.startswith("pgwatch_sessions.pools")} == set()
 
 
-def test_a_library_that_is_missing_is_named() -> None:
+@pytest.mark.parametrize(
+    ("library", "used", "message"),
+    [
+        (
+            "sqlalchemy",
+            "pools.tag_statements",
+            "tag_statements needs SQLAlchemy: pip install 'pgwatch-sessions[sqlalchemy]'",
+        ),
+        ("asyncpg", "pools.tagged_connection", "tagged_connection needs asyncpg: pip install asyncpg"),
+        ("flask", "pools.tag_flask_requests", "tag_flask_requests needs Flask: pip install flask"),
+        ("celery", "pools.install_celery_tags", "install_celery_tags needs Celery: pip install celery"),
+        ("django", "pools.tagging.django_requests", "tags for Django need Django: pip install django"),
+    ],
+)
+def test_a_library_that_is_missing_is_named(library: str, used: str, message: str) -> None:
     """The message says what to install."""
-    program = "import sys; sys.modules['sqlalchemy'] = None; from pgwatch_sessions.pools import tag_statements"
+    module, _, name = used.rpartition(".")
+    program = f"import sys; sys.modules[{library!r}] = None; from pgwatch_sessions.{module} import {name}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "tag_statements needs SQLAlchemy: pip install 'pgwatch-sessions[sqlalchemy]'" in done.stderr
+    assert f"ImportError: {message}\n" in done.stderr
