@@ -96,9 +96,7 @@ class Pollers:
 
     def silence(self) -> float:
         """Return for how many seconds some server has not been polled, counted from the last `apply` at the most."""
-        if not self._watched:
-            return 0.0
-        polled_at = min(each.poller.polled_at for each in self._watched.values())
+        polled_at = min((each.poller.polled_at for each in self._watched.values()), default=time.monotonic())
         return time.monotonic() - max(polled_at, self._applied_at)
 
     def punctuality(self) -> Mapping[str, Punctuality]:

@@ -51,6 +51,7 @@ def outage(watching: Daemon, dsn: str, *reasons: str) -> Iterator[None]:
     # A poll that was running may have failed; the next one succeeds.
     assert sum(after.all("poll_failures_total")) <= failures + 1
     assert after.all("used_slots") != []
+    assert (after.value("reconnects_total") or 0) == (before.value("reconnects_total") or 0) + 1
     assert (after.value("last_poll_timestamp_seconds") or 0) > (before.value("last_poll_timestamp_seconds") or 0)
     until(lambda: len(watching.events("server_up")) == before_up + 1)
     assert watching.events("server_down")[-1]["reason"] in reasons
@@ -193,6 +194,8 @@ def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path)
                 lambda scrape: scrape.polls(server="good") >= hung.polls(server="good") + 10, within=20
             )
             assert after.polls(server="bad") == hung.polls(server="bad"), "the poll did not hang"
+            left_out = [each.value("polls_skipped_total", server="bad") or 0 for each in (hung, after)]
+            assert left_out[1] >= left_out[0] + 5
             proxy.resume()
             watching.scrape_when(lambda scrape: scrape.silence(server="bad") < 0.5)
 

@@ -11,6 +11,7 @@ import pytest
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.support.daemons import daemon
 from tests.support.programs import environment, finished
+from tests.support.waiting import until
 
 #: Makes the watchdog wait for 5 s instead of a minute.
 _IMPATIENT = "import pgwatch_sessions.watchdog as watchdog\nwatchdog.TICK_SECONDS, watchdog.MAX_TICKS = 0.1, 50\n"
@@ -46,6 +47,14 @@ def test_a_daemon_that_is_stuck_ends(
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (last["event"], last["level"]) == ("stuck", "error")
     assert last["message"].startswith(reason)
+
+
+def test_a_daemon_whose_polls_do_not_end_is_not_healthy(postgres: Postgres, tmp_path: Path) -> None:
+    """The probe says so before the process ends by itself, and SIGTERM still ends it in order."""
+    (tmp_path / "sitecustomize.py").write_text(_NEVER_POLLED)
+    with daemon(dsn=postgres.dsn(), timeout="100ms", variables={"PYTHONPATH": str(tmp_path)}) as watching:
+        until(lambda: watching.get("/healthz").status_code == 503)
+        assert watching.get("/healthz").text.startswith("no poll has ended for ")
 
 
 def test_a_daemon_that_was_stopped_for_long_goes_on(postgres: Postgres, tmp_path: Path) -> None:

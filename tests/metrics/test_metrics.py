@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from pgwatch_sessions import __version__
 from pgwatch_sessions.core.judging.policy import Policy
 from pgwatch_sessions.core.model import (
     Client,
@@ -25,8 +26,15 @@ from pgwatch_sessions.core.model import (
 )
 from pgwatch_sessions.core.state import ServerState, advance
 from pgwatch_sessions.metrics.collector import StateCollector, registry_of
+from pgwatch_sessions.metrics.daemon_metrics import (
+    DAEMON_METRICS,
+    LATENESS,
+    ConfigReload,
+    DaemonFigures,
+    Punctuality,
+)
 from pgwatch_sessions.metrics.samples import MAX_CODE_LINES, MAX_SITES
-from pgwatch_sessions.metrics.table import METRICS
+from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from tests.support.values import NOW, session, snapshot
 
 SERVER = ServerInfo(version_num=160014, in_recovery=True, max_connections=10, role_limits=(ConnectionLimit("app", 4),))
@@ -48,6 +56,11 @@ BUSY = snapshot(
     databases=[COUNTERS],
 )
 LATER = snapshot(session(4, SessionState.IDLE), server=SERVER, at=NOW + 10)
+FIGURES = DaemonFigures(
+    config_reload=ConfigReload(success=True, at=7.0),
+    loop_lag=LATENESS,
+    punctuality={"db": Punctuality(lateness=LATENESS.observe([0.5, 20]), skipped=3, reconnects=1)},
+)
 REFUSED = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
 
 
@@ -278,16 +291,41 @@ def test_hostile_names_are_read_back_as_they_are() -> None:
 
 def test_what_is_described_is_what_is_collected() -> None:
     """The registry selects by the description for `name[]`."""
-    collector = StateCollector(lambda: [states_after(BUSY, LATER)])
+    collector = StateCollector(lambda: [states_after(BUSY, LATER)], lambda: FIGURES)
     described = {sample for family in collector.describe() for sample in [(family.name, family.type)]}
     assert described == {(family.name, family.type) for family in collector.collect()}
-    assert len({spec.name for spec in METRICS}) == len(METRICS)
+    names = [*(spec.name for spec in METRICS), *(spec.name for spec in DAEMON_METRICS)]
+    assert len(set(names)) == len(names)
+
+
+def test_the_daemon_says_how_it_keeps_the_schedule() -> None:
+    """Its own metrics have the label of a server only where they are about one."""
+    text = generate_latest(registry_of(list, lambda: FIGURES)).decode()
+    assert [line for line in text.splitlines() if line.startswith(PREFIX) and "_created" not in line] == [
+        "pgwatch_sessions_config_reload_success 1.0",
+        "pgwatch_sessions_config_reload_timestamp_seconds 7.0",
+        *(
+            f'pgwatch_sessions_loop_lag_seconds_bucket{{le="{le}"}} 0.0'
+            for le in ("0.01", "0.1", "1.0", "10.0", "+Inf")
+        ),
+        "pgwatch_sessions_loop_lag_seconds_count 0.0",
+        "pgwatch_sessions_loop_lag_seconds_sum 0.0",
+        *(
+            f'pgwatch_sessions_poll_lateness_seconds_bucket{{le="{le}",server="db"}} {count}'
+            for le, count in (("0.01", 0.0), ("0.1", 0.0), ("1.0", 1.0), ("10.0", 1.0), ("+Inf", 2.0))
+        ),
+        'pgwatch_sessions_poll_lateness_seconds_count{server="db"} 2.0',
+        'pgwatch_sessions_poll_lateness_seconds_sum{server="db"} 20.5',
+        'pgwatch_sessions_polls_skipped_total{server="db"} 3.0',
+        'pgwatch_sessions_reconnects_total{server="db"} 1.0',
+        f'pgwatch_sessions_build_info{{version="{__version__}"}} 1.0',
+    ]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus")
 def test_promtool_has_no_complaints() -> None:
     """Names, types and help texts follow Prometheus' own rules."""
-    page = generate_latest(registry_of(lambda: [states_after(BUSY, LATER)]))
+    page = generate_latest(registry_of(lambda: [states_after(BUSY, LATER)], lambda: FIGURES))
     checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.stdout + checked.stderr).decode() == ""
     assert checked.returncode == 0
