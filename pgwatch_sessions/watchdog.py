@@ -1,10 +1,10 @@
 """Ends a process that is stuck, because a restart repairs what nothing inside of it can."""
 
-import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Self
 
 #: Between two looks at whether the daemon works.
@@ -53,5 +53,16 @@ class Watchdog:
                 os._exit(self._exit_code)
 
     def _say(self) -> None:
-        faulthandler.dump_traceback(sys.stderr)  # files, lines and functions of every thread, no values
+        sys.stderr.write("\n".join(["Where each thread is, the innermost call first:", *_stacks(), ""]))
         self._last_words(self._problem or f"the event loop has not run for {MAX_TICKS * TICK_SECONDS:g} s")
+
+
+def _stacks() -> Iterator[str]:
+    """Yield files, lines and functions of every thread, without values or anything that has to be read from a disk.
+
+    faulthandler is not used, because nothing else can run while it writes, and the log may not take what it writes.
+    """
+    for stack in sys._current_frames().values():  # noqa: SLF001  # public: the documentation has it
+        yield ""
+        for frame, line in traceback.walk_stack(stack):
+            yield f'  File "{frame.f_code.co_filename}", line {line} in {frame.f_code.co_name}'

@@ -1,8 +1,10 @@
 """A daemon that is stuck ends; one that was only stopped goes on."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.support.daemons import daemon
-from tests.support.programs import environment, finished
+from tests.support.programs import PROGRAM, environment, finished
 from tests.support.waiting import until
 
 #: Makes the watchdog wait for 5 s instead of a minute.
@@ -47,6 +49,30 @@ def test_a_daemon_that_is_stuck_ends(
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (last["event"], last["level"]) == ("stuck", "error")
     assert last["message"].startswith(reason)
+
+
+def test_a_daemon_whose_log_is_not_taken_ends(postgres: Postgres, tmp_path: Path) -> None:
+    """Standard error is a pipe that is full: the event loop waits in a write, and nobody can be told why."""
+    (tmp_path / "sitecustomize.py").write_text(_IMPATIENT)
+    settings = environment(DSN=postgres.dsn(), LISTEN="127.0.0.1:0")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b".")
+    os.set_blocking(writer, True)
+    try:
+        ended = subprocess.run(
+            [*PROGRAM, "run"],
+            env={**settings, "PYTHONPATH": str(tmp_path)},
+            stderr=writer,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert ended.returncode == 1
 
 
 def test_a_daemon_whose_polls_do_not_end_is_not_healthy(postgres: Postgres, tmp_path: Path) -> None:
