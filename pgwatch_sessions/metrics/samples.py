@@ -14,8 +14,9 @@ from pgwatch_sessions.core.summaries.clients import ClientSummary
 from pgwatch_sessions.core.summaries.leak_counters import LeakCounters, LeakLabel
 from pgwatch_sessions.core.summaries.poll import PollSummary
 
-#: Sites of one server that have a label of their own. The others share the label `other`.
+#: Sites of one server, and of one client, that have a label of their own. The others share the label `other`.
 MAX_SITES = 100
+MAX_SITES_OF_CLIENT = 20
 #: Series of lines of code of one server. Further lines have none; the log, the page and JSON name them.
 MAX_CODE_LINES = 100
 
@@ -104,12 +105,13 @@ def leaked_sessions_by_line(state: ServerState) -> Iterator[Sample]:
 
 def _findings_with_sites(state: ServerState) -> Iterator[tuple[Finding, Client, str]]:
     """Yield each finding and its labels, the worst first, so that the least important sites become `other`."""
-    sites: set[tuple[Client, str]] = set()
+    sites: dict[Client, set[str]] = {}
     for finding in sorted(state.findings, key=lambda each: (-each.severity.rank, -len(each.sessions), each.key)):
         client, site = state.labelled.label(finding.key.client), finding.site
-        if (client, site) not in sites and len(sites) >= MAX_SITES:
+        own = sites.setdefault(client, set())
+        if site not in own and (len(own) >= MAX_SITES_OF_CLIENT or sum(map(len, sites.values())) >= MAX_SITES):
             site = OTHER
-        sites.add((client, site))
+        own.add(site)
         yield finding, client, site
 
 

@@ -1,5 +1,7 @@
+from urllib.parse import quote
+
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgwatch_sessions.core.statements import (
@@ -8,7 +10,9 @@ from pgwatch_sessions.core.statements import (
     StatementKind,
     parse_statement,
 )
-from pgwatch_sessions.core.statements.redaction import scan
+from pgwatch_sessions.core.statements.commands import NO_SQL
+from pgwatch_sessions.core.statements.redaction import Comment, scan
+from pgwatch_sessions.core.statements.tags import tags_of, written
 
 
 def _redact(sql: str) -> str:
@@ -60,6 +64,40 @@ REDACTED = [
     ("SELECT a /* secr /* */", "SELECT a"),
     ("SELECT a -- secr", "SELECT a"),
     ("", ""),
+    # Values that are not written as literals, in statements that run and in those that fail.
+    ("SET my.api_key TO sk_live_x", "SET my.api_key TO ?"),
+    ("SET LOCAL my.api_key=sk_live_x, b; SELECT a", "SET LOCAL my.api_key=?; SELECT a"),
+    ('SET "my"."key" = "a;b"', 'SET "my"."key" = ?'),
+    ("set @@session.key := x; SET @key = y", "set @@session.key := ?; SET @key = ?"),
+    ("SET my.api_key sk_live_x", "SET my.api_key ?"),
+    ("SET PASSWORD FOR bob = geheim", "SET PASSWORD ?"),
+    ("ALTER ROLE app SET my.api_key TO sk_live_x", "ALTER ROLE app SET my.api_key TO ?"),
+    ("ALTER ROLE bob PASSWORD my secret", "ALTER ROLE bob PASSWORD ?"),
+    ('CREATE USER bob WITH PASSWORD "geheim"', "CREATE USER bob WITH PASSWORD ?"),
+    ("CREATE USER bob PASSWORD `geheim`", "CREATE USER bob PASSWORD ?"),
+    ("CREATE USER bob IDENTIFIED BY geheim", "CREATE USER bob IDENTIFIED BY ?"),
+    ('SELECT WHERE "x" AND password = "geheim" OR "api_key" LIKE "k"',
+     'SELECT WHERE "x" AND password = ? OR "api_key" LIKE ?'),
+    ("SELECT `a` FROM `b", "SELECT ? FROM ?"),
+    ("WHERE mail = jane.doe+7@example.com AND b", "WHERE mail = ? AND b"),
+    ("WHERE mail = 4711@1and1.de, postgres://me:pw@db/shop", "WHERE mail = ?, postgres://me:?/shop"),
+    ("WHERE token = eyJhbGciOi.eyJzdWIiOiIx.SflKx-w", "WHERE token = ?"),
+    (f"WHERE token = {'e' * 70}.{'y' * 70}.SflKx", "WHERE token = ?"),
+    ("WHERE a = \u2018it\u2019s secret\u2019 AND b", "WHERE a = ?…"),
+    ("WHERE a = \u201csecret\u201d AND b", "WHERE a = ?…"),
+    ("WHERE a = \x93secret\x94", "WHERE a = ?…"),
+    ("WHERE a = \ufffdsecret\ufffd", "WHERE a = ?…"),
+    # What looks like them and is none.
+    ("SET TIME ZONE utc; SET ROLE app", "SET TIME ZONE utc; SET ROLE app"),
+    ("SET SESSION AUTHORIZATION bob", "SET SESSION AUTHORIZATION bob"),
+    ("SET TRANSACTION READ ONLY; RESET a", "SET TRANSACTION READ ONLY; RESET a"),
+    ("UPDATE users SET password = crypt($1, b), a = b.c", "UPDATE users SET password = crypt($1, b), a = b.c"),
+    ('SELECT "u"."password", "u"."token" FROM "tokens" WHERE "t"."token" = "u"."id"',
+     'SELECT "u"."password", "u"."token" FROM "tokens" WHERE "t"."token" = "u"."id"'),
+    ("ALTER ROLE bob PASSWORD NULL; ALTER TABLE users ADD password text",
+     "ALTER ROLE bob PASSWORD NULL; ALTER TABLE users ADD password text"),
+    ("SELECT a @> b, c <@ d, e @@ f, @ g, h @? i, k @@@ l", "SELECT a @> b, c <@ d, e @@ f, @ g, h @? i, k @@@ l"),
+    ("SELECT n\ufffdme FROM t", "SELECT n\ufffdme FROM t"),
     # Nothing that a terminal or a label could stumble on.
     ('SELECT a\u202eb, "x\ny", c\ud800 FROM d', 'SELECT a_b, "x_y", c_ FROM d'),
 ]  # fmt: skip
@@ -125,6 +163,108 @@ def test_no_cut_lets_a_literal_through(sql: str) -> None:
         assert not set(SECRET) & set(printed), (sql[:cut], printed)
 
 
+#: What a value may be put into, so that it is no literal of PostgreSQL: `%s` is the value.
+FORMS = [
+    "SET my.key TO %s", "SET my.key = %s", 'SET my.key = "%s"', "SET my.key='%s'", "SET SESSION my.key %s",
+    "SET my.key = a, %s", "BEGIN; SET LOCAL my.key TO %s", "SET @key := %s", "SET PASSWORD FOR bob = %s",
+    "ALTER ROLE bob SET my.key = %s", "ALTER SYSTEM SET my.key TO '%s'", 'ALTER DATABASE shop SET a.b TO "%s"',
+    'ALTER ROLE bob PASSWORD "%s"', "ALTER ROLE bob PASSWORD `%s`", "CREATE USER bob WITH ENCRYPTED PASSWORD %s",
+    "CREATE ROLE bob LOGIN PASSWORD = not %s", 'CREATE USER bob IDENTIFIED BY "%s"',
+    "CREATE USER bob IDENTIFIED BY %s", 'SELECT a FROM users WHERE password = "%s"',
+    'SELECT a FROM users WHERE "api_key"="%s"', "SELECT `%s` FROM a", "SELECT a FROM b WHERE c = \u2018%s\u2019",
+    "SELECT a FROM b WHERE c = \u201c%s\u201d AND d = \u2018e\u2019", "SELECT a FROM b WHERE c = \u201e%s\u201c",
+    "SELECT a FROM b WHERE c = \u00ab%s\u00bb", "SELECT a FROM b WHERE c = \u00b4%s\u00b4",
+    "SELECT a FROM b WHERE c = \x91%s\x92", "SELECT a FROM b WHERE c = \uff02%s\uff02",
+    "SELECT a FROM b WHERE c = \ufffd%s\ufffd", "SELECT a FROM b WHERE c=a\u2018%s\u2019",
+    "SELECT a FROM b WHERE c = jane@%s.example.com", "SELECT a FROM b WHERE c = jane.doe@%s",
+    "SELECT a FROM b WHERE c = eyJ%s.a.b", "SELECT a FROM b WHERE c = eyJhbGciOiJIUzI1NiJ9.%s.Sfl-a",
+    "SELECT a FROM b WHERE c = 'x%s'", "SELECT a FROM b WHERE c = $$%s$$", "SELECT a FROM b /* %s */",
+    "SELECT a -- %s", "%s", "my %s", '"%s"', "SELEC a FROM %s", "SELECT 1; %s", "password: %s", "( %s", "{%s}",
+    "\\%s", "BEGIN; x %s", "/*route='/a?b=%s'*/ SELECT 1", "/*route='/a/x@%s.de'*/ SELECT 1",
+    "/*controller='a',action='x@%s.de'*/ SELECT 1",
+    "/*file='a.py?%s',func='f'*/ a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=10)
+@given(before=st.sampled_from(["", "-- a\n", "/* b */ ", " "]), body=st.text("ab1_", max_size=8))
+@example("", "")
+def test_a_value_in_no_form_of_a_literal_never_comes_out(form: str, before: str, body: str) -> None:
+    """Wherever the server cuts the text, not even a part of the value is in any output."""
+    secret = f"kþ{body}ð"
+    sql = before + form.replace("%s", secret)
+    for cut in range(len(sql) + 1):
+        statement = parse_statement(sql[:cut])
+        printed = f"{statement.text}{statement.summary}{statement.site}{statement.tags}{statement.recordable}"
+        assert not {"þ", "ð"} & set(printed), (sql[:cut], printed)
+
+
+@pytest.mark.parametrize(
+    ("sql", "shown"),
+    [
+        ("hunter2", NO_SQL),
+        ("my password is hunter2;", NO_SQL + ";"),
+        ('"hunter2"', NO_SQL),
+        ("?hunter2", NO_SQL),
+        ("SELECTED a", NO_SQL),
+        ("SELECT$a", NO_SQL),
+        ("SELECT 1; hunter2; SELECT a", "SELECT ?; (no SQL); SELECT a"),
+        ('SELECT "a;b"; COMMIT', 'SELECT "a;b"; COMMIT'),
+        ("(SELECT 1) UNION (SELECT a)", "(SELECT ?) UNION (SELECT a)"),
+        ("show pools", "show pools"),
+        ("SHOW TABLES LIKE 'a'", "SHOW TABLES LIKE ?"),
+        ("DESCRIBE orders", "DESCRIBE orders"),
+        ("<FASTPATH>", "<FASTPATH>"),
+        ("'x'", "?"),
+        (";;", ";;"),
+    ],
+)
+def test_what_is_no_sql_is_not_shown(sql: str, shown: str) -> None:
+    """It begins with no command of PostgreSQL, of its poolers or of MySQL, so that nobody knows what it is."""
+    statement = parse_statement(sql)
+    assert statement.text == shown
+    assert parse_statement(statement.recordable) == statement
+    assert "hunter2" not in f"{statement.summary}{statement.site}"
+
+
+ROUTES = {
+    "/orders/{id}": "/orders/{id}",
+    "/api/v2/orders/<int:id>/:item": "/api/v2/orders/<int:id>/:item",
+    "^orders/(?P<pk>[^/]+)/(?:items)$": "^orders/(?P<pk>[^/]+)/(?:items)$",
+    "/orders/4711": "/orders/{}",
+    "/orders/4711?mail=jane@example.com&token=x": "/orders/{}",
+    "/orders/order-4711/42/items": "/orders/order-{}/{}/items",
+    "/users/jane.doe@example.com/mails": "/users/{}/mails",
+    "/a/6f9619ff-8b86-d011-b42d-00c04fc964ff/b": "/a/{}/b",
+    "/a/6F9619FF8B86D011/b": "/a/{}/b",
+    "/a/deadbeef1": "/a/{}",
+    "/hosts/10.0.0.7/fe80::1:2": "/hosts/{}/{}",
+    "/days/2024-05-01": "/days/{}",
+    "/reset/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.abc": "/reset/{}",
+    "/reset/sk_live_4eC39HqLyjWDarjtT1zdp7dc": "/reset/{}",
+    "/reset/dBjftJeZ4CVP-mBKKuhbUJU1pr": "/reset/{}",
+    "/oauth2/callback/utf8/base64": "/oauth2/callback/utf8/base64",
+    "Api::V2::OrdersController#index": "Api::V2::OrdersController#index",
+    "valid?": "valid",
+    "/-/1": "/-/{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "kept"), ROUTES.items())
+def test_a_route_is_a_template(route: str, kept: str) -> None:
+    """What a request has put into it becomes `{}`, so that it is in no label, and the number of routes stays small."""
+    statement = parse_statement(f"SELECT 1 /*route='{route}'*/")
+    assert (statement.site, statement.tags) == (kept, (("route", kept),))
+
+
+@given(st.text("/a1?:.@-_ ", max_size=500) | st.text(max_size=300), st.sampled_from(["route", "line", "func"]))
+def test_a_tag_is_read_again_as_it_was(value: str, key: str) -> None:
+    """From a recording, and however long it was."""
+    tags = tags_of([Comment(f"{key}='{quote(value)}'", complete=True)])
+    assert tags_of([Comment(written(tags).removeprefix("/*").removesuffix("*/"), complete=True)]) == tags
+
+
 anything = st.one_of(
     st.text(alphabet="aE1_$'\"\\-/*?,;:(). \n\x00\x85é=nUx&kf", max_size=80),
     st.text(max_size=80),
@@ -162,7 +302,9 @@ def test_any_text_makes_a_statement(sql: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["'", "/*", "$a$", '"', "$", "\\'", "E'\\", "--\n", "/* */", "(", "()", "((a)", "), (", "?, ", "'a' ", "a", "1.",
-     ";", "'a\\',", "\x85", "/*k='v',*/", "FROM a,", "FROM a a,", "WITH a AS (", "BEGIN;", "a.b,", "TRIM ("],
+     ";", "'a\\',", "\x85", "/*k='v',*/", "FROM a,", "FROM a a,", "WITH a AS (", "BEGIN;", "a.b,", "TRIM (",
+     "`", "\u2018", "a.", "a@", "?.", "eyJ", "SET a = b;", "SET a ", "ALTER SET a ", "ALTER ROLE PASSWORD ", 'token "',
+     "CREATE SET ", "a;", "/*route='/a'*/", "?-", ":", "a1", "A1", "/1", "a-"],
 )  # fmt: skip
 @pytest.mark.timeout(10, func_only=True)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
@@ -170,6 +312,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     sql = piece * (100_000 // len(piece))
     scan(sql)
     parse_statement(sql)
+    parse_statement(f"/*route='{quote(sql[:2500])}'*/")
 
 
 TAGGED = [
@@ -177,7 +320,7 @@ TAGGED = [
     ("SELECT 1 /*controller='it%27s',db_framework='sqlalchemy%3A2',n=7,route='/a/%7Bb%7D',traceparent='00-1-2-01'*/",
      {"controller": "it's", "db_framework": "sqlalchemy:2", "route": "/a/{b}"}),
     ("SELECT 1 /*db_driver='psycopg%%3A3.3',route='/a/%%7Bb%%7D'*/;", {"db_driver": "psycopg:3.3", "route": "/a/{b}"}),
-    ('SELECT 1 /*action=7,route="/a"*/', {"action": "7", "route": "/a"}),
+    ('SELECT 1 /*action=7,route="/a"*/', {"action": "{}", "route": "/a"}),
     # Several comments, prepended ones, other comments; the first of a key counts.
     ("/*route='/a'*/ SELECT /*+ HashJoin(a b) */ 1 /* file is old */ /*route='/b', file='x.py' , func='f'*/",
      {"route": "/a", "file": "x.py", "func": "f"}),
@@ -192,6 +335,9 @@ TAGGED = [
      {"dddbs": "orders-db", "ddps": "orders"}),
     ("SELECT 1 /*code.file.path='app/x.py',code.lineno=41,code.function.name='read'*/",
      {"code.file.path": "app/x.py", "code.lineno": "41", "code.function.name": "read"}),
+    # Names of programs stay as they are.
+    ("SELECT 1 /*application='shop-2024',framework='django:5.2.1',route='/a/2024'*/",
+     {"application": "shop-2024", "framework": "django:5.2.1", "route": "/a/{}"}),
     # Escapes of quotes.
     (r"SELECT 1 /*route='it\'s',app_name='a b'*/", {"route": "it's", "app_name": "a b"}),
     # Inside a literal or a name there are no comments.

@@ -33,7 +33,7 @@ from pgwatch_sessions.metrics.daemon_metrics import (
     DaemonFigures,
     Punctuality,
 )
-from pgwatch_sessions.metrics.samples import MAX_CODE_LINES, MAX_SITES
+from pgwatch_sessions.metrics.samples import MAX_CODE_LINES, MAX_SITES, MAX_SITES_OF_CLIENT
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
 from tests.support.values import NOW, session, snapshot
 
@@ -214,7 +214,7 @@ def test_sessions_of_findings_are_counted_by_line_of_code() -> None:
     few = samples(states_after(snapshot(held(1, "a", 41), held(2, "a", 41), held(3, "a", 8), server=SERVER)))
     assert few[key("leaked_sessions_by_line", **ORDERS, site="/a", code_line="orders.py:41 in read")] == 2
     assert few[key("leaked_sessions_by_line", **ORDERS, site="/a", code_line="orders.py:8 in read")] == 1
-    many = samples(states_after(snapshot(*(held(pid, str(pid % 30), pid) for pid in range(1, 600)))))
+    many = samples(states_after(snapshot(*(held(pid, "x" * (1 + pid % 30), pid) for pid in range(1, 600)))))
     lines = [labels for name, labels in many if name == "leaked_sessions_by_line"]
     assert len(lines) == MAX_CODE_LINES
     assert max(Counter(dict(labels)["site"] for labels in lines).values()) == 5
@@ -241,10 +241,20 @@ def test_exactly_one_verdict_is_true() -> None:
 
 
 @pytest.mark.promise("Labels and memory are bounded, whatever applications are called.")
-def test_sites_beyond_the_budget_are_other() -> None:
-    """An application may have any number of different statements."""
+@pytest.mark.parametrize(
+    ("clients", "most"),
+    [pytest.param(1, MAX_SITES_OF_CLIENT, id="of a client"), pytest.param(12, MAX_SITES, id="of the server")],
+)
+def test_sites_beyond_the_budget_are_other(clients: int, most: int) -> None:
+    """An application may have any number of different statements, and does not use up the sites of others."""
     held = [
-        session(i, SessionState.IDLE_IN_TRANSACTION, since=NOW - 900, query=f"SELECT * FROM table_{'x' * i}")
+        session(
+            i,
+            SessionState.IDLE_IN_TRANSACTION,
+            client=Client("shop", "app", f"orders-{i % clients}"),
+            since=NOW - 900,
+            query=f"SELECT * FROM table_{i}",
+        )
         for i in range(1, 250)
         for _ in range(3)
     ]
@@ -254,7 +264,7 @@ def test_sites_beyond_the_budget_are_other() -> None:
         for (name, labels), value in samples(states_after(snapshot(*numbered))).items()
         if name == "leaked_sessions"
     }
-    assert len(leaked) <= MAX_SITES + 1
+    assert most <= len(leaked) <= most + clients
     assert sum(leaked.values()) == len(held)
 
 

@@ -8,20 +8,33 @@ The tokens are those of PostgreSQL's scan.l. Where the text is ambiguous, less i
 * The server cuts the text at `track_activity_query_size`, so any token may be cut. A "name" without its closing quote
   is left out, because only a cut or broken statement has one.
 * People write "values" in double quotes by mistake. A quoted name that is longer than names can be is left out.
+* Word processors turn quotes into others, which are letters to PostgreSQL. The statement fails, and is shown all the
+  same. From the first of them on, the text is left out. In another encoding they arrive as U+FFFD.
+* MySQL's `names` are no names here, so they are left out.
+
+What is no literal and a value nevertheless is masked in `unquoted`.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
-#: The characters of a name. To PostgreSQL every byte above ASCII is a letter.
-_START = r"A-Za-z_\x80-\U0010ffff"
-_PART = rf"{_START}0-9$"
+from pgwatch_sessions.core.statements.unquoted import without_unquoted_values
+
+#: Quotes of word processors and of other languages; and control characters, which are quotes in WIN1252.
+_QUOTES = r"\x80-\x9f\xab\xb4\xbb\u2018-\u201f\u2032-\u2037\u2039\u203a\u300c-\u300f\u301d-\u301f\uff02\uff07\uff40"
+#: The characters of a name. To PostgreSQL every byte above ASCII is a letter; here, all but `_QUOTES`.
+_START = (
+    r"A-Za-z_\xa0-\xaa\xac-\xb3\xb5-\xba\xbc-\u2017\u2020-\u2031\u2038\u203b-\u300b\u3010-\u301c\u3020-\uff01"
+    r"\uff03-\uff06\uff08-\uff3f\uff41-\ufffc\ufffe-\U0010ffff"
+)
+_PART = rf"{_START}0-9$\ufffd"
 
 # Names of at most 63 characters (NAMEDATALEN - 1), `$1`, and signs, where neither a literal nor a comment begins.
 _CODE = rf"""(?![ ])(?:
       [ ](?![\x00-\x20\x7f])
     | (?![eEbBnNxX]'|[uU]&')[{_START}][{_PART}]{{0,62}}(?![{_PART}])
-    | [(),=;:<>*+%!@\#^&|~`?\[\]{{}}\\]
+    | [(),=;:<>*+%!@\#^&|~?\[\]{{}}\\]
     | \.(?![0-9])
     | -(?!-)
     | /(?!\*)
@@ -42,6 +55,8 @@ _TOKEN = re.compile(
     | (?P<line_comment>--[^\n\r]*)
     | (?P<block_comment>/\*)
     | (?P<dollar_quote>\$(?:[{_START}][{_START}0-9]*)?\$)
+    | (?P<backquoted>`[^`]*(?:`|\Z))
+    | (?P<other_quote>[{_QUOTES}\ufffd])
     | (?P<quoted_name>"(?:[^"]+|"")*(?:"|(?P<unclosed>\Z)))
     | (?P<rest>\$(?:[{_START}][{_START}0-9]*\Z)?|[{_PART}]+|.)
     """,
@@ -61,6 +76,7 @@ _ROWS = re.compile(r'(\((?:[^()"]|\([^()"]*\))*\))(?: ?, ?\1)+')
 _BLANK = frozenset({"space", "line_comment", "block_comment"})
 _STRINGS = frozenset({"string", "dollar_quote"})
 _NAME_AND_QUOTES = 65
+_ORDINARY_LENGTH = 1024
 
 
 class Comment(NamedTuple):
@@ -100,12 +116,16 @@ def scan(sql: str) -> Scan:
                 out.append("…")
                 break
             position = string_end
+        elif kind == "other_quote":
+            out.append("?…")
+            break
         elif kind == "code" or _is_whole_name(token):
             out.append(text)
         else:
             out.append("?")
         after_string = kind in _STRINGS
-    return Scan(_tidy("".join(out)), tuple(comments))
+    redacted = "".join(out)
+    return Scan((_tidy if len(redacted) <= _ORDINARY_LENGTH else _tidy_anew)(redacted), tuple(comments))
 
 
 def collapse_lists(text: str) -> str:
@@ -113,12 +133,16 @@ def collapse_lists(text: str) -> str:
     return _ROWS.sub(r"\1", _VALUES.sub(r"\1", text))
 
 
-def _tidy(text: str) -> str:
-    text = collapse_lists(text.strip(" "))
+def _tidy_anew(text: str) -> str:
+    text = collapse_lists(without_unquoted_values(text.strip(" ")))
     if text.isprintable():
         return text
     # Only names can still hold such characters. With `_` the name stays one name if this text is scanned again.
     return "".join(character if character.isprintable() else "_" for character in text)
+
+
+# Texts that differ only in their literals share an entry. Long texts must not fill the memory.
+_tidy = lru_cache(maxsize=1024)(_tidy_anew)
 
 
 def _end(pattern: re.Pattern[str], sql: str, position: int) -> int:

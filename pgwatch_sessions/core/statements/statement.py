@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pgwatch_sessions.core.statements.code_lines import CodeLine, code_line_of
+from pgwatch_sessions.core.statements.commands import only_sql
 from pgwatch_sessions.core.statements.kinds import StatementKind, kind_of, writes
 from pgwatch_sessions.core.statements.redaction import scan
 from pgwatch_sessions.core.statements.summary import shortened, summary_of
@@ -108,4 +109,5 @@ class _Shape(NamedTuple):
 # Texts that differ only in their literals share an entry. Some applications write values into every statement.
 @lru_cache(maxsize=1024)
 def _shape(redacted: str) -> _Shape:
-    return _Shape(redacted, kind_of(redacted), summary_of(redacted) or "(none)", writes(redacted))
+    text = only_sql(redacted)
+    return _Shape(text, kind_of(text), summary_of(text) or "(none)", writes(text))

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from pgwatch_sessions.core.statements.commands import NO_SQL
+
 MAX_LENGTH = 60
 
 _NAME = r'(?:"[^"]+"|[^\W\d][\w$]*(?![\w$]))'
@@ -36,7 +38,7 @@ def summary_of(redacted: str) -> str:
     """Summarise a redacted text in at most 60 characters."""
     main = _main_statement(redacted)
     first = _FIRST_WORD.search(main)
-    if first is None:
+    if first is None or main == NO_SQL:
         return shortened(main, MAX_LENGTH)
     verb = first[0].upper()
     if verb in _VERBS_WITH_TABLES:
