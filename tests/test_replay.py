@@ -310,7 +310,7 @@ def test_no_literal_and_no_control_character_comes_out(tmp_path: Path, format_: 
             "application_name": "orders\r\n\x07",
             "state": "idle in transaction",
             "state_change": f"2026-11-21T03:0{pid}:00Z",
-            "query": f"SELECT * FROM customers WHERE email = '{SECRET}'",
+            "query": f"SELECT * FROM customers WHERE email = '{SECRET}' /*route='/customers?mail={SECRET}'*/",
         }
         for pid in range(1, 6)
     ]

@@ -37,7 +37,7 @@ def watch_of(settings: Settings, *, found: Iterable[ServerSettings] = ()) -> Wat
 
 
 def parse_of(settings: Settings) -> Callable[[str | None], Statement]:
-    """Return the function that parses statements, which drops their text if `statements` is off."""
+    """Return the function that parses statements, which drops their text and tags if `statements` is off."""
     return parse_statement if settings.statements == "redacted" else _parse_without_text
 
 
@@ -80,4 +80,4 @@ def _target(server: ServerSettings) -> Target:
 
 
 def _parse_without_text(sql: str | None) -> Statement:
-    return replace(parse_statement(sql), text="", summary="(statement)")
+    return replace(parse_statement(sql), text="", tags=(), summary="(statement)")

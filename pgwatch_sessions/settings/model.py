@@ -350,7 +350,7 @@ class Settings(BaseSettings):
     Their sessions are counted, but reported only when they block others or hold back vacuum."""
 
     statements: Annotated[Literal["redacted", "off"], BeforeValidator(_off)] = "redacted"
-    """Statement texts: redacted (without literals), or off (no statement text anywhere)."""
+    """Statement texts: redacted (without literals), or off (no statement text and no tag anywhere)."""
 
     record_dir: Annotated[Path, AfterValidator(_directory)] | None = None
     """Directory in which polls are recorded while running. Default: no recording."""
