@@ -33,10 +33,12 @@ from tests.support.servers import (
 from tests.support.waiting import until
 
 # How many examples a property gets: in continuous integration hypothesis' own number, 100, elsewhere a quarter of that.
+# `make fuzz` asks for `many`, other ones each time.
 # An example has no deadline, because other workers may have the processor.
 settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("full"), max_examples=25)
-settings.load_profile("full" if "CI" in os.environ else "quick")
+settings.register_profile("many", settings.get_profile("full"), max_examples=400, derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("full" if "CI" in os.environ else "quick"))
 
 
 def pytest_configure() -> None:
