@@ -37,7 +37,10 @@ _MESSAGES_OF_LISTS = {
         "servers": "must be a list of servers; remove it to watch the one server of libpq's variables",
         "servers_from": "must be a list, such as `- {file_sd: targets/*.json, dsn: ...}`",
         "hold_limits": "must be a list, such as `- {site: /reports, limit: 10m}`",
-        **dict.fromkeys(("tools", "allowed_hosts"), "must be a list of patterns, or text with commas"),
+        **dict.fromkeys(
+            ("tools", "allowed_hosts"),
+            "must be a list of patterns, such as `[pg_dump, psql]`; remove it for the default",
+        ),
     },
     "model_type": {
         "servers": "must be a mapping, such as `name: orders`",

@@ -177,6 +177,7 @@ _ENTRY = st.builds(
 
 @shared
 @given(st.lists(_ENTRY | st.text(max_size=12), max_size=5).map("\n".join))
+@example("tools: ")
 @example("interval: 1e999s")
 @example("servers: [{dsn: 'postgresql://u:canary@/?host=%00'}]")
 def test_any_configuration_is_loaded_or_refused(tmp_path: Path, text: str) -> None:
@@ -199,7 +200,7 @@ _PARTS = st.sampled_from([
     b"GET ", b"HEAD ", b"POST ", b"/metrics", b"/", b"/api/v1/leaks?limit=", b"?", b"%00", b"%ff", b"..", b" HTTP/1.1",
     b" HTTP/1.0", b" HTTP/9.9", b"\r\n", b"\n", b"\r\n\r\n", b"Host: x", b"Accept: ", b"Accept-Encoding: gzip;q=",
     b"*/*", b"Content-Length: ", b"Transfer-Encoding: chunked", b"Connection: close", b"Upgrade: h2c", b"-1", b": ",
-    b"\0", b"Authorization: Basic ", b"Expect: 100-continue", b"\x16\x03\x01", b"PRI * HTTP/2.0", b"a" * 20_000, b"9" * 30,
+    b"\0", b"Authorization: Basic ", b"Expect: 100-continue", b"\x16\x03\x01", b"PRI * HTTP/2.0", b"a" * 20_000,
 ])  # fmt: skip
 _REQUEST = st.lists(_PARTS | st.binary(max_size=20), max_size=14).map(b"".join)
 

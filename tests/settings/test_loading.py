@@ -262,6 +262,7 @@ timeout: 5s
         ("interval: \x01", ": ", "invalid YAML"),
         (SECRET, ": ", "must be a mapping"),
         ("servers:", " line 1: servers: ", "must be a list"),
+        ("tools:", " line 1: tools: ", "must be a list of patterns"),
         ("servers: []", " line 1: servers: ", "must not be empty"),
     ],
 )
