@@ -1,9 +1,13 @@
 """The proxy of the tests, in front of a real server."""
 
+import math
 import socket
+import ssl
+import time
 
 import psycopg
 import pytest
+import trustme
 
 from pgwatch_sessions.demo.postgres import Postgres
 from tests.support.proxy import Proxy, proxy_to
@@ -70,6 +74,59 @@ def test_cut_ends_both_sides_at_once(postgres: Postgres) -> None:
         with connected(proxy) as again:
             assert again.execute("SELECT 1").fetchone() == (1,)
         connection.close()
+
+
+def test_lose_servers_leaves_clients_half_open(postgres: Postgres) -> None:
+    """The server's side is gone, the client gets neither an answer nor an end, and the next one works."""
+    with proxy_to(postgres.host, postgres.port) as proxy:
+        connection = connected(proxy)
+        pid = connection.info.backend_pid
+        proxy.lose_servers()
+        until(lambda: sessions(postgres, pid) == 0)
+        connection.pgconn.send_query(b"SELECT 1")
+        with connected(proxy) as again:
+            assert again.execute("SELECT 1").fetchone() == (1,)
+        connection.pgconn.consume_input()
+        assert connection.pgconn.is_busy()
+        connection.close()
+        until(lambda: proxy.clients == 0)
+
+
+def test_answers_may_be_late_slow_and_garbled(postgres: Postgres) -> None:
+    """Late and slow ones are whole; a client cannot make sense of garbled ones."""
+    with proxy_to(postgres.host, postgres.port) as proxy, connected(proxy) as connection:
+        proxy.latency = 0.05
+        proxy.bytes_per_second = 100_000
+        begun = time.monotonic()
+        assert connection.execute("SELECT repeat('x', 10000)").fetchone() == ("x" * 10_000,)
+        assert time.monotonic() - begun >= 0.2
+        proxy.bytes_per_second, proxy.garbled = math.inf, True
+        with pytest.raises(psycopg.DatabaseError):
+            connection.execute("SELECT 1")
+
+
+def test_reset_in_the_middle_of_an_answer(postgres: Postgres) -> None:
+    """The client has a part of it, and its connection is gone."""
+    with proxy_to(postgres.host, postgres.port) as proxy:
+        connection = connected(proxy)
+        proxy.reset_after = 100
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT repeat('x', 10000)")
+        with connected(proxy) as again:
+            assert again.execute("SELECT 1").fetchone() == (1,)
+        connection.close()
+
+
+def test_tls_in_front_of_a_server_without(postgres: Postgres) -> None:
+    """Clients that ask for TLS get it, with the certificate of that moment."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with proxy_to(postgres.host, postgres.port, lambda: context) as proxy:
+        dsn = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=require"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            assert connection.pgconn.ssl_in_use
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_server_that_is_down(own_postgres: OwnPostgresFactory) -> None:

@@ -17,6 +17,9 @@ NONE = "(none)"
 #: The label that everything beyond a label budget shares.
 OTHER = "other"
 
+#: The first moment of the year 3000, in seconds since the epoch. Times from outside lie between it and the epoch.
+END_OF_TIME = 32_503_680_000.0
+
 
 class SessionState(StrEnum):
     """The values of `pg_stat_activity.state` in PostgreSQL 14 to 18."""

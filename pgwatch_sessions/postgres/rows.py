@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pgwatch_sessions.core.client_names import client_of, tagged_application
 from pgwatch_sessions.core.model import (
+    END_OF_TIME,
     ConnectionLimit,
     DatabaseCounters,
     ServerInfo,
@@ -73,7 +74,7 @@ def asked_of(rows: Iterable[Row]) -> tuple[Row, Row]:
 def snapshot_of(sessions: Iterable[SeenSession], own: Row, asked: Row, server: ServerInfo) -> Snapshot:
     """Build the snapshot of a poll from all sessions, what `asked_of` returned, and the server as it was read last."""
     return Snapshot(
-        taken_at=asked["taken_at"],
+        taken_at=_time(asked["taken_at"]),
         server=server,
         sessions=tuple(each.session for each in sessions if each.row["own"] is None),
         own_user=own["usename"],
@@ -87,7 +88,7 @@ def server_of(row: Row) -> ServerInfo:
     return ServerInfo(
         version_num=row["server_version_num"],
         in_recovery=row["in_recovery"],
-        started_at=row["started_at"],
+        started_at=_time(row["started_at"]),
         max_connections=row["max_connections"],
         superuser_reserved_connections=row["superuser_reserved_connections"],
         reserved_connections=row["reserved_connections"],
@@ -100,14 +101,14 @@ def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
     hidden = row["hidden"]
     statement = parse(None if hidden or row["query"] is None else decoded(row["query"]))
     return Session(
-        id=SessionId(row["pid"], row["backend_start"]),
+        id=SessionId(row["pid"], _time(row["backend_start"])),
         client=client_of(row["datname"], row["usename"], row["application_name"], tagged_application(statement)),
         client_addr=row["client_addr"],
         client_port=row["client_port"],
         state=None if hidden else _STATES.get(row["state"], SessionState.STARTING),
-        state_change=row["state_change"],
-        xact_start=row["xact_start"],
-        query_start=row["query_start"],
+        state_change=_time(row["state_change"]),
+        xact_start=_time(row["xact_start"]),
+        query_start=_time(row["query_start"]),
         wait_event_type=row["wait_event_type"],
         wait_event=row["wait_event"],
         backend_xid_age=row["backend_xid_age"],
@@ -115,6 +116,13 @@ def _session(row: Row, parse: Callable[[str | None], Statement]) -> Session:
         blocked_by=tuple(map(int, row["blocked_by"].split(","))) if row["blocked_by"] else (),
         statement=statement,
     )
+
+
+def _time(seconds: Any) -> Any:
+    """Return a time of the server, in seconds since the epoch, or None. ValueError if no clock can show it."""
+    if seconds is not None and not 0 <= seconds < END_OF_TIME:
+        raise ValueError("the server's answer has a time that is not between the years 1970 and 2999")
+    return seconds
 
 
 def _limits(by_name: Mapping[str, int] | None) -> tuple[ConnectionLimit, ...]:

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from pgwatch_sessions.core.model import END_OF_TIME
+
 _MAX_LENGTH = 64
-#: The first moment of the year 3000.
-_END = 32_503_680_000.0
 
 
 # Most times of a session are the same in its next poll.
@@ -22,7 +22,7 @@ def seconds_of(text: str) -> float:
     if time.tzinfo is None:
         raise ValueError("no time zone")
     seconds = time.timestamp()
-    if not 0 <= seconds < _END:
+    if not 0 <= seconds < END_OF_TIME:
         raise OverflowError("not between 1970 and 2999")
     return seconds
 

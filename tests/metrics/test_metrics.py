@@ -31,7 +31,9 @@ from pgwatch_sessions.metrics.daemon_metrics import (
     LATENESS,
     ConfigReload,
     DaemonFigures,
+    HttpCounts,
     Punctuality,
+    SourceFigures,
 )
 from pgwatch_sessions.metrics.samples import MAX_CODE_LINES, MAX_SITES, MAX_SITES_OF_CLIENT
 from pgwatch_sessions.metrics.table import METRICS, PREFIX
@@ -60,6 +62,8 @@ FIGURES = DaemonFigures(
     config_reload=ConfigReload(success=True, at=7.0),
     loop_lag=LATENESS,
     punctuality={"db": Punctuality(lateness=LATENESS.observe([0.5, 20]), skipped=3, reconnects=1)},
+    sources={"targets.json": SourceFigures(servers=2, failures=1)},
+    http=HttpCounts(refused={"too_many": 4, "no_descriptors": 0}, failed_logins=5),
 )
 REFUSED = Failure(reason=FailureReason.NETWORK, detail="connecting: refused")
 

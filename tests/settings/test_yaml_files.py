@@ -38,7 +38,10 @@ def test_aliases_that_stand_for_too_much_are_refused(tmp_path: Path, kind: str) 
 def test_a_large_file_without_aliases_is_read(tmp_path: Path) -> None:
     """Two nodes in each of its bytes are not more than it may have."""
     config = written(tmp_path / "config.yaml", f"tools: {{{'a,' * 20_000}}}")
-    assert f"{config} line 1: tools: must be a list of patterns, or text with commas" in errors_of({"config": config})
+    assert (
+        f"{config} line 1: tools: must be a list of patterns, such as `[pg_dump, psql]`; remove it for the default"
+        in errors_of({"config": config})
+    )
 
 
 def test_aliases_are_understood(tmp_path: Path) -> None:

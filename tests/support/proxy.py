@@ -1,24 +1,34 @@
-"""A TCP proxy that can turn bad: a black hole, cut connections, a far or a slow link."""
+"""A TCP proxy that can turn bad: slow, silent, garbled, or cut; and that can speak TLS in front of a server."""
 
 import asyncio
 import concurrent.futures
 import contextlib
 import math
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_CHUNK = 65536
+#: At a limited rate, so many bytes are forwarded at a time.
+_SLOW_CHUNK = 1000
+#: The length of the message by which a client of PostgreSQL asks for TLS.
+_TLS_REQUEST_BYTES = 8
 
 
 class Proxy:
     """Forwards connections to a server; steered from the test's thread."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """With `tls`, clients must ask for TLS as PostgreSQL's do, and get what it returns at that moment."""
         self._server = (host, port)
+        self._tls = tls
         self._forwarding: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._onward: set[asyncio.StreamWriter] = set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         self._passing.set()
         self._closed = asyncio.Event()
@@ -32,6 +42,10 @@ class Proxy:
         #: How often a client has sent something since the server's last answer, which is a round trip.
         self.round_trips = 0
         self._client_spoke = False
+        #: Whether every byte of the server's answers is inverted.
+        self.garbled = False
+        #: After so many more bytes of answers, the connection that they belong to is reset. None for never.
+        self.reset_after: int | None = None
 
     @property
     def clients(self) -> int:
@@ -49,6 +63,10 @@ class Proxy:
     def cut(self) -> None:
         """Reset all present connections, on both sides."""
         self._do(self._abort_all)
+
+    def lose_servers(self) -> None:
+        """Leave present connections half open: the server's side ends, and clients get no answer and no end."""
+        self._do(self._lose_all)
 
     def close(self) -> None:
         """End, with all connections."""
@@ -76,32 +94,65 @@ class Proxy:
         self._writers |= both
         try:
             await self._passing.wait()
+            if self._tls is not None:
+                await reader.readexactly(_TLS_REQUEST_BYTES)
+                writer.write(b"S")
+                await writer.start_tls(self._tls())
             answers, onward = await asyncio.open_connection(*self._server)
             both.add(onward)
             self._writers |= both
-            await asyncio.gather(self._pump(reader, onward), self._pump(answers, writer, answers=True))
-        except OSError:
+            self._onward.add(onward)
+            await asyncio.gather(self._pump(reader, onward), self._pump(answers, writer, lost=onward))
+        except (OSError, asyncio.IncompleteReadError):
             pass  # either side is gone: so is the other, below
         finally:
             self._writers -= both
+            self._onward -= both
+            self._lost -= both
             for each in both:
                 each.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool = False) -> None:
-        while data := await source.read(65536 if self.bytes_per_second == math.inf else 1000):
-            self.round_trips += not answers and not self._client_spoke
-            self._client_spoke = not answers
-            await asyncio.sleep(self.latency + (len(data) / self.bytes_per_second if answers else 0))
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        *,
+        lost: asyncio.StreamWriter | None = None,
+    ) -> None:
+        """Forward until the end. Answers come from a server, which `lose_servers` may have lost."""
+        is_answer = lost is not None
+        while data := await source.read(_CHUNK if self.bytes_per_second == math.inf else _SLOW_CHUNK):
+            self.round_trips += not is_answer and not self._client_spoke
+            self._client_spoke = not is_answer
+            await asyncio.sleep(self.latency + (len(data) / self.bytes_per_second if is_answer else 0))
             await self._passing.wait()
-            target.write(data)
+            if target in self._lost:
+                continue
+            if is_answer and self.garbled:
+                data = bytes(byte ^ 0xFF for byte in data)
+            if is_answer and self.reset_after is not None:
+                target.write(data[: self.reset_after])
+                self.reset_after -= len(data)
+                if self.reset_after <= 0:
+                    self.reset_after = None
+                    _reset(target)
+                    return
+            else:
+                target.write(data)
             await target.drain()
+        if lost in self._lost:
+            return
         await self._passing.wait()
         target.close()
 
+    def _lose_all(self) -> None:
+        for onward in self._onward:
+            self._lost.add(onward)
+            onward.transport.abort()
+
     def _abort_all(self) -> None:
         for writer in self._writers:
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            writer.transport.abort()
+            _reset(writer)
 
     def _do(self, act: Callable[[], None]) -> None:
         done = threading.Event()
@@ -114,13 +165,18 @@ class Proxy:
         assert done.wait(timeout=5)
 
 
+def _reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    writer.transport.abort()
+
+
 @contextlib.contextmanager
-def proxy_to(host: str, port: int) -> Iterator[Proxy]:
+def proxy_to(host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Iterator[Proxy]:
     """Run a proxy to this server in a thread of its own."""
     started: concurrent.futures.Future[Proxy] = concurrent.futures.Future()
 
     async def run() -> None:
-        await Proxy(host, port).serve(started)
+        await Proxy(host, port, tls).serve(started)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),), name="proxy")
     thread.start()
