@@ -16,9 +16,10 @@ from pgwatch_sessions.demo.orders import BAD_CUSTOMER
 from tests.e2e import scaled
 from tests.e2e.alertmanager import Pages, running_alertmanager, webhook_server
 from tests.e2e.prometheus import Prometheus, running_prometheus
-from tests.e2e.restartable_daemon import RestartableDaemon, running_daemons
 from tests.e2e.timeline import Timeline
 from tests.support.ports import free_port
+from tests.support.programs import environment
+from tests.support.restartable_daemon import RestartableDaemon
 from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.situations import role
 from tests.support.waiting import until
@@ -90,6 +91,8 @@ class Scene:
     servers: Mapping[str, OwnPostgres]
     service: Service
     daemons: Sequence[RestartableDaemon]
+    #: The configuration file of the daemons.
+    configuration: Path
     prometheus: Prometheus
     alertmanager: httpx.Client
     pages: Pages
@@ -146,7 +149,8 @@ def running_scene(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Sc
         dsns = {name: server.dsn() for name, server in servers.items()}
         dsns[HIDDEN] = servers[BILLING].dsn(user=anybody)
         dsns[ABSENT] = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
-        daemons = stack.enter_context(running_daemons(_daemon_configuration(dsns, folder), folder, count=2))
+        configuration = _daemon_configuration(dsns, folder)
+        daemons = stack.enter_context(running_daemons(configuration, folder, count=2))
         pages = Pages()
         webhook = stack.enter_context(webhook_server(pages))
         alertmanager = stack.enter_context(running_alertmanager(scaled.alertmanager(webhook=webhook)))
@@ -155,18 +159,19 @@ def running_scene(own_postgres: OwnPostgresFactory, folder: Path) -> Iterator[Sc
         scaled.write_rules(rules)
         applications = folder / "applications.json"
         applications.write_text(json.dumps([{"targets": [service.address], "labels": {"application": APPLICATION}}]))
-        configuration = scaled.prometheus(
+        scraping = scaled.prometheus(
             rules=rules,
             alertmanager=urllib.parse.urlsplit(str(alertmanager.base_url)).netloc,
             daemons=[daemon.address for daemon in daemons],
             applications=applications,
         )
-        prometheus = stack.enter_context(running_prometheus(configuration, *scaled.FLAGS))
+        prometheus = stack.enter_context(running_prometheus(scraping, *scaled.FLAGS))
         scene = Scene(
             timeline=timeline,
             servers=servers,
             service=service,
             daemons=daemons,
+            configuration=configuration,
             prometheus=prometheus,
             alertmanager=alertmanager,
             pages=pages,
@@ -178,3 +183,29 @@ def _daemon_configuration(dsns: Mapping[str, str], folder: Path) -> Path:
     file = folder / "config.yaml"
     file.write_text(json.dumps({"servers": [{"name": name, "dsn": dsn} for name, dsn in dsns.items()]}))
     return file
+
+
+@contextlib.contextmanager
+def running_daemons(configuration: Path, folder: Path, count: int) -> Iterator[list[RestartableDaemon]]:
+    """Run `count` daemons, of which the first has a `state_dir`.
+
+    A daemon that is killed must be started again before the block ends.
+    """
+    common = ("--config", str(configuration))
+    daemons = [
+        RestartableDaemon(
+            folder / f"daemon-{number}.log",
+            *(common if number else (*common, "--state-dir", str(folder / "state"))),
+            env=environment(**scaled.DAEMON),
+        )
+        for number in range(count)
+    ]
+    try:
+        for daemon in daemons:
+            daemon.start()
+        yield daemons
+        for daemon in daemons:
+            daemon.stop()
+    finally:
+        for daemon in daemons:
+            daemon.abandon()

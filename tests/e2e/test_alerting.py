@@ -30,7 +30,6 @@ from tests.e2e.leak_steps import (
     wait_until_all_panels_answer,
 )
 from tests.e2e.problems import LEAKER, LEAKY_SITE, all_other_problems
-from tests.e2e.restartable_daemon import RestartableDaemon
 from tests.e2e.scene import (
     APPLICATION,
     BILLING,
@@ -51,6 +50,7 @@ from tests.e2e.shipped import (
     wait_until_every_alert_fired,
 )
 from tests.support.dashboard_expressions import expressions
+from tests.support.restartable_daemon import RestartableDaemon
 from tests.support.servers import OwnPostgresFactory
 from tests.support.situations import idle_in_transaction
 from tests.support.waiting import until
@@ -227,14 +227,14 @@ def refuse_configuration(scene: Scene) -> None:
     """Break the configuration file: the daemon keeps its settings, and an alert fires until the file is valid again."""
     daemon = scene.daemons[0]
     scene.timeline.begin("refused", "the configuration file has a mistake")
-    text = daemon.configuration.read_text()
+    text = scene.configuration.read_text()
     alert = f'ALERTS{{alertname="PgwatchSessionsConfigReloadFailed",alertstate="firing",instance="{daemon.address}"}}'
-    daemon.configuration.write_text(f"hold_limt: 1s\n{text}")
+    scene.configuration.write_text(f"hold_limt: 1s\n{text}")
     daemon.reload()
     # Four evaluations are a second: long enough for the table at the end, which looks every half second.
     until(lambda: scene.prometheus.query(f"count_over_time({alert}[10s]) >= 4"), within=40)
     scene.timeline.report("firing in Prometheus: PgwatchSessionsConfigReloadFailed")
-    daemon.configuration.write_text(text)
+    scene.configuration.write_text(text)
     daemon.reload()
     until(lambda: not scene.prometheus.query(alert), within=40)
     scene.timeline.report("the daemon has loaded the corrected file, and the alert is resolved")

@@ -332,6 +332,11 @@ def test_the_daemon_says_how_it_keeps_the_schedule() -> None:
         'pgwatch_sessions_poll_lateness_seconds_sum{server="db"} 20.5',
         'pgwatch_sessions_polls_skipped_total{server="db"} 3.0',
         'pgwatch_sessions_reconnects_total{server="db"} 1.0',
+        'pgwatch_sessions_discovered_servers{source="targets.json"} 2.0',
+        'pgwatch_sessions_discovery_failures_total{source="targets.json"} 1.0',
+        'pgwatch_sessions_http_connections_refused_total{reason="too_many"} 4.0',
+        'pgwatch_sessions_http_connections_refused_total{reason="no_descriptors"} 0.0',
+        "pgwatch_sessions_http_logins_failed_total 5.0",
         f'pgwatch_sessions_build_info{{version="{__version__}"}} 1.0',
     ]
 

@@ -72,13 +72,18 @@ def client_backends(server: Postgres) -> set[int]:
 
     pg_stat_activity does not show a backend in start-up before PostgreSQL 18; its process title always does.
     """
-    found = set()
+    return {pid for pid, title in _titles(server) if "127.0.0.1(" in title}
+
+
+def backends_of(server: Postgres, role: str) -> set[int]:
+    """Return those that serve this role."""
+    return {pid for pid, title in _titles(server) if title.startswith(f"postgres: {role} ")}
+
+
+def _titles(server: Postgres) -> Iterator[tuple[int, str]]:
     for pid in descendants(server.pid):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            title = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"127.0.0.1(" in title:
-                found.add(pid)
-    return found
+            yield pid, Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
 
 
 class OwnPostgres:
@@ -120,6 +125,10 @@ class OwnPostgres:
         os.kill(self.server.pid, signal.SIGQUIT)
         self.server.process.wait(timeout=10)
         self._run.close()
+
+    def stop_smart(self) -> None:
+        """Begin to shut down: no new connections, and the end when the last session has ended."""
+        os.kill(self.server.pid, signal.SIGTERM)
 
     def freeze(self) -> None:
         """Stop all its processes: connections stay open, new ones wait in the backlog, nothing answers."""
