@@ -62,6 +62,10 @@ docs: $(SYNCED) ## write the generated parts of the documentation: commands, set
 e2e: $(SYNCED) ## run a leak from its first session to the alert and back, and every PromQL expression
 	@.venv/bin/pytest -m e2e --capture=no $(ARGS)
 
+.PHONY: faults
+faults: $(SYNCED) ## make every fault of server, network and machine, and hold against it what the daemon says
+	@.venv/bin/pytest -m faults tests/faults -n logical --dist worksteal $(ARGS)
+
 .PHONY: image
 image: $(SYNCED) ## build the container image and test it (needs buildah, podman, debootstrap and root)
 	@.venv/bin/pytest -m image --capture=no $(ARGS)
