@@ -66,6 +66,10 @@ e2e: $(SYNCED) ## run a leak from its first session to the alert and back, and e
 faults: $(SYNCED) ## make every fault of server, network and machine, and hold against it what the daemon says
 	@.venv/bin/pytest -m faults tests/faults -n logical --dist worksteal $(ARGS)
 
+.PHONY: soak
+soak: $(SYNCED) ## poll as often as in a day while clients come and go, and fail if the daemon grows
+	@.venv/bin/python -m tests.soak $(ARGS)
+
 .PHONY: image
 image: $(SYNCED) ## build the container image and test it (needs buildah, podman, debootstrap and root)
 	@.venv/bin/pytest -m image --capture=no $(ARGS)
