@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from pgwatch_sessions.demo.postgres import Postgres
-from tests.support.proxy import Proxy, proxy_to
+from tests.support.proxy import Proxy, inverted, proxy_to
 from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
@@ -100,7 +100,7 @@ def test_answers_may_be_late_slow_and_garbled(postgres: Postgres) -> None:
         begun = time.monotonic()
         assert connection.execute("SELECT repeat('x', 10000)").fetchone() == ("x" * 10_000,)
         assert time.monotonic() - begun >= 0.2
-        proxy.bytes_per_second, proxy.garbled = math.inf, True
+        proxy.bytes_per_second, proxy.answer = math.inf, inverted
         with pytest.raises(psycopg.DatabaseError):
             connection.execute("SELECT 1")
 

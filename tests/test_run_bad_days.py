@@ -202,7 +202,7 @@ def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path)
 
 @pytest.mark.promise("What one server answers affects no other.")
 def test_nonsense_from_one_server_does_not_affect_others(postgres: Postgres, tmp_path: Path) -> None:
-    """A server that breaks the protocol is down with the reason `protocol`; the other is polled as before."""
+    """A server that breaks the protocol is down with that reason; where is logged once. The other is polled."""
     file = tmp_path / "pgwatch-sessions.yaml"
     ready = b"Z" + (5).to_bytes(4, "big") + b"I"
     with port_that_sends(ready) as port:
@@ -219,6 +219,9 @@ def test_nonsense_from_one_server_does_not_affect_others(postgres: Postgres, tmp
             assert watching.get("/healthz").status_code == 200
             (down,) = watching.events("server_down")
             assert (down["server"], down["reason"]) == ("bad", "protocol")
+            (surprise,) = watching.events("answer_not_understood")
+            assert (surprise["server"], surprise["error"]) == ("bad", "AttributeError")
+            assert " connected < " in surprise["stack"]
             assert "s3cret" not in watching.log.read_text()
 
 

@@ -1,7 +1,6 @@
 """Connecting: to the first host that answers and has the role that is asked for, with a session that is bounded."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -55,15 +54,20 @@ class Connector:
                 await asyncio.sleep(self._jitter(min(0.1 * 2 ** min(self._refusals, 10), timeout / 4)))
             self._refusals += 1
         *preferred, role = preferences(self._target.role)
-        for better in preferred:
-            with contextlib.suppress(NoHostWithRoleError):
-                return await self._first_with(better)
-        return await self._first_with(role)
-
-    async def _first_with(self, role: str) -> Connected:
-        """Return the first connection to a host with the role. Raises what the search for one ended with."""
-        self._search = search = self._hosts.search(self._timeout)
+        seconds = timeout / (1 + len(preferred))
         others: list[str] = []
+        for better in preferred:
+            if found := await self._first_with(better, self._hosts.search(seconds, patient=False), others):
+                return found
+            others.clear()
+        search = self._hosts.search(seconds, patient=True)
+        if found := await self._first_with(role, search, others):
+            return found
+        raise NoHostWithRoleError(role, others, search.problems) if others else search.failure()
+
+    async def _first_with(self, role: str, search: Search, others: list[str]) -> Connected | None:
+        """Return the first connection to a host with the role, if there is one; add hosts without it to `others`."""
+        self._search = search
         while found := await search.next():
             try:
                 if await has_role(found.connection, role):
@@ -78,7 +82,7 @@ class Connector:
                 raise
             found.connection.terminate()
             others.append(found.dialer.host)
-        raise NoHostWithRoleError(role, others, search.problems) if others else search.failure()
+        return None
 
     def explained(self, error: Exception, *, timed_out: bool) -> tuple[Exception, str]:
         """Return why `connected` failed, and what it was doing, for a person. `timed_out` by its caller."""

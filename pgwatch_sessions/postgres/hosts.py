@@ -32,10 +32,6 @@ class Host(NamedTuple):
     name: str
     port: int
 
-    def __str__(self) -> str:
-        """Return host:port."""
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
-
 
 #: None leaves the choice to the driver: libpq's usual sockets, then localhost.
 AnyHost = Host | None
@@ -65,9 +61,12 @@ class Hosts:
         """Forget the connects that failed, or were closed, since the last search. The others are wanted again."""
         self.pending = {host: pending for host, pending in self.pending.items() if pending.goes_on_if_wanted()}
 
-    def search(self, seconds: float) -> "Search":
-        """Return a search among all hosts that divides so many seconds among them."""
-        return Search(self, share=seconds / len(self.order))
+    def search(self, seconds: float, *, patient: bool) -> "Search":
+        """Return a search among all hosts that divides so many seconds among them.
+
+        If it is `patient`, it goes on waiting for all that are silent after that.
+        """
+        return Search(self, share=seconds / len(self.order), patient=patient)
 
     def begin(self, host: AnyHost, share: float) -> bool:
         """Connect to this host, or go on with a connect to it. Return False if there are too many connections."""
@@ -99,8 +98,9 @@ class Hosts:
 class Search:
     """One walk over the hosts."""
 
-    def __init__(self, hosts: Hosts, *, share: float) -> None:
+    def __init__(self, hosts: Hosts, *, share: float, patient: bool) -> None:
         self._hosts = hosts
+        self._patient = patient
         self._share = share
         self._untried = list(hosts.order)
         self._failures: list[tuple[PendingConnect, Exception]] = []
@@ -109,14 +109,13 @@ class Search:
     async def next(self) -> Connected | None:
         """Return the next connection, waiting for each host for its share; None if no host is left.
 
-        After the last host it waits for all that are silent. Raises what a server answers to our login, as libpq does,
-        except that it is starting up.
+        Raises what a server answers to our login, as libpq does, except that it is starting up.
         """
-        while self._untried or self._hosts.pending:
+        while self._untried or (self._patient and self._hosts.pending):
             host = self._untried.pop(0) if self._untried else next(iter(self._hosts.pending))
             if self._hosts.begin(host, self._share):
                 try:
-                    async with asyncio.timeout(self._share if self._untried else None):
+                    async with asyncio.timeout(self._share if self._untried or not self._patient else None):
                         if connected := await self._until_ended(host):
                             return connected
                 except TimeoutError:  # it is silent: try the next one

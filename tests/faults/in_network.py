@@ -65,9 +65,9 @@ def _reset_in_a_message(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _garbage(scene: Scene) -> Iterator[None]:
-    scene.proxy.garbled = True
+    scene.proxy.answer = inverted
     yield
-    scene.proxy.garbled = False
+    scene.proxy.answer = bytes
 
 
 @contextlib.contextmanager

@@ -13,7 +13,18 @@ from pgwatch_sessions.demo.postgres import Postgres
 from tests.support.polling import poll, seen, session_of
 from tests.support.servers import OwnPostgresFactory
 
-ENCODINGS = ("UTF8", "LATIN1", "WIN1252", "EUC_JP", "KOI8R", "SQL_ASCII", "MULE_INTERNAL")
+#: A text in each encoding of several bytes. MULE_INTERNAL has the number of a character set before each character.
+TEXTS = {
+    "EUC_JP": "日本語".encode("euc_jp"),
+    "EUC_CN": "中文".encode("gb2312"),
+    "EUC_KR": "한국어".encode("euc_kr"),
+    "EUC_TW": b"\xc4\xe3\xc5\xc6",
+    "EUC_JIS_2004": "日本語".encode("euc_jis_2004"),
+    "UTF8": "日本語 é".encode(),
+    "MULE_INTERNAL": b"\x81\xe9\x8b\xc1",
+}
+#: Letters in every encoding of one byte.
+LETTERS = b"\xe9\xe0\xc4"
 
 
 @contextlib.contextmanager
@@ -70,7 +81,38 @@ def strangers(any_postgres: Postgres) -> Iterator[dict[str, int]]:
             superuser.execute('DROP ROLE "rölle"')
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+def every_encoding(server: Postgres) -> list[str]:
+    """Return all encodings that a database may have: those after the 35th are for clients only."""
+    with psycopg.connect(server.dsn()) as connection:
+        rows = connection.execute("SELECT pg_encoding_to_char(each) FROM generate_series(0, 34) AS each").fetchall()
+    return [name for (name,) in rows if name]
+
+
+def test_a_database_of_every_encoding_can_be_connected_to_and_read(any_postgres: Postgres) -> None:
+    """With sessions of all other encodings, whose statements and application names have foreign text."""
+    encodings = every_encoding(any_postgres)
+    assert len(encodings) >= 34
+    with contextlib.ExitStack() as stack:
+        databases = [stack.enter_context(database_in(any_postgres, each, name=f"each_{each}")) for each in encodings]
+        texts = {}
+        for encoding, database in zip(encodings, databases, strict=True):
+            text = TEXTS.get(encoding, LETTERS)
+            dsn = any_postgres.dsn(database=database, client_encoding="SQL_ASCII")
+            session = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+            session.execute(b"SET application_name = 'app-" + text + b"'")
+            session.execute(b'SELECT 1 AS "' + text + b'"')
+            texts[session.info.backend_pid] = f'SELECT ? AS "{text.decode(errors="replace")}"'
+        for database in databases:
+            snapshot = seen(poll(any_postgres.dsn(database=database)))
+            assert snapshot.own_database == database
+            for pid, shown in texts.items():
+                other = session_of(pid, snapshot)
+                assert other.statement.text == shown
+                assert other.client.application.startswith("app-")
+                assert other.state is SessionState.IDLE
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "SQL_ASCII"])
 def test_any_database_can_be_connected_to_and_shows_the_same(
     any_postgres: Postgres, strangers: dict[str, int], encoding: str
 ) -> None:

@@ -61,6 +61,17 @@ async def test_a_first_host_that_accepts_and_stays_silent_does_not_hide_the_seco
             assert good.clients == 1
 
 
+async def test_a_silent_host_does_not_hide_the_primary_from_those_who_prefer_a_standby(postgres: Postgres) -> None:
+    """Half of the time is for the search for a standby, half for any host."""
+    with proxies(postgres, postgres) as (silent, primary):
+        silent.black_hole()
+        dsn = f"{dsn_of(silent.port, primary.port)}?target_session_attrs=prefer-standby"
+        async with held(dsn, deadline=2) as connection:
+            for _ in range(3):
+                seen(await connection.poll())
+                assert silent.clients + primary.clients <= 2
+
+
 async def test_a_first_host_that_answers_no_syn_does_not_hide_the_second(postgres: Postgres) -> None:
     """Half of the time is spent on it, not all."""
     with port_without_answer() as port:

@@ -4,17 +4,20 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pgwatch_sessions.core.model import FailureReason
 from pgwatch_sessions.postgres.login import LoginCheck, LoginRefusedError, LoginRules
+from tests.support.certificates import write_certificate
 from tests.support.daemons import daemon
 from tests.support.polling import failed, poll, seen
 from tests.support.ports import sockets_to
 from tests.support.programs import environment, finished
 from tests.support.servers import OwnPostgres, OwnPostgresFactory
 from tests.support.situations import role
+from tests.support.tls_proxy import tls_proxy_to
 from tests.support.waiting import until
 
 PASSWORD = "hunter2-in-clear-text"
@@ -113,6 +116,17 @@ def test_over_a_unix_socket_it_is_sent(server: OwnPostgres) -> None:
     """Nobody can listen there."""
     folder = server.data.parent
     seen(poll(f"postgresql://asked_locally:{PASSWORD}@/postgres?host={folder}&port={server.port}"))
+
+
+def test_over_tls_it_is_sent_unless_require_auth_forbids_it(server: OwnPostgres, tmp_path: Path) -> None:
+    """Nobody can listen there, either. What the server asks for within TLS is read, too."""
+    write_certificate(tmp_path, "server", "localhost")
+    with tls_proxy_to(server.port, tmp_path / "server.pem") as port:
+        dsn = f"postgresql://asked_for_clear_text:{PASSWORD}@localhost:{port}/postgres?sslrootcert={tmp_path}/ca.pem"
+        seen(poll(f"{dsn}&sslmode=verify-full"))
+        failure = failed(poll(f"{dsn}&sslmode=verify-full&require_auth=scram-sha-256"))
+        assert failure.reason is FailureReason.AUTHENTICATION
+        assert "the server asks for password, and require_auth allows only scram-sha-256" in failure.detail
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """Servers that answer nonsense: each poll fails with a reason, nothing is raised, and no connection is left behind."""
 
 import asyncio
+import random
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from pgwatch_sessions.core.model import FailureReason
+from pgwatch_sessions.core.model import Failure, FailureReason, Snapshot
+from pgwatch_sessions.demo.postgres import Postgres
+from tests.support.daemons import through
 from tests.support.polling import failed, held, poll
 from tests.support.ports import port_that_sends, sockets_to
+from tests.support.proxy import proxy_to
 from tests.support.servers import OwnPostgresFactory
 from tests.support.waiting import until
 
@@ -57,6 +62,44 @@ async def test_whatever_a_server_answers_is_its_failure(answer: bytes, said: str
                 assert "s3cret" not in failure.detail
                 assert "\n" not in failure.detail
                 await asyncio.to_thread(until, lambda: sockets_to(port) == [])
+
+
+async def test_a_text_of_a_server_is_cut() -> None:
+    """A server may send an error of any length, and it must not be repeated in the log, the page and the recording."""
+    error = message(b"E", b"SFATAL\0C28000\0M" + b"no " * 2_000_000 + b"\0\0")
+    with port_that_sends(error) as port:
+        async with held(f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable") as connection:
+            failure = failed(await connection.poll())
+    assert failure.reason is FailureReason.AUTHENTICATION
+    assert failure.detail.startswith("connecting: no no no")
+    assert len(failure.detail) < 350
+
+
+def inverting(chances: random.Random) -> Callable[[bytes], bytes]:
+    """Return a function that inverts one byte of what it is given."""
+
+    def invert(data: bytes) -> bytes:
+        at = chances.randrange(len(data))
+        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+    return invert
+
+
+async def test_a_real_server_whose_answers_have_wrong_bytes_is_never_more_than_a_failure(postgres: Postgres) -> None:
+    """Whatever the driver raises. When the bytes are right again, the server is seen, and one session is left."""
+    with proxy_to(postgres.host, postgres.port) as proxy:
+        async with held(through(proxy), deadline=0.3, jitter=lambda _: 0) as connection:
+            for seed in range(40):
+                proxy.answer = bytes if seed % 4 == 0 else inverting(random.Random(seed))
+                outcome = await connection.poll()
+                assert isinstance(outcome, Snapshot | Failure)
+                assert proxy.clients <= 2
+            proxy.answer = bytes
+            proxy.cut()
+            async with asyncio.timeout(20):
+                while not isinstance(await connection.poll(), Snapshot):
+                    assert proxy.clients <= 2
+            assert proxy.clients == 1
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])

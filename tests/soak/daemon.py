@@ -12,7 +12,7 @@ from pgwatch_sessions.core.statements import parse_statement
 from pgwatch_sessions.daemon import running
 from pgwatch_sessions.logs import configure_logs
 from pgwatch_sessions.pollers import Watch
-from pgwatch_sessions.postgres.connection import Target
+from pgwatch_sessions.postgres.target import Target
 from pgwatch_sessions.web.http_server import bind
 
 _DEFAULTS = Policy()

@@ -37,13 +37,13 @@ class Proxy:
         self.port = 0
         #: How many seconds each packet takes on its way, in both directions.
         self.latency = 0.0
+        #: What becomes of bytes from the server.
+        self.answer: Callable[[bytes], bytes] = bytes
         #: How many bytes a second come from the server.
         self.bytes_per_second = math.inf
         #: How often a client has sent something since the server's last answer, which is a round trip.
         self.round_trips = 0
         self._client_spoke = False
-        #: Whether every byte of the server's answers is inverted.
-        self.garbled = False
         #: After so many more bytes of answers, the connection that they belong to is reset. None for never.
         self.reset_after: int | None = None
 
@@ -128,8 +128,8 @@ class Proxy:
             await self._passing.wait()
             if target in self._lost:
                 continue
-            if is_answer and self.garbled:
-                data = bytes(byte ^ 0xFF for byte in data)
+            if is_answer:
+                data = self.answer(data)
             if is_answer and self.reset_after is not None:
                 target.write(data[: self.reset_after])
                 self.reset_after -= len(data)
@@ -186,3 +186,8 @@ def proxy_to(host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = No
     finally:
         proxy.close()
         thread.join()
+
+
+def inverted(answer: bytes) -> bytes:
+    """Return an answer whose every bit is wrong."""
+    return bytes(byte ^ 0xFF for byte in answer)
