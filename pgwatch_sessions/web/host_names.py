@@ -37,9 +37,11 @@ def is_loopback(host: str) -> bool:
 def host_guard(allowed: Iterable[str], *, needed: Callable[[], bool] = lambda: True) -> Guard:
     """Return middleware that refuses requests under other names than those of loopback and `allowed`, shell patterns.
 
+    An empty pattern, such as the host of `:9488`, allows nothing.
+
     `needed` tells at each request whether names matter now: they do not if clients must log in.
     """
-    patterns = [_without_brackets(pattern.lower()) for pattern in allowed]
+    patterns = [_without_brackets(pattern.lower()) for pattern in allowed if pattern]
 
     def is_allowed(host: str | None) -> bool:
         if host is None:  # no browser leaves it out

@@ -15,6 +15,7 @@ is not used either, because it does not limit the size of a request's head. What
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -35,6 +36,8 @@ from pgwatch_sessions.web.crowd import Bounds, Crowd, Refused
 _MAX_HEAD_BYTES = 16 * 1024
 _STOP_SECONDS = 0.4
 _ACCEPT_AGAIN_SECONDS = 1.0
+#: Too many open files: of this process, or of the machine.
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _LOG = logging.getLogger("uvicorn.error")
 
 _Tls = Callable[[], ssl.SSLContext | None]
@@ -136,8 +139,11 @@ async def _accept(listener: socket.socket, connect: Callable[[socket.socket], No
             client, _ = await loop.sock_accept(listener)
         except ConnectionAbortedError:  # the client has already gone
             continue
-        except OSError:  # too many open files, of this process or of the machine; this may pass
-            refused.no_descriptors(now=loop.time())
+        except OSError as error:  # this may pass
+            if error.errno in _NO_DESCRIPTORS:
+                refused.no_descriptors(now=loop.time())
+            else:
+                _LOG.error("cannot accept connections, trying again in %g s: %s", _ACCEPT_AGAIN_SECONDS, _reason(error))
             await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
         else:
             connect(client)

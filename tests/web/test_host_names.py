@@ -62,7 +62,7 @@ def test_names_of_this_machine_are_answered(host: str) -> None:
 )
 def test_other_names_are_refused(host: str) -> None:
     """Metrics and probes, which show no statement, are answered under any name."""
-    assert status(host) == 421
+    assert status(host) == status(host, "") == 421
     assert status(host, path="/api/v1/sessions") == 421
     for path in ("/metrics", "/healthz", "/readyz"):
         assert status(host, path=path) == 200
