@@ -50,6 +50,10 @@ test-pools-lowest: $(LOWEST) ## run the tests of pgwatch_sessions.pools with the
 	    -W ignore::pytest.PytestUnraisableExceptionWarning \
 	    -k "not samples and not cancelled_query and not with_a_psycopg_pool" $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(SYNCED) ## try 3,000 inputs of each kind that comes from outside, other ones each time (20 minutes)
+	@HYPOTHESIS_PROFILE=many .venv/bin/pytest -n logical -m fuzz --timeout 5000 $(ARGS)
+
 .PHONY: manifests
 manifests: $(SYNCED) ## write what Prometheus Operator and Grafana read on Kubernetes, from alerts/ and grafana/
 	@.venv/bin/python deploy/kubernetes/generate.py

@@ -37,7 +37,7 @@ from tests.support.waiting import until
 # An example has no deadline, because other workers may have the processor.
 settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("full"), max_examples=25)
-settings.register_profile("many", settings.get_profile("full"), max_examples=400, derandomize=False, print_blob=True)
+settings.register_profile("many", settings.get_profile("full"), max_examples=3_000, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("full" if "CI" in os.environ else "quick"))
 
 
