@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from tests.faults.fault import Fault, Seen
 from tests.faults.scene import Scene
+from tests.support.proxy import inverted
 
 _MANY = 250
 
