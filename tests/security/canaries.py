@@ -21,8 +21,6 @@ class Canary:
     #: The text around the secret.
     text: str
     secret: str
-    #: Why it is known to come out; None if it must not.
-    known: str | None = None
 
     @property
     def planted(self) -> str:
@@ -85,6 +83,17 @@ _STATEMENTS = {
     "nested comment": "SELECT 1 /* a /* @@ */ b */",
     "unknown tag": "SELECT 1 /*traceparent='00-@@-01'*/",
     "unknown tag of Rails": "SELECT 1 /*user_id:@@*/",
+    "SET without quotes": "SET my.key TO @@",
+    "SET in double quotes": 'SET my.key TO "@@"',
+    "password in double quotes": 'ALTER ROLE postgres PASSWORD "@@"',
+    "backticks": "SELECT * FROM users WHERE email = `@@`",
+    "smart quotes": "SELECT * FROM users WHERE email = \u2018@@\u2019",
+    "address without quotes": "SELECT * FROM users WHERE email = @@@example.org",
+    "token without quotes": "SELECT * FROM users WHERE token = eyJhbGci.@@.sig",
+    "no SQL": "my password is @@",
+    "a command line": "psql postgresql://app:@@@db/shop",
+    "query string of a route": "SELECT 1 /*route='/reset%3Ftoken=@@'*/",
+    "address in a route": "SELECT 1 /*route='/users/@@%40example.org'*/",
     "cut in a string": f"SELECT '{_FILLER}', '@@{_REST}'",
     "cut in an escape string": rf"SELECT '{_FILLER}', E'\'@@{_REST}'",
     "cut in a dollar quote": f"SELECT '{_FILLER}', $x$@@{_REST}$x$",
@@ -105,27 +114,8 @@ _NUMBERS = {
     "hexadecimal string": "SELECT x'@@'",
     "bit string": "SELECT b'@@'",
     "LIMIT": "SELECT 1 LIMIT @@",
+    "number in a route": "SELECT 1 /*route='/users/@@/orders'*/",
     "cut in a number": f"SELECT '{_FILLER + 'a' * 30}', @@{'1' * 200}",
-}
-_REDACTOR = "the redactor takes it for a name"
-_TAGS = "values of routes are shown as they are"
-#: What is known to come out, and why.
-_KNOWN_STATEMENTS = {
-    "SET without quotes": ("SET my.key TO @@", _REDACTOR),
-    "SET in double quotes": ('SET my.key TO "@@"', _REDACTOR),
-    "double quotes around a value": ('SELECT * FROM users WHERE email = "@@"', _REDACTOR),
-    "password in double quotes": ('ALTER ROLE postgres PASSWORD "@@"', _REDACTOR),
-    "backticks": ("SELECT * FROM users WHERE email = `@@`", _REDACTOR),
-    "smart quotes": ("SELECT * FROM users WHERE email = \u2018@@\u2019", _REDACTOR),
-    "address without quotes": ("SELECT * FROM users WHERE email = @@@example.org", _REDACTOR),
-    "token without quotes": ("SELECT * FROM users WHERE token = eyJhbGci.@@.sig", _REDACTOR),
-    "no SQL": ("my password is @@", _REDACTOR),
-    "a command line": ("psql postgresql://app:@@@db/shop", _REDACTOR),
-    "query string of a route": ("SELECT 1 /*route='/reset%3Ftoken=@@'*/", _TAGS),
-    "address in a route": ("SELECT 1 /*route='/users/@@%40example.org'*/", _TAGS),
-}
-_KNOWN_NUMBERS = {
-    "number in a route": ("SELECT 1 /*route='/users/@@/orders'*/", _TAGS),
 }
 
 
@@ -136,10 +126,6 @@ def statements() -> Iterator[Canary]:
         for name, text in table.items():
             number += 1
             yield Canary(name=name, text=text, secret=secret(number))
-    for known, secret in ((_KNOWN_STATEMENTS, _word), (_KNOWN_NUMBERS, _digits)):
-        for name, (text, why) in known.items():
-            number += 1
-            yield Canary(name=name, text=text, secret=secret(number), known=why)
 
 
 #: What is shown by design: where it comes from, and how it is put there.
@@ -147,6 +133,7 @@ _SHOWN = {
     "name of a table": "SELECT 1 FROM @@",
     "name of a column": "SELECT @@ FROM orders",
     "quoted name": 'SELECT 1 FROM "@@"',
+    "double quotes around a value": 'SELECT * FROM users WHERE email = "@@"',
     "template of a route": "SELECT 1 /*route='/@@/{id}'*/",
     "controller and action": "SELECT 1 /*controller:@@,action:show*/",
     "function in the code": "SELECT 1 /*file='orders.py',line='41',func='@@'*/",
@@ -170,7 +157,6 @@ class Login:
     dsn: str
     #: Further settings of the server.
     settings: str = ""
-    known: str | None = None
     #: It would be used for other servers too, so it is tried alone.
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -190,16 +176,11 @@ def logins() -> Iterator[Login]:
         ("service", "postgresql:///?service=canary", ""),
         ("file", f"postgresql://file@{_AT}", "password_file: {folder}/password"),
         ("key", f"postgresql://postgres@{_AT}?sslpassword=@@", ""),
+        ("options", f"postgresql://postgres@{_AT}?options=-c%20my.token%3D@@", ""),
     ):
         number += 1
         secret = _word(number)
         yield Login(name=name, secret=secret, dsn=dsn.replace(PLACE, secret), settings=settings)
-    yield Login(
-        name="unknown",
-        secret=_word(520),
-        dsn=f"postgresql://postgres@{_AT}?options=-c%20my.token%3D{_word(520)}",
-        known="`config` shows parameters that it does not know",
-    )
     variable, file = _word(521), _word(522)
     yield Login(
         name="variable", secret=variable, dsn=f"postgresql://variable@{_AT}", variables={"PGPASSWORD": variable}
