@@ -16,8 +16,8 @@ from pgwatch_sessions.pools import instrument, uninstrument
 from pgwatch_sessions.pools.ledger import Capture
 from tests.bench.tables import Limit, limits, table
 
-_ROUNDS = 40
-_CHECKOUTS = 100
+#: How often each variant has its turn, how many times it is measured then, and the checkouts of a measurement.
+_TURNS, _TIMES, _CHECKOUTS = 20, 20, 100
 #: What is measured: the bare pool, then the ledger with more and more of the borrower. None is the bare pool.
 _VARIANTS: dict[str, Capture | None] = {"bare": None, "ledger": "off", "and site": "site", "and stack": "stack"}
 
@@ -36,7 +36,7 @@ def bench() -> Iterator[str]:
         }
     rows = [[pool, *each.values(), each["and site"] - each["bare"]] for pool, each in costs.items()]
     yield table(
-        f"pools: us of CPU for each checkout and return, in the fastest of {_ROUNDS} rounds",
+        f"pools: us of CPU for each checkout and return, in the fastest of {_TURNS * _TIMES} rounds",
         ["", *_VARIANTS, "ledger and site"],
         rows,
     )
@@ -108,24 +108,24 @@ async def _nested_async(act: Callable[[], Awaitable[None]], levels: int) -> None
 
 def _measured(pool: Any, work: Callable[[], None]) -> Costs:
     times: dict[str, list[float]] = {variant: [] for variant in _VARIANTS}
-    for variant in [*_VARIANTS] * _ROUNDS:
+    for variant in [*_VARIANTS] * _TURNS:
         _instrument(pool, variant)
-        work()  # warm
-        begun = time.process_time()
-        work()
-        times[variant].append(time.process_time() - begun)
+        for _ in range(_TIMES):
+            begun = time.process_time()
+            work()
+            times[variant].append(time.process_time() - begun)
         uninstrument(pool)
     return _fastest(times)
 
 
 async def _measured_async(pool: Any, work: Callable[[], Awaitable[None]]) -> Costs:
     times: dict[str, list[float]] = {variant: [] for variant in _VARIANTS}
-    for variant in [*_VARIANTS] * _ROUNDS:
+    for variant in [*_VARIANTS] * _TURNS:
         _instrument(pool, variant)
-        await work()  # warm
-        begun = time.process_time()
-        await work()
-        times[variant].append(time.process_time() - begun)
+        for _ in range(_TIMES):
+            begun = time.process_time()
+            await work()
+            times[variant].append(time.process_time() - begun)
         uninstrument(pool)
     return _fastest(times)
 
