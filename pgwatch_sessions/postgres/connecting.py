@@ -100,7 +100,7 @@ class Connector:
         """Remember that this host may not have noticed that we dropped a session. If it was silent, try it last."""
         if silent:
             self._hosts.left(host)
-        self._hosts.dropped()
+        self._hosts.dropped(host)
 
     async def abandon(self) -> None:
         """End all connects at once."""

@@ -5,7 +5,8 @@ that worked last is the first to be tried. One that has accepted a connect and s
 background while the next one is tried, because it may be the one that comes back (see PendingConnect).
 
 At most two connections of ours may have a backend at any moment, whatever their hosts. So a third connect is not begun
-while two wait, or while one waits and a session that we dropped may still have its backend.
+while two wait, or while one waits and a session that we dropped on another host may still have its backend. On the same
+host it has none any more when the connect gets one: a server that does the one has done the other.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class Hosts:
         self.order: list[AnyHost] = [*hosts] or [None]
         self.pending: dict[AnyHost, PendingConnect] = {}
         self._begin = begin
+        self._lingering: AnyHost = None
         self._lingering_until = 0.0
 
     def forget_failed(self) -> None:
@@ -70,8 +72,8 @@ class Hosts:
 
     def begin(self, host: AnyHost, share: float) -> bool:
         """Connect to this host, or go on with a connect to it. Return False if there are too many connections."""
-        lingering = 1 if time.monotonic() < self._lingering_until else 0
-        if host not in self.pending and len(self.pending) + lingering < _MOST:
+        busy = {*self.pending, *([self._lingering] if time.monotonic() < self._lingering_until else [])}
+        if host not in self.pending and len(busy - {host}) < _MOST:
             self.pending[host] = self._begin(host, share)
         return host in self.pending
 
@@ -85,8 +87,9 @@ class Hosts:
         """Try this host last from now on."""
         self.order.sort(key=lambda each: each == host)
 
-    def dropped(self) -> None:
-        """Remember that a session was closed without an answer of the server."""
+    def dropped(self, host: AnyHost) -> None:
+        """Remember that a session on this host was closed without an answer."""
+        self._lingering = host
         self._lingering_until = time.monotonic() + _LINGERING_SECONDS
 
     async def abandon(self) -> None:

@@ -140,6 +140,25 @@ async def test_a_primary_that_becomes_read_only_is_left(pair: Pair) -> None:
         assert (await seen_within(2, of_writers, pair)).server.in_recovery is False
 
 
+async def test_a_primary_that_freezes_is_left_for_the_standby_that_is_promoted(pair: Pair) -> None:
+    """The promotion is seen at the next poll, while a connect to the frozen one goes on."""
+    async with held(pair.dsn("primary"), deadline=1) as connection:
+        seen(await connection.poll())
+        pair.primary.freeze()
+        try:
+            for _ in range(3):
+                assert failed(await connection.poll()).reason is FailureReason.TIMEOUT
+                backends = len(client_backends(pair.primary.server) | client_backends(pair.standby.server))
+                assert backends - 1 <= 2  # one is the standby's, which streams
+            await asyncio.to_thread(asked, pair.standby, "SELECT pg_promote()")
+            assert seen(await connection.poll()).server.in_recovery is False
+            assert len(client_backends(pair.standby.server)) == 1
+        finally:
+            pair.primary.thaw()
+        await asyncio.to_thread(until, lambda: len(client_backends(pair.primary.server)) <= 1)
+        seen(await connection.poll())
+
+
 def _fence(server: OwnPostgres, value: str) -> None:
     """Let the server's sessions be read only, or not, and wait until they know."""
     with psycopg.connect(server.dsn(), autocommit=True) as superuser:

@@ -65,6 +65,12 @@ def test_a_server_without_a_name_is_named_by_host_and_port(dsn: str | None, envi
         (f"postgresql://u:{SECRET}@::1/x", "invalid host or port"),
         (f"postgresql://u:{SECRET}@db/x?sslmode=no", "invalid sslmode; write one of disable, allow, prefer"),
         (f"postgresql://u:{SECRET}@db/x?channel_binding=require", "parameter channel_binding is not supported"),
+        (
+            f"postgresql://u:{SECRET}@db/x?target_session_attrs=master",
+            "invalid target_session_attrs; write one of any, ",
+        ),
+        (f"postgresql://u:{SECRET}@db/x?require_auth=scram", "invalid require_auth; write some of password, md5, gss"),
+        (f"postgresql://u:{SECRET}@db/x?require_auth=md5,!none", "invalid require_auth; write some of password, md5"),
         (f"postgresql://u:{SECRET}@db/x?nothing", "invalid parameters after ?"),
         (f"postgresql://u:{SECRET}@/x?host=a&port=1,2", "numbers of hosts and ports differ"),
         ("postgresql://db/x?sslmode=verify-ca&sslrootcert=/no.pem", "sslrootcert: cannot use /no.pem: no such file"),

@@ -116,6 +116,58 @@ def test_a_service_gives_what_the_dsn_does_not(tmp_path: Path) -> None:
             assert (server.route.dsn, server.name) == (wanted, "orders")
 
 
+@pytest.mark.parametrize(
+    ("dsn", "environ", "hosts", "role", "logins"),
+    [
+        (None, {}, (), "any", None),
+        ("postgresql://u@a,b:2,[::1]/x", {}, (("a", 5432), ("b", 2), ("::1", 5432)), "any", None),
+        ("host=a,b port=7", {"PGHOST": "c"}, (("a", 7), ("b", 7)), "any", None),
+        ("postgresql:///x?host=/run/pg", {"PGPORT": "6"}, (("/run/pg", 6),), "any", None),
+        ("user=u", {"PGHOST": "a,b", "PGPORT": "1,2"}, (("a", 1), ("b", 2)), "any", None),
+        ("host=a target_session_attrs=primary", {"PGTARGETSESSIONATTRS": "standby"}, (("a", 5432),), "primary", None),
+        ("host=a", {"PGTARGETSESSIONATTRS": "standby"}, (("a", 5432),), "standby", None),
+        ("host=a require_auth=scram-sha-256,gss", {}, (("a", 5432),), "any", {"scram-sha-256", "gss"}),
+        ("host=a", {"PGREQUIREAUTH": "!password,!md5,!none"}, (("a", 5432),), "any", {"scram-sha-256", "gss", "sspi"}),
+    ],
+)
+def test_hosts_role_and_logins_are_ours_to_decide(
+    dsn: str | None, environ: dict[str, str], hosts: tuple[object, ...], role: str, logins: set[str] | None
+) -> None:
+    """They come from the DSN, then from libpq's variables. The driver is told neither role nor logins."""
+    with pytest.MonkeyPatch.context() as patch:
+        (server,) = loaded({"dsn": dsn} if dsn else {}, environ).servers
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        route = server.route
+    assert (route.hosts, route.role, route.logins) == (hosts, role, logins)
+    assert "target_session_attrs" not in (route.dsn or "")
+    assert "require_auth" not in (route.dsn or "")
+
+
+@pytest.mark.parametrize(
+    ("environ", "error"),
+    [
+        ({"PGTARGETSESSIONATTRS": "master"}, "environment variable PGTARGETSESSIONATTRS: invalid target_session_attrs"),
+        ({"PGREQUIREAUTH": "scram"}, "environment variable PGREQUIREAUTH: invalid require_auth"),
+        ({"PGHOST": "a,b", "PGPORT": "1,2,3"}, "environment variable PGHOST, PGPORT: numbers of hosts and ports"),
+        ({"PGPORT": "many"}, "environment variable PGPORT: invalid host or port"),
+    ],
+)
+def test_a_variable_of_libpq_that_makes_no_sense_is_named(environ: dict[str, str], error: str) -> None:
+    """At the start, not at each poll."""
+    (found,) = errors_of({}, environ)
+    assert found.startswith(error)
+
+
+@pytest.mark.parametrize(("text", "allowed"), [("yes", "yes"), ("true", "yes"), ("'no'", "no"), ("false", "no")])
+def test_clear_text_is_allowed_for_each_server(tmp_path: Path, text: str, allowed: str) -> None:
+    """YAML reads a bare yes as true."""
+    servers = f"servers:\n- {{dsn: 'host=a', allow_cleartext_password: {text}}}\n- {{dsn: 'host=b'}}\n"
+    settings = loaded({"config": written(tmp_path / "config.yaml", servers)})
+    assert [server.allow_cleartext_password for server in settings.servers] == [allowed, "no"]
+    assert errors_of({"allow_cleartext_password": "perhaps"}) == ["--allow-cleartext-password: must be 'no' or 'yes'"]
+
+
 def test_the_user_file_comes_before_the_systems(tmp_path: Path) -> None:
     """~/.pg_service.conf first, and pg_service.conf in PGSYSCONFDIR for what it does not have."""
     written(tmp_path / ".pg_service.conf", "[mine]\nhost=a\n")
