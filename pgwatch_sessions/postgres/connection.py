@@ -58,7 +58,7 @@ class HeldConnection:
         self.connects = 0
         #: How many polls in a row ran out of time while their answer arrived.
         self._interrupted = 0
-        #: Why the last poll failed, if that is not understood.
+        #: What was raised in the last poll, if a server's answer was not understood.
         self.surprise: Exception | None = None
 
     @property
@@ -137,7 +137,8 @@ class HeldConnection:
 
     def _failure(self, error: Exception, doing: str, *, lost: bool) -> Failure:
         failure = failure_of(error, doing=doing, lost=lost)
-        self.surprise = error if failure.reason is FailureReason.PROTOCOL else None
+        said_by_the_server = isinstance(error, asyncpg.PostgresError)
+        self.surprise = error if failure.reason is FailureReason.PROTOCOL and not said_by_the_server else None
         return failure
 
     def drop(self) -> None:
