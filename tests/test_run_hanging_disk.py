@@ -13,11 +13,14 @@ import pytest
 from pgwatch_sessions.demo.postgres import Postgres
 from pgwatch_sessions.memory.state_file import StateFile
 from tests.support.daemons import daemon, own_sessions
-from tests.support.hanging_disk import hanging_mount
+from tests.support.hanging_disk import hanging_mount, may_mount
 from tests.support.programs import environment, finished
 from tests.support.waiting import until
 
+needs_mount = pytest.mark.skipif(not may_mount(), reason="may not mount a FUSE file system: needs Linux and root")
 
+
+@needs_mount
 @pytest.mark.parametrize("settings", [["record"], ["state"], ["record", "state"]], ids=" and ".join)
 def test_a_signal_while_a_directory_hangs(postgres: Postgres, tmp_path: Path, settings: Sequence[str]) -> None:
     """That files cannot be written is logged once. Polls go on, and SIGTERM ends the daemon in order."""
@@ -45,6 +48,7 @@ def test_a_state_file_that_cannot_be_read_to_its_end(postgres: Postgres, tmp_pat
     assert ignored["error"] == "cannot be read (reading takes too long)"
 
 
+@needs_mount
 def test_an_error_in_the_program_ends_it_while_its_state_cannot_be_removed(postgres: Postgres, tmp_path: Path) -> None:
     """Removing the state is tried, and not waited for."""
     (tmp_path / "sitecustomize.py").write_text(
