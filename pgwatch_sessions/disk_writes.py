@@ -21,7 +21,7 @@ LAST_WRITES_SECONDS = 0.7
 
 
 class DiskThread:
-    """A thread for the calls on one directory, one after the other. It never delays the end of the process.
+    """A thread for calls on one directory, one after the other. It never delays the end of the process.
 
     A call on a network disk whose server is gone does not return. asyncio.to_thread would delay the end: Python waits
     for every thread of an executor. And such calls would take the threads that resolve host names.

@@ -36,6 +36,8 @@ from pgwatch_sessions.published_states import PublishedStates
 from pgwatch_sessions.recording import Recorder
 from pgwatch_sessions.schedule import MONOTONIC, Every, now, spread
 
+_STATE_THREADS = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
@@ -81,8 +83,7 @@ class Pollers:
         self._scheduler = scheduler
         self._watched: dict[str, _Watched] = {}
         self._recordings: _Recordings | None = None
-        #: For the state files of the present `state_dir`: one that hangs must not hold up those of the next one.
-        self._states = DiskThread()
+        self._state_disks = _state_disks()
         self._applied_at = time.monotonic()
 
     def __len__(self) -> int:
@@ -130,9 +131,9 @@ class Pollers:
         closed.
         """
         before, self._watch, self._applied_at = self._watch, watch, time.monotonic()
-        former, former_states = self._change_recordings(watch), self._states
-        if watch.state_dir != before.state_dir:
-            self._states = DiskThread()
+        former, former_disks = self._change_recordings(watch), self._state_disks
+        if watch.state_dir != before.state_dir:  # the former directory may hang
+            self._state_disks = _state_disks()
         targets = {target.name: target for target in watch.targets}
         gone = [self._watched.pop(name) for name in self._watched.keys() - targets.keys()]
         for each in gone:
@@ -152,8 +153,8 @@ class Pollers:
             *(each.poller.close() for each in gone), *(self._move(each, targets[each.target.name]) for each in moved)
         )
         await self._end_files(former, gone, dropped)
-        if former_states is not self._states:
-            former_states.end()
+        if former_disks is not self._state_disks:
+            _end(former_disks)
         return tuple(each.target.name for each in moved)
 
     async def close(self) -> None:
@@ -164,7 +165,7 @@ class Pollers:
         if self._recordings is not None:
             endings.append(asyncio.wait({self._recordings.end()}, timeout=LAST_WRITES_SECONDS))
         await asyncio.gather(*endings)
-        self._states.end()
+        _end(self._state_disks)
 
     async def _restore(self, server: str) -> None:
         """Publish what is known of a server from before."""
@@ -232,7 +233,8 @@ class Pollers:
         watch = self._watch
         if watch.state_dir is None:
             return None
-        return StateFile(directory=watch.state_dir, server=server, statements=watch.statements, disk=self._states)
+        disk = self._state_disks[hash(server) % len(self._state_disks)]
+        return StateFile(directory=watch.state_dir, server=server, statements=watch.statements, disk=disk)
 
     def _change_recordings(self, watch: Watch) -> "_Recordings | None":
         """Record where `watch` says. Return the recordings that are not used any more."""
@@ -279,6 +281,16 @@ class _Recordings(NamedTuple):
         ending = self.disk.run(self.recorder.close)
         self.disk.end()
         return ending
+
+
+def _state_disks() -> tuple[DiskThread, ...]:
+    """Return threads that share the state files, so that those of many servers are written at the same time."""
+    return tuple(DiskThread() for _ in range(_STATE_THREADS))
+
+
+def _end(disks: Iterable[DiskThread]) -> None:
+    for disk in disks:
+        disk.end()
 
 
 @contextlib.asynccontextmanager
