@@ -86,6 +86,39 @@ def test_literals_do_not_pass_the_edge(any_database: Database) -> None:
     assert "secret" not in repr(snapshot)
 
 
+UNQUOTED = [
+    "SET my.api_key TO sk_live_canary",
+    'SET my.api_key = "sk_live_canary"',
+    'ALTER ROLE postgres PASSWORD "canary"',
+    "ALTER ROLE postgres PASSWORD `canary`",
+    "ALTER ROLE postgres PASSWORD canary",
+    "SELECT * FROM pg_class WHERE relname = \u2018canary\u2019",
+    "SELECT * FROM pg_class WHERE relname = \u201ccanary\u201d",
+    "SELECT * FROM pg_class WHERE relname = jane.doe@canary.example.com",
+    "SELECT * FROM pg_class WHERE relname = eyJhbGciOiJIUzI1NiJ9.eyJjanaryIjoxfQ.canary",
+    "canary",
+    "password: canary",
+    "SELECT 1 /*route='/orders/4711?token=canary',job='mail to jane@canary.example.com'*/",
+]
+
+
+@pytest.mark.parametrize("size", ["100", "4096"])
+def test_values_that_are_no_literals_do_not_pass_the_edge(own_postgres: OwnPostgresFactory, size: str) -> None:
+    """Whether the statement runs or fails, and where the server cuts it."""
+    server = own_postgres(settings={"track_activity_query_size": size})
+    seen_texts = []
+    for statement in UNQUOTED:
+        for padding in ("", "/* a comment as long as many frameworks write them before what they send */ "):
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute((padding + statement).encode())
+                snapshot = seen(poll(server.dsn()))
+                seen_texts.append(session_of(connection.info.backend_pid, snapshot).statement.text)
+                assert "canary" not in repr(snapshot), padding + statement
+    assert "SET my.api_key TO ?" in seen_texts
+    assert "(no SQL)" in seen_texts
+
+
 def test_a_waiter_says_whom_it_waits_for(any_database: Database) -> None:
     """Only those that wait are asked."""
     with waiting_for_lock(any_database.dsn()) as (holder, waiter):

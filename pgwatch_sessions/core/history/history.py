@@ -103,7 +103,7 @@ class History:
     def _with_known_starts(self, snapshot: Snapshot) -> Sequence[Session]:
         """Give hidden sessions the identity of the session that had their pid, database and user at the last poll."""
         tracks = () if self._is_restarted(snapshot) else self.tracks.values()
-        known = {track.session.id.pid: track.session for track in tracks}
+        known = {track.session.id.pid: track.session for track in tracks if not _is_without_start(track.session)}
         return [
             replace(session, id=before.id, client_addr=before.client_addr, client_port=before.client_port)
             if _is_without_start(session)
