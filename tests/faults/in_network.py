@@ -138,6 +138,7 @@ FAULTS = (
         reasons=_LOST,
         is_behind_proxy=True,
         has_tls=True,
+        timeout=2,
     ),
     Fault(
         name="server moved, and name later", make=_server_moved, seen=Seen.NEVER, reasons=_LOST, sessions_survive=False

@@ -23,8 +23,8 @@ from tests.support.programs import environment
 from tests.support.waiting import until
 
 _EVERY_SECONDS = 0.5
-#: The part of the polls after which everything has been seen once: names, windows, files.
-_WARM_UP = 0.35
+#: The part of the polls after which all that has a bound has reached it: names, statements, windows, files.
+_WARM_UP = 0.4
 _A_DAY = 8_640
 
 

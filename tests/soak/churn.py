@@ -13,7 +13,11 @@ from tests.bench.processes import child
 
 #: Sessions that stay, and that run a short statement now and then.
 _STAYING = 20
-#: Names that come back. Other names occur once.
+#: Clients at a time that come and go. In two minutes they bring more statements than the daemon remembers.
+_PASSING = 10
+#: Their names. The daemon remembers 5,000, which would take longer to come than the soak lasts.
+_NAMES = 400
+#: Names of sessions that stay or leak, and of some that pass.
 _APPLICATIONS = ("orders-api", "billing", "reports", "mail")
 
 
@@ -35,7 +39,7 @@ async def _run(parent: Connection, dsn: str) -> None:
     numbers = itertools.count()
     endless: list[Coroutine[object, object, None]] = [
         *(_stay(dsn, number) for number in range(_STAYING)),
-        *(_come_and_go(dsn, numbers) for _ in range(3)),
+        *(_come_and_go(dsn, numbers) for _ in range(_PASSING)),
         *(_leak(dsn, numbers) for _ in range(4)),
     ]
     tasks = [asyncio.create_task(each) for each in endless]
@@ -55,15 +59,15 @@ async def _stay(dsn: str, number: int) -> None:
 
 
 async def _come_and_go(dsn: str, numbers: "itertools.count[int]") -> None:
-    """Connect, ask a little, and leave; under a new name each second time."""
+    """Connect, ask what nobody has asked before, and leave; mostly under a name of long ago."""
     while True:
         number = next(numbers)
-        name = f"job-{number}" if number % 2 else random.choice(_APPLICATIONS)
+        name = f"job-{number % _NAMES}" if number % 4 else random.choice(_APPLICATIONS)
         async with _connected(dsn, name) as connection:
-            for _ in range(random.randrange(1, 5)):
-                await connection.execute(f"SELECT {number} /*route='/jobs/{number % 500}/run'*/")
-                await asyncio.sleep(random.uniform(0, 0.2))
-        await asyncio.sleep(random.uniform(0, 0.5))
+            for statement in range(random.randrange(1, 8)):
+                await connection.execute(f"SELECT {number}, {statement} /*route='/jobs/{number % 500}/run'*/")
+                await asyncio.sleep(random.uniform(0, 0.1))
+        await asyncio.sleep(random.uniform(0, 0.1))
 
 
 async def _leak(dsn: str, numbers: "itertools.count[int]") -> None:
