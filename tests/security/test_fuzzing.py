@@ -126,7 +126,7 @@ def changed(document: Any, data: st.DataObject, *, most: int, values: st.SearchS
     other = copy.deepcopy(document)
     for _ in range(data.draw(st.integers(0, most))):
         holder, key = data.draw(st.sampled_from(list(places_in(other))))
-        holder[key] = data.draw(values)
+        holder[key] = copy.deepcopy(data.draw(values))  # `just` gives the same list each time
     return other
 
 
