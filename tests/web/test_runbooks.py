@@ -54,7 +54,7 @@ async def test_links_between_runbooks_lead_to_a_page_and_its_heading() -> None:
         for href in hrefs(html.partition("<main")[2]):
             target, _, anchor = urljoin(path, href).partition("#")
             if target.startswith(PROJECT):
-                assert re.fullmatch(r"deploy/[\w/.-]+", target.removeprefix(PROJECT)), href
+                assert re.fullmatch(r"(?:deploy|docs)/[\w/.-]+", target.removeprefix(PROJECT)), href
                 continue
             assert target in pages, href
             assert not anchor or f' id="{anchor}"' in pages[target], href
