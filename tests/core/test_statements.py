@@ -259,13 +259,33 @@ def test_a_route_is_a_template(route: str, kept: str) -> None:
 
 
 @given(st.text("/a1?:.@-_ ", max_size=500) | st.text(max_size=300), st.sampled_from(["route", "line", "func"]))
+@example("1 ", "route")
 def test_a_tag_is_read_again_as_it_was(value: str, key: str) -> None:
     """From a recording, and however long it was."""
     tags = tags_of([Comment(f"{key}='{quote(value)}'", complete=True)])
     assert tags_of([Comment(written(tags).removeprefix("/*").removesuffix("*/"), complete=True)]) == tags
 
 
+#: What values that are no literals are told by.
+PIECES = [
+    *(
+        "SET ",
+        "ALTER ROLE ",
+        "CREATE ",
+        "PASSWORD ",
+        "IDENTIFIED BY ",
+        "SELECT ",
+        "TO ",
+        "= ",
+        "token ",
+        '"token"',
+        '"a"',
+    ),
+    *("a", "@", "a@b", "?", ".", "eyJ", "`", "'x'", "1", "\u2018", "-", "b.c", ":", ";", ",", "?, ?", " ", "(", ")"),
+]
+
 anything = st.one_of(
+    st.lists(st.sampled_from(PIECES), max_size=14).map("".join),
     st.text(alphabet="aE1_$'\"\\-/*?,;:(). \n\x00\x85é=nUx&kf", max_size=80),
     st.text(max_size=80),
     st.text(alphabet=st.characters(categories=["Cs", "Cc", "Cf", "L", "N", "P"])),

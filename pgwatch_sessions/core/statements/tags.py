@@ -124,7 +124,7 @@ def _cut(key: str, value: str) -> str:
 
 
 def _cleaned(key: str, value: str) -> str:
-    value = _QUERY.sub("", value)
+    value = _QUERY.sub("", value).strip()
     if key in _OF_REQUESTS:
         value = _TOKEN_SEGMENT.sub("{}", value)
-    return _NO_TEMPLATE.sub("{}", value).strip()
+    return _NO_TEMPLATE.sub("{}", value)

@@ -6,6 +6,8 @@ literals are `?` already.
 
 import re
 
+_MAX_PASSES = 10
+
 _QUOTED = r'"[^"]*"'
 _NAME = rf"@{{0,2}}(?:{_QUOTED}|[\w$?-]+)(?:\.(?:{_QUOTED}|[\w$?-]+))*"
 
@@ -27,7 +29,7 @@ _HAS_SET = re.compile(r"(?:^|;) ?(?:SET|ALTER|CREATE) ", re.IGNORECASE)
 _ROLE_PASSWORD = re.compile(
     r"( ?(?:CREATE|ALTER) (?:ROLE|USER|GROUP) .*?\bPASSWORD(?: ?= ?| ))(?!NULL\b|\?)[^ ].*", re.IGNORECASE | re.DOTALL
 )
-_IDENTIFIED = re.compile(rf"\b(IDENTIFIED (?:WITH [\w?]+ )?(?:BY|AS) )({_QUOTED}|[^ ,;()]+)", re.IGNORECASE)
+_IDENTIFIED = re.compile(rf"\b(IDENTIFIED (?:WITH [\w?]+ )?(?:BY|AS) )(?:{_QUOTED}|[^ ,;()\"])+", re.IGNORECASE)
 _SECRETS = "(?:passw|pwd|secret|token|api_?key)"
 _NAMES_SECRET = re.compile(_SECRETS, re.IGNORECASE)
 #: People write values in double quotes by mistake, and then the statement fails. All other names are matched, so that
@@ -38,13 +40,22 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 #: `jane@example.com`. The operators that begin with `@` do not follow a word and go before one at once.
-_ADDRESS = re.compile(r"(?<![\w.%+?-])[\w.%+?-]*[\w?]@(?:[\w?][\w.?-]*|\Z)")
+_ADDRESS = re.compile(r"(?<![\w.%+?-])[\w.%+?-]*[\w?](?:@(?:[\w?][\w.?-]*|\Z))+")
 #: A JSON Web Token, also if a part of it was too long for a name.
 _TOKEN = re.compile(r"(?<![\w$])eyJ[\w$?=-]*(?:\.[\w$?=-]*)*|\?(?:\.[\w$?=-]+)+")
 
 
 def without_unquoted_values(text: str) -> str:
-    """Replace values that are not written as literals by `?`."""
+    """Replace values that are not written as literals by `?`. What one pattern masks may be part of a longer value."""
+    for _ in range(_MAX_PASSES):
+        masked = _masked(text)
+        if masked == text:
+            break
+        text = masked
+    return text
+
+
+def _masked(text: str) -> str:
     if "@" in text:
         text = _ADDRESS.sub("?", text)
     if "eyJ" in text or "?." in text:
