@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,13 +143,14 @@ def test_a_closed_pipe_is_no_error() -> None:
         assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_prints_no_traceback() -> None:
     """The exit code is that of SIGINT."""
-    pipe = tmp_path / "config.yaml"
-    os.mkfifo(pipe)
-    command = [*PROGRAM, "config", "--config", str(pipe)]
-    # Opening the pipe succeeds once the program has opened it to read its configuration.
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, pipe.open("w"):
-        process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=10)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dsn = f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/x"
+        command = [*PROGRAM, "config", "--test", "--dsn", dsn, "--timeout", "1m"]
+        with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+            accepted, _ = listener.accept()  # now the program waits for an answer
+            with accepted:
+                process.send_signal(signal.SIGINT)
+                _, complaint = process.communicate(timeout=10)
     assert (process.returncode, complaint) == (128 + signal.SIGINT, b"")

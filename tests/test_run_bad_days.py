@@ -204,8 +204,8 @@ def test_a_server_that_hangs_delays_no_other(postgres: Postgres, tmp_path: Path)
 def test_nonsense_from_one_server_does_not_affect_others(postgres: Postgres, tmp_path: Path) -> None:
     """A server that breaks the protocol is down with that reason; where is logged once. The other is polled."""
     file = tmp_path / "pgwatch-sessions.yaml"
-    ready = b"Z" + (5).to_bytes(4, "big") + b"I"
-    with port_that_sends(ready) as port:
+    let_in, ready = b"R" + (8).to_bytes(4, "big") + bytes(4), b"Z" + (5).to_bytes(4, "big") + b"I"
+    with port_that_sends(let_in + ready) as port:
         bad = f"postgresql://u:s3cret@127.0.0.1:{port}/db?sslmode=disable"
         file.write_text(f"servers:\n- {{name: good, dsn: '{postgres.dsn()}'}}\n- {{name: bad, dsn: '{bad}'}}\n")
         with daemon("--config", str(file)) as watching:

@@ -45,7 +45,7 @@ def test_a_state_file_that_cannot_be_read_to_its_end(postgres: Postgres, tmp_pat
         watching.scrape_when_up()
         (ignored,) = watching.events("state_ignored")
         assert watching.end_by(signal.SIGTERM) == 0
-    assert ignored["error"] == "cannot be read (reading takes too long)"
+    assert ignored["error"] == "cannot be read (not a regular file)"
 
 
 @needs_mount

@@ -2,7 +2,11 @@
 
 import argparse
 import re
-from typing import Any, NoReturn
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Parser(argparse.ArgumentParser):
@@ -11,6 +15,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, add_help=False)
         self.add_argument("--help", action="help", help="show this help and exit")
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print the help. argparse itself would ignore that nobody reads it, if it is long."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where the help is, and exit."""

@@ -11,7 +11,7 @@ import structlog
 from pgwatch_sessions.commands.discovering import Discovering
 from pgwatch_sessions.commands.wiring import watch_of
 from pgwatch_sessions.daemon import Running
-from pgwatch_sessions.disk_writes import DiskThread
+from pgwatch_sessions.disk_writes import LAST_WRITES_SECONDS, DiskThread
 from pgwatch_sessions.logs import configure_logs, log_line
 from pgwatch_sessions.pollers import Watch
 from pgwatch_sessions.settings.changes import changes_between, in_force
@@ -41,6 +41,7 @@ class Configuration:
         self._loaded_stamps = self._seen_stamps = stamps()
         self._errors: tuple[str, ...] = ()
         self._disk = DiskThread()
+        self._loading: asyncio.Future[LoadedSettings] | None = None
         self._log = structlog.get_logger()
         loaded = load()
         self.settings = loaded.settings
@@ -82,6 +83,11 @@ class Configuration:
                 self._errors = ()  # somebody waits for an answer, even if it is the same
                 await self._reload(daemon)
 
+    async def ended(self) -> None:
+        """Wait a moment for a load that has not ended: Python must not end while a thread runs code of a library."""
+        if self._loading is not None:
+            await asyncio.wait({self._loading}, timeout=LAST_WRITES_SECONDS)
+
     def _files_changed(self) -> bool:
         """Return whether it is time to reload: a file has changed, or the last attempt failed, and no file changes now.
 
@@ -98,7 +104,8 @@ class Configuration:
     async def _apply_loaded(self, daemon: Running) -> None:
         self._loaded_stamps = self._seen_stamps = self._stamps()
         try:
-            loaded = (await self._disk.run(self._load)).settings
+            self._loading = self._disk.run(self._load)
+            loaded = (await asyncio.shield(self._loading)).settings
         except SettingsError as error:
             errors = tuple(map(str, error.errors))
             if errors != self._errors:

@@ -85,6 +85,7 @@ async def _serve(
             for task in changing:
                 task.cancel()
             await asyncio.wait(changing)
+            await configuration.ended()
             systemd.stopping()
             for ended in done:
                 ended.result()

@@ -26,7 +26,7 @@ async def restored(file: StateFile, log: FilteringBoundLogger) -> ServerState | 
         _say_ignored(file, str(error), log)
         return None
     except OSError as error:
-        _say_ignored(file, f"cannot be read ({str(error) or 'reading takes too long'})", log)
+        _say_ignored(file, f"cannot be read ({error.strerror or 'reading takes too long'})", log)
         return None
     if state.last_poll_at is not None:
         since = moment(state.last_poll_at)

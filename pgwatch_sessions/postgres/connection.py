@@ -15,6 +15,7 @@ from pgwatch_sessions.core.statements import Statement
 from pgwatch_sessions.postgres.connecting import Connector, server_limit
 from pgwatch_sessions.postgres.errors import failure_of
 from pgwatch_sessions.postgres.hosts import Connected
+from pgwatch_sessions.postgres.login import NoPostgresError
 from pgwatch_sessions.postgres.roles import has_role
 from pgwatch_sessions.postgres.rows import SeenSession, asked_of, decoded, server_of, sessions_of, snapshot_of
 from pgwatch_sessions.postgres.sql_files import sql
@@ -137,8 +138,8 @@ class HeldConnection:
 
     def _failure(self, error: Exception, doing: str, *, lost: bool) -> Failure:
         failure = failure_of(error, doing=doing, lost=lost)
-        said_by_the_server = isinstance(error, asyncpg.PostgresError)
-        self.surprise = error if failure.reason is FailureReason.PROTOCOL and not said_by_the_server else None
+        is_understood = isinstance(error, asyncpg.PostgresError | NoPostgresError)
+        self.surprise = error if failure.reason is FailureReason.PROTOCOL and not is_understood else None
         return failure
 
     def drop(self) -> None:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, cast
 
-from pgwatch_sessions.postgres.login import LoginCheck, LoginRefusedError, LoginRules
+from pgwatch_sessions.postgres.login import LoginCheck, LoginRefusedError, LoginRules, NoPostgresError
 from pgwatch_sessions.postgres.names import Names
 from pgwatch_sessions.postgres.unreachable import explained
 
@@ -42,7 +42,7 @@ class Dialer:
         #: Why each host so far could not be connected to.
         self.problems: list[str] = []
         #: Why we refused to log in, if we did.
-        self.refused: LoginRefusedError | None = None
+        self.refused: LoginRefusedError | NoPostgresError | None = None
         #: How many bytes the server has sent.
         self.received = 0
 
@@ -161,7 +161,7 @@ class _Watched(asyncio.Protocol, Generic[Protocol]):
         if not self._check.over:
             try:
                 self._check.read(data)
-            except LoginRefusedError as error:
+            except (LoginRefusedError, NoPostgresError) as error:
                 self._dialer.refused = error
                 self._dialer.abort()
                 return

@@ -17,6 +17,10 @@ _LET_IN = 0
 _SCRAM_PROVEN = 12
 #: A message is a letter, its length in four bytes without the letter, and its body.
 _HEADER = 5
+#: What a server may send before it lets us in, beside an error: requests, its version of the protocol, notices.
+_KINDS = frozenset(b"RvN")
+#: In bytes. libpq takes no longer message before the login either.
+_LONGEST = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,10 @@ class LoginRefusedError(asyncpg.InvalidAuthorizationSpecificationError):
     """We do not log in in the way that the server asks for. Nothing was sent."""
 
 
+class NoPostgresError(asyncpg.InternalClientError):
+    """What answers does not speak PostgreSQL's protocol. The driver would wait for the rest of its message."""
+
+
 class LoginCheck:
     """Reads what one server sends, until it lets us in."""
 
@@ -43,14 +51,22 @@ class LoginCheck:
         self._unread = bytearray()
         self._method = "none"
         self._proven = False
-        #: Whether the server has let us in.
+        #: Whether the server has let us in, or refused to.
         self.over = False
 
     def read(self, data: bytes) -> None:
-        """Read what came. LoginRefusedError at the first request that the rules do not allow."""
+        """Read what came.
+
+        LoginRefusedError at the first request that the rules do not allow, NoPostgresError if it is no login.
+        """
         self._unread += data
         while not self.over and len(self._unread) >= _HEADER:
+            if self._unread[:1] == b"E":
+                self.over = True  # it does not let us in, and the driver says why
+                return
             end = max(_HEADER, 1 + int.from_bytes(self._unread[1:_HEADER], "big"))
+            if self._unread[0] not in _KINDS or end > _LONGEST:
+                raise NoPostgresError("the answer is no login of PostgreSQL; is this a PostgreSQL server?")
             if len(self._unread) < end:
                 return
             if self._unread[:1] == b"R":

@@ -161,6 +161,5 @@ FAULTS = (
         make=_records_deleted,
         seen=Seen.ALWAYS,
         logged=("recording_failed",),
-        defect="nobody notices that the directory is gone: polls are written to a file without a name",
     ),
 )

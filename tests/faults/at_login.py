@@ -63,6 +63,5 @@ FAULTS = (
         make=_privilege_revoked,
         seen=Seen.ALWAYS,
         logged=("privilege_missing",),
-        defect="findings lose their sessions while the role may not see them",
     ),
 )

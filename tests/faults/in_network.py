@@ -102,7 +102,6 @@ FAULTS = (
         reasons=_LOST | _SILENT,
         is_behind_proxy=True,
         timeout=5,
-        defect="connecting takes 13 round trips, so that a slow network is not seen within the deadline",
     ),
     Fault(name="10 kB/s", make=_slow_link, seen=Seen.ALWAYS, is_behind_proxy=True, timeout=5),
     Fault(
@@ -114,7 +113,6 @@ FAULTS = (
         is_behind_proxy=True,
         timeout=5,
         settings={"max_connections": str(_MANY + 20)},
-        defect="a poll transfers all statements, however slow the link is, and never ends in time",
     ),
     Fault(
         name="reset in a message",
@@ -129,7 +127,6 @@ FAULTS = (
         seen=Seen.NEVER,
         reasons=_LOST | _SILENT | {"protocol"},
         is_behind_proxy=True,
-        defect="a connect that was answered with garbage is waited for until the server gives it up after a minute",
     ),
     Fault(
         name="certificate expired",

@@ -33,14 +33,15 @@ VERSION = setting(b"server_version", b"16.4")
 
 #: What a server sends as soon as a client has said something, and part of what is said of it.
 NONSENSE = {
-    "ready without authentication": (READY, "AttributeError: server_version"),
+    "ready without authentication": (READY, "no login of PostgreSQL"),
     "an unknown encoding": (LET_IN + VERSION + setting(b"client_encoding", b"KLINGON") + READY, "LookupError"),
     "a version that is no number": (LET_IN + setting(b"server_version", b"banana") + READY, 'version from "banana"'),
     "a setting that is no text": (LET_IN + setting(b"x", b"\xff") + VERSION + READY, "UnicodeDecodeError"),
     "an error without fields": (message(b"E") + READY, "BufferError"),
     "an error that is no text": (message(b"E", b"SFATAL\0C53300\0M\xff\0\0") + READY, "UnicodeDecodeError"),
     "authentication cut short": (message(b"R", b"\0"), "not enough data"),
-    "a length below zero": (b"R\xff\xff\xff\xff", "unexpected error"),
+    "a length below zero": (b"R\xff\xff\xff\xff", "no login of PostgreSQL"),
+    "every bit inverted": (bytes(byte ^ 0xFF for byte in LET_IN + VERSION + READY), "no login of PostgreSQL"),
     "SCRAM without a nonce": (
         message(b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message(b"R", b"\0\0\0\x0br=,s=,i=0"),
         "unexpected error while performing authentication",
@@ -104,11 +105,12 @@ async def test_a_real_server_whose_answers_have_wrong_bytes_is_never_more_than_a
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
 def test_another_service_on_the_port_is_a_failure(answer: bytes) -> None:
-    """It may look like the beginning of a long message; with TLS it is refused at once."""
+    """It looks like the beginning of a long message, for the rest of which nobody waits."""
     with port_that_sends(answer) as port:
-        plain = failed(poll(f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable", deadline=0.3))
-        assert plain.reason in {FailureReason.TIMEOUT, FailureReason.PROTOCOL}
-        assert failed(poll(f"postgresql://u@127.0.0.1:{port}/db", deadline=0.3)).reason is FailureReason.NETWORK
+        for parameters in ("", "?sslmode=disable"):
+            failure = failed(poll(f"postgresql://u@127.0.0.1:{port}/db{parameters}", deadline=5))
+            assert failure.reason is FailureReason.PROTOCOL
+            assert failure.detail == "connecting: the answer is no login of PostgreSQL; is this a PostgreSQL server?"
 
 
 #: A function of PostgreSQL, and what it returns on a server that is not quite PostgreSQL.
