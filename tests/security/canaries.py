@@ -21,6 +21,8 @@ class Canary:
     #: The text around the secret.
     text: str
     secret: str
+    #: Whether it is told from a name only where nothing stands before its statement.
+    stands_alone: bool = False
 
     @property
     def planted(self) -> str:
@@ -83,6 +85,17 @@ _STATEMENTS = {
     "nested comment": "SELECT 1 /* a /* @@ */ b */",
     "unknown tag": "SELECT 1 /*traceparent='00-@@-01'*/",
     "unknown tag of Rails": "SELECT 1 /*user_id:@@*/",
+    "cut in a string": f"SELECT '{_FILLER}', '@@{_REST}'",
+    "cut in an escape string": rf"SELECT '{_FILLER}', E'\'@@{_REST}'",
+    "cut in a dollar quote": f"SELECT '{_FILLER}', $x$@@{_REST}$x$",
+    "cut in a comment": f"SELECT '{_FILLER}' /* @@{_REST} */",
+    "cut in a line comment": f"SELECT '{_FILLER}' -- @@{_REST}",
+    "cut in an unknown tag": f"SELECT '{_FILLER}' /*tracestate='@@{_REST}'*/",
+    "cut in a quoted name": f"""SELECT '{_FILLER}' AS "@@{_REST}" """,
+    "cut after a doubled quote": f"SELECT '{_FILLER}', 'it''s @@''{_REST}'",
+}
+#: Values that are no literals. They are known by what the whole statement is, so each stands alone.
+_UNQUOTED = {
     "SET without quotes": "SET my.key TO @@",
     "SET in double quotes": 'SET my.key TO "@@"',
     "password in double quotes": 'ALTER ROLE postgres PASSWORD "@@"',
@@ -94,14 +107,6 @@ _STATEMENTS = {
     "a command line": "psql postgresql://app:@@@db/shop",
     "query string of a route": "SELECT 1 /*route='/reset%3Ftoken=@@'*/",
     "address in a route": "SELECT 1 /*route='/users/@@%40example.org'*/",
-    "cut in a string": f"SELECT '{_FILLER}', '@@{_REST}'",
-    "cut in an escape string": rf"SELECT '{_FILLER}', E'\'@@{_REST}'",
-    "cut in a dollar quote": f"SELECT '{_FILLER}', $x$@@{_REST}$x$",
-    "cut in a comment": f"SELECT '{_FILLER}' /* @@{_REST} */",
-    "cut in a line comment": f"SELECT '{_FILLER}' -- @@{_REST}",
-    "cut in an unknown tag": f"SELECT '{_FILLER}' /*tracestate='@@{_REST}'*/",
-    "cut in a quoted name": f"""SELECT '{_FILLER}' AS "@@{_REST}" """,
-    "cut after a doubled quote": f"SELECT '{_FILLER}', 'it''s @@''{_REST}'",
 }
 _NUMBERS = {
     "integer": "SELECT @@",
@@ -122,10 +127,10 @@ _NUMBERS = {
 def statements() -> Iterator[Canary]:
     """Yield the canaries in statements."""
     number = 0
-    for table, secret in ((_STATEMENTS, _word), (_NUMBERS, _digits)):
+    for table, secret in ((_STATEMENTS, _word), (_UNQUOTED, _word), (_NUMBERS, _digits)):
         for name, text in table.items():
             number += 1
-            yield Canary(name=name, text=text, secret=secret(number))
+            yield Canary(name=name, text=text, secret=secret(number), stands_alone=table is _UNQUOTED)
 
 
 #: What is shown by design: where it comes from, and how it is put there.

@@ -52,7 +52,11 @@ shared = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.funct
 
 # --- Statements ---
 
-_HIDDEN = [each for each in statements() if not each.name.startswith(("cut", "unclosed", "line comment"))]
+_HIDDEN = [
+    each
+    for each in statements()
+    if not each.stands_alone and not each.name.startswith(("cut", "unclosed", "line comment", "number in a route"))
+]
 _GLUE = st.sampled_from([" ", ";", "; ", "\n", " /* x */ ", "\n--x\n", " UNION ", ")", ",", "(", "::text "])
 
 
