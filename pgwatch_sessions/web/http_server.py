@@ -218,7 +218,7 @@ class _Connection(H11Protocol):
         finally:
             self._stop_timer()
             self._crowd.left(self)
-            if self.transport is not None and not self._lost.is_set():
+            if not self._lost.is_set() and self.transport is not None:
                 self.transport.abort()
 
     def _begin_exchange(self) -> None:
