@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_replayed(tmp_path: Path) -> None:
 
 @pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
-    """To open a FIFO without a writer would wait for ever, and a device may never end. Standard input may be a pipe."""
+    """Opening a FIFO waits for a writer, and a device may never end. Standard input may be a pipe."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for file in (fifo, Path("/dev/zero")):

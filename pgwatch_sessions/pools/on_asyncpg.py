@@ -111,7 +111,7 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
             raise
         try:
             # The pool keeps the holder; the proxy is the borrower's, and before asyncpg 0.31 has no weak references.
-            ledger.borrow(id(proxy), _asked_from.get(), None, number, proxy._holder)  # noqa: SLF001  # as said
+            ledger.borrow(id(proxy), _asked_from.get(), None, number, proxy._holder)  # noqa: SLF001  # not public
         except Exception as error:  # noqa: BLE001  # the application must get its connection
             ledger.switch_off(error)
         return proxy
@@ -122,7 +122,7 @@ def _acquiring_method(base: Any, ledger: Ledger) -> Any:
 def _still_out(key: Hashable, entry: Entry) -> bool:
     holder: Any = entry.connection
     # asyncpg tells only how many are idle.
-    return holder._in_use is not None and id(holder._proxy) == key  # noqa: SLF001  # as said
+    return holder._in_use is not None and id(holder._proxy) == key  # noqa: SLF001  # not public
 
 
 def _default_name(pool: Any) -> str:

@@ -28,8 +28,9 @@ def _sessions(seen: Witness) -> Iterator[str]:
 def _answers(seen: Witness) -> Iterator[str]:
     excused = seen.fault.scrapes_may_fail or seen.fault.seen is Seen.UNANSWERED
     for sample in _with_daemon(seen):
-        # A scrape may have waited for a second when the fault ended.
-        if sample.scrape is None and not (excused and seen.making - 1 <= sample.at <= seen.mended + SLACK):
+        # A scrape may have waited for a second when the fault began.
+        may_fail = excused and seen.making_at - 1 <= sample.at <= seen.gone_at + SLACK
+        if sample.scrape is None and not may_fail:
             yield f"no answer {_when(seen, sample)}"
     if seen.fault.seen is Seen.UNANSWERED and all(sample.scrape for sample in seen.samples):
         yield "all scrapes were answered"
@@ -37,17 +38,18 @@ def _answers(seen: Witness) -> Iterator[str]:
 
 def _up(seen: Witness) -> Iterator[str]:
     """Whether `up` is right before the fault, when it is due, and two intervals after it."""
-    due = seen.fault.due(seen.made)
+    due = seen.fault.due(seen.there_at)
     wanted = 0 if seen.fault.seen is Seen.NEVER else 1
     judged = 0
     for sample in seen.samples:
         if sample.scrape is None:
             continue
-        if due <= sample.at < seen.mending - SLACK / 2 and seen.fault.seen is not Seen.UNANSWERED:
+        if due <= sample.at < seen.ending_at - SLACK / 2 and seen.fault.seen is not Seen.UNANSWERED:
             judged += 1
             if sample.up != wanted:
                 yield f"up is {sample.up} {_when(seen, sample)}"
-        if sample.at > seen.mended + 2 * INTERVAL + SLACK and sample.up != 1:
+        has_recovered = sample.at > seen.gone_at + 2 * INTERVAL + SLACK
+        if has_recovered and sample.up != 1:
             yield f"up is {sample.up} {_when(seen, sample)}"
         if seen.fault.seen is Seen.ALWAYS and sample.up != 1:
             yield f"up is {sample.up} {_when(seen, sample)}"
@@ -101,7 +103,7 @@ def _findings(seen: Witness) -> Iterator[str]:
 def _what_is_said(seen: Witness) -> Iterator[str]:
     names = {name for name, _, _ in seen.events}
     yield from (f"{name} was not logged" for name in seen.fault.logged if name not in names)
-    shown = [sample.scrape for sample in seen.samples if sample.scrape and seen.made <= sample.at < seen.mending]
+    shown = [sample.scrape for sample in seen.samples if sample.scrape and seen.there_at <= sample.at < seen.ending_at]
     for name, value in seen.fault.shown.items():
         if not shown or shown[-1].value(name) != value:
             yield f"{name} is {shown[-1].value(name) if shown else None} and not {value:g}"
@@ -114,13 +116,13 @@ def _leftovers(seen: Witness) -> Iterator[str]:
 
 def _with_daemon(seen: Witness) -> Sequence[Sample]:
     """Return the samples since the daemon was started."""
-    return [sample for sample in seen.samples if not seen.fault.before_start or sample.at > seen.made]
+    return [sample for sample in seen.samples if not seen.fault.before_start or sample.at > seen.there_at]
 
 
 def _when(seen: Witness, sample: Sample) -> str:
-    if sample.at < seen.mending:
-        return f"{sample.at - seen.made:.1f} s after the fault"
-    return f"{sample.at - seen.mended:.1f} s after its end"
+    if sample.at < seen.ending_at:
+        return f"{sample.at - seen.there_at:.1f} s after the fault"
+    return f"{sample.at - seen.gone_at:.1f} s after the fault was gone"
 
 
 CHECKS: tuple[Callable[[Witness], Iterator[str]], ...] = (

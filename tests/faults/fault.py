@@ -56,8 +56,6 @@ class Fault:
     has_tls: bool = False
     #: Whether recordings are on a disk of their own, of 256 KiB. Only root can make one.
     has_small_disk: bool = False
-    #: What the daemon does wrong today; None if it does what is expected.
-    defect: str | None = None
 
     def due(self, made: float) -> float:
         """Return from when on what is said of the fault must be right, if it was made at this time."""

@@ -48,10 +48,10 @@ SAMPLES = (
 RIGHT = Witness(
     fault=DOWN,
     samples=SAMPLES,
-    making=10,
-    made=10,
-    mending=20,
-    mended=20,
+    making_at=10,
+    there_at=10,
+    ending_at=20,
+    gone_at=20,
     events=[("server_down", 10.5, "network"), ("server_up", 20.5, "")],
     left="",
 )

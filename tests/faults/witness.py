@@ -24,10 +24,10 @@ class Witness:
     fault: Fault
     samples: Sequence[Sample]
     #: When somebody began to make the fault, when it was there, when somebody began to mend it, and when it was gone.
-    making: float
-    made: float
-    mending: float
-    mended: float
+    making_at: float
+    there_at: float
+    ending_at: float
+    gone_at: float
     #: Names and times of the events that were logged since then, and the reasons of those that have one.
     events: Sequence[tuple[str, float, str]]
     #: What the daemon holds that it did not hold before; empty for nothing.
@@ -44,7 +44,7 @@ class Witness:
     @property
     def said_after(self) -> float | None:
         """Seconds from the beginning of the fault until the first failed poll was logged."""
-        return next((at - self.making for name, at, _ in self.events if name == "server_down"), None)
+        return next((at - self.making_at for name, at, _ in self.events if name == "server_down"), None)
 
     @property
     def recovered_after(self) -> float | None:
@@ -53,7 +53,7 @@ class Witness:
         ups = [at for name, at, _ in self.events if name == "server_up"]
         if not ups or (failed is None and not self.fault.before_start):
             return None
-        return ups[-1] - (self.mended if ups[-1] > self.mending else failed or self.made)
+        return ups[-1] - (self.gone_at if ups[-1] > self.ending_at else failed or self.there_at)
 
     @property
     def most_sessions(self) -> int:
@@ -70,25 +70,25 @@ def witness(fault: Fault, scene: Scene) -> Witness:
         begun = len(_events(scene)) if before else 0
         with sampling(scene) as samples:
             until(lambda: len(samples) >= 2)
-            making = time.time()
+            making_at = time.time()
             with fault.make(scene):
                 if fault.before_start:
-                    making = time.time()
+                    making_at = time.time()
                     scene.daemon.start()
-                made = time.time()
-                _outlast(fault, samples, made)
-                mending = time.time()
-            mended = time.time()
-            _recover(fault, samples, mended)
+                there_at = time.time()
+                _outlast(fault, samples, there_at)
+                ending_at = time.time()
+            gone_at = time.time()
+            _recover(fault, samples, gone_at)
         left = _left(scene, before) if before else ""
-        events = [event for event in _events(scene)[begun:] if event[1] >= making]
+        events = [event for event in _events(scene)[begun:] if event[1] >= making_at]
     return Witness(
         fault=fault,
         samples=samples,
-        making=making,
-        made=made,
-        mending=mending,
-        mended=mended,
+        making_at=making_at,
+        there_at=there_at,
+        ending_at=ending_at,
+        gone_at=gone_at,
         events=events,
         left=left,
     )
@@ -113,24 +113,24 @@ def _lasting(scene: Scene) -> Held:
     return held
 
 
-def _outlast(fault: Fault, samples: Sequence[Sample], made: float) -> None:
+def _outlast(fault: Fault, samples: Sequence[Sample], there_at: float) -> None:
     """Wait until so much of the fault was seen that it can be judged."""
     if fault.seen is Seen.UNANSWERED:
         with contextlib.suppress(AssertionError):  # the samples will tell
             until(lambda: sum(sample.scrape is None for sample in samples) >= _POLLS, within=_PATIENCE)
         return
-    judged_from = fault.due(made)
+    judged_from = fault.due(there_at)
     with contextlib.suppress(AssertionError):
-        until(lambda: _polls_since(made, samples) >= _POLLS, within=_PATIENCE)
+        until(lambda: _polls_since(there_at, samples) >= _POLLS, within=_PATIENCE)
     until(lambda: samples[-1].at > judged_from + 1, within=_PATIENCE)
 
 
-def _recover(fault: Fault, samples: Sequence[Sample], mended: float) -> None:
+def _recover(fault: Fault, samples: Sequence[Sample], gone_at: float) -> None:
     """Wait until the daemon has recovered, or has had its time."""
     with contextlib.suppress(AssertionError):
-        until(lambda: samples[-1].at > mended and _polls_since(mended, samples) >= _POLLS, within=10)
+        until(lambda: samples[-1].at > gone_at and _polls_since(gone_at, samples) >= _POLLS, within=10)
         until(lambda: _has_settled(fault, samples[-1]), within=10)
-    until(lambda: samples[-1].at > mended + 2 * INTERVAL + SLACK)
+    until(lambda: samples[-1].at > gone_at + 2 * INTERVAL + SLACK)
 
 
 def _has_settled(fault: Fault, sample: Sample) -> bool:

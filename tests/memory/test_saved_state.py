@@ -221,7 +221,7 @@ def test_until_the_first_poll_the_page_shows_what_was_known_last() -> None:
 
 @pytest.mark.promise("A file that it reads can neither end nor exhaust it.")
 def test_only_a_regular_file_of_a_possible_size_is_read(tmp_path: Path) -> None:
-    """To open a FIFO without a writer would wait for ever. Each is an OSError, so the daemon says it and goes on."""
+    """Opening a FIFO waits for a writer. Each is an OSError, so the daemon says it and goes on."""
     file = StateFile(directory=tmp_path, server="db", statements="redacted")
     assert file.read() is None
     os.mkfifo(file.path)

@@ -120,7 +120,7 @@ async def _tasks(run: _Run, concurrency: int) -> None:
     with _watched(run) as (borrows, begun):
         await asyncio.gather(*(run.await_all() for _ in range(min(concurrency, run.times))))
         deadline = time.monotonic() + _GRACE
-        while borrows.left_out(lambda borrow: borrow.number > begun) and time.monotonic() < deadline:  # noqa: ASYNC110
+        while borrows.left_out(lambda borrow: borrow.number > begun) and time.monotonic() < deadline:  # noqa: ASYNC110  # no event
             await asyncio.sleep(_PAUSE)
 
 
