@@ -122,7 +122,7 @@ def _with_daemon(seen: Witness) -> Sequence[Sample]:
 def _when(seen: Witness, sample: Sample) -> str:
     if sample.at < seen.ending_at:
         return f"{sample.at - seen.there_at:.1f} s after the fault"
-    return f"{sample.at - seen.gone_at:.1f} s after the fault was gone"
+    return f"{sample.at - seen.gone_at:.1f} s after its end"
 
 
 CHECKS: tuple[Callable[[Witness], Iterator[str]], ...] = (
